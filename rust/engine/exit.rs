@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Why a guest access fails, and whether user space asked to hear of it.
+//!
+//! Source: `Documentation/virt/kvm/api.rst`, sections `KVM_EXIT_X86_RDMSR`, `KVM_EXIT_X86_WRMSR`
+//! and `KVM_CAP_X86_USER_SPACE_MSR`.
+
+use super::error::{
+    Error,
+    Result, //
+};
+
+/// KVM's internal result of an access to an MSR that does not exist for the vCPU
+/// (`KVM_MSR_RET_UNSUPPORTED`).
+pub(crate) const RET_UNSUPPORTED: i32 = 2;
+
+/// KVM's internal result of an access that the filter denies (`KVM_MSR_RET_FILTERED`).
+pub(crate) const RET_FILTERED: i32 = 3;
+
+/// KVM's internal result of an access that is invalid for any other reason.
+pub(crate) const RET_INVALID: i32 = 1;
+
+/// `KVM_MSR_EXIT_REASON_INVAL`: the access is invalid, e.g. it sets reserved bits.
+pub(crate) const REASON_INVAL: u32 = 1 << 0;
+
+/// `KVM_MSR_EXIT_REASON_UNKNOWN`: the MSR is unknown.
+pub(crate) const REASON_UNKNOWN: u32 = 1 << 1;
+
+/// `KVM_MSR_EXIT_REASON_FILTER`: the filter denies the access.
+pub(crate) const REASON_FILTER: u32 = 1 << 2;
+
+const REASON_VALID_MASK: u32 = REASON_INVAL | REASON_UNKNOWN | REASON_FILTER;
+
+/// The exit reasons that user space enabled, a set of `REASON_*`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ReasonMask(u32);
+
+impl ReasonMask {
+    /// Takes `args[0]` of `KVM_ENABLE_CAP`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if it names a reason that is not defined.
+    pub(crate) fn from_cap(arg: u64) -> Result<Self> {
+        if arg & !u64::from(REASON_VALID_MASK) != 0 {
+            return Err(Error::Invalid);
+        }
+        // The mask fits, it was just checked against one of 32 bits.
+        Ok(Self(arg as u32))
+    }
+
+    /// Takes a mask that KVM holds.
+    #[inline]
+    pub(crate) fn from_raw(mask: u32) -> Self {
+        Self(mask)
+    }
+
+    /// The mask as KVM holds it.
+    #[inline]
+    pub(crate) fn into_raw(self) -> u32 {
+        self.0
+    }
+
+    /// Returns the reason to exit to user space with, or [`None`] if it did not ask for it.
+    ///
+    /// `ret` is KVM's internal result of the access, and not 0: a failure of whatever kind that
+    /// is neither of the `RET_*` above is an invalid access.
+    #[inline]
+    pub(crate) fn reason_for(self, ret: i32) -> Option<u32> {
+        let reason = match ret {
+            RET_UNSUPPORTED => REASON_UNKNOWN,
+            RET_FILTERED => REASON_FILTER,
+            _ => REASON_INVAL,
+        };
+        (self.0 & reason != 0).then_some(reason)
+    }
+}

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The MSR filter: what `KVM_X86_SET_MSR_FILTER` takes, and a form that is quick to ask.
+//!
+//! Source: `Documentation/virt/kvm/api.rst`, section `KVM_X86_SET_MSR_FILTER`.
+//!
+//! Userspace gives up to [`MAX_RANGES`] ranges in order, and the first one that covers an index
+//! for the kind of access at hand decides. Asking them one after the other costs more with every
+//! range, so they are compiled once: per kind of access, the space of indices is cut at every
+//! range's ends, into segments that are sorted and disjoint, each with the one range that
+//! decides there. A lookup is then a binary search over a fixed number of cuts, without a branch
+//! that depends on how many there are.
+
+mod segments;
+
+use self::segments::Segments;
+use super::error::{
+    Error,
+    Result, //
+};
+use core::ops::Deref;
+
+/// How many ranges a filter takes (`KVM_MSR_FILTER_MAX_RANGES`).
+pub(crate) const MAX_RANGES: usize = 16;
+
+/// How large a range's bitmap may be, in bytes (`KVM_MSR_FILTER_MAX_BITMAP_SIZE`).
+pub(crate) const MAX_BITMAP_BYTES: usize = 0x600;
+
+/// The range concerns reads (`KVM_MSR_FILTER_READ`).
+pub(crate) const READ: u32 = 1 << 0;
+
+/// The range concerns writes (`KVM_MSR_FILTER_WRITE`).
+pub(crate) const WRITE: u32 = 1 << 1;
+
+/// What no range covers is denied (`KVM_MSR_FILTER_DEFAULT_DENY`).
+pub(crate) const DEFAULT_DENY: u32 = 1 << 0;
+
+/// The x2APIC's MSRs, which are never filtered.
+const X2APIC: core::ops::RangeInclusive<u32> = 0x800..=0x8ff;
+
+const WORD_BITS: u32 = u64::BITS;
+const WORD_BYTES: usize = size_of::<u64>();
+
+/// A kind of access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// RDMSR and its relatives.
+    Read,
+    /// WRMSR and its relatives.
+    Write,
+}
+
+/// A range as userspace gives it, but for its bitmap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Range {
+    /// [`READ`], [`WRITE`] or both.
+    pub(crate) flags: u32,
+    /// The number of MSRs, and thus of bits; 0 means that the range is not in use.
+    pub(crate) nmsrs: u32,
+    /// The first MSR's index.
+    pub(crate) base: u32,
+}
+
+impl Range {
+    /// The size of the bitmap that userspace has to provide, in words of 64 bits.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if a flag is not defined or none is set, or the bitmap would be larger
+    /// than [`MAX_BITMAP_BYTES`]. A range that is not in use is always valid, and has no bitmap.
+    pub(crate) fn bitmap_words(&self) -> Result<usize> {
+        if self.nmsrs == 0 {
+            return Ok(0);
+        }
+        if self.flags == 0 || self.flags & !(READ | WRITE) != 0 {
+            return Err(Error::Invalid);
+        }
+        let words = self.nmsrs.div_ceil(WORD_BITS) as usize;
+        if words > MAX_BITMAP_BYTES / WORD_BYTES {
+            return Err(Error::Invalid);
+        }
+        Ok(words)
+    }
+}
+
+/// The head of a filter: its flags and ranges, of which only the first may be checked yet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spec {
+    flags: u32,
+    ranges: [Range; MAX_RANGES],
+}
+
+impl Spec {
+    /// Takes what userspace gave, but for the bitmaps.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if a flag is not defined, or if everything is to be denied and no
+    /// range allows anything.
+    pub(crate) fn new(flags: u32, ranges: [Range; MAX_RANGES]) -> Result<Self> {
+        if flags & !DEFAULT_DENY != 0 {
+            return Err(Error::Invalid);
+        }
+        if flags & DEFAULT_DENY != 0 && ranges.iter().all(|range| range.nmsrs == 0) {
+            return Err(Error::Invalid);
+        }
+        Ok(Self { flags, ranges })
+    }
+
+    /// The ranges in the order in which they are to be checked, and their bitmaps read.
+    pub(crate) fn ranges(&self) -> &[Range; MAX_RANGES] {
+        &self.ranges
+    }
+
+    /// How many words the bitmaps take, up to the first range that is invalid.
+    pub(crate) fn words(&self) -> usize {
+        self.ranges
+            .iter()
+            .map_while(|range| range.bitmap_words().ok())
+            .sum()
+    }
+}
+
+/// A filter that is ready to be asked.
+///
+/// `W` holds the bitmaps of all ranges, in their order, each in whole words.
+pub(crate) struct Filter<W> {
+    read: Segments,
+    write: Segments,
+    words: W,
+}
+
+impl<W: Deref<Target = [u64]>> Filter<W> {
+    /// Compiles a filter.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if a range is invalid.
+    pub(crate) fn new(spec: &Spec, words: W) -> Result<Self> {
+        let mut first_bits = [0; MAX_RANGES];
+        let mut words_before = 0;
+
+        for (range, first_bit) in spec.ranges.iter().zip(&mut first_bits) {
+            // At most 16 * 192 words, which is far from wrapping.
+            *first_bit = words_before * WORD_BITS;
+            words_before += range.bitmap_words()? as u32;
+        }
+
+        let default_allow = spec.flags & DEFAULT_DENY == 0;
+        Ok(Self {
+            read: Segments::compile(&spec.ranges, &first_bits, READ, default_allow),
+            write: Segments::compile(&spec.ranges, &first_bits, WRITE, default_allow),
+            words,
+        })
+    }
+
+    /// Returns whether the guest may access an MSR.
+    #[inline]
+    pub(crate) fn allows(&self, index: u32, access: Access) -> bool {
+        X2APIC.contains(&index) || self.segments(access).allows(index, &self.words)
+    }
+
+    /// The segments of one kind of access, in the order of their indices.
+    pub(crate) fn describe(&self, access: Access) -> impl Iterator<Item = Segment<'_>> {
+        self.segments(access).iter(&self.words)
+    }
+
+    #[inline]
+    fn segments(&self, access: Access) -> &Segments {
+        match access {
+            Access::Read => &self.read,
+            Access::Write => &self.write,
+        }
+    }
+}
+
+/// A part of the space of indices where one rule holds, for people to read.
+#[derive(Clone, Copy)]
+pub(crate) struct Segment<'a> {
+    /// The first index.
+    pub(crate) first: u32,
+    /// The last index.
+    pub(crate) last: u32,
+    /// What holds there.
+    pub(crate) rule: Rule<'a>,
+}
+
+/// What holds in a [`Segment`].
+#[derive(Clone, Copy)]
+pub(crate) enum Rule<'a> {
+    /// Every access is allowed, as no range covers the segment.
+    Allow,
+    /// Every access is denied, as no range covers the segment.
+    Deny,
+    /// A range's bitmap decides.
+    Bitmap(Bitmap<'a>),
+}
+
+/// The bitmap of a [`Segment`].
+#[derive(Clone, Copy)]
+pub(crate) struct Bitmap<'a> {
+    words: &'a [u64],
+    delta: u32,
+}
+
+impl Bitmap<'_> {
+    /// Returns whether the bitmap allows an index, which lies in its segment.
+    pub(crate) fn allows(&self, index: u32) -> bool {
+        segments::bit(self.words, index.wrapping_add(self.delta))
+    }
+}
+
+impl Segment<'_> {
+    /// Calls `each` with every run of indices that is allowed or denied as a whole.
+    pub(crate) fn for_each_run(&self, mut each: impl FnMut(u32, u32, bool)) {
+        let bitmap = match self.rule {
+            Rule::Allow => return each(self.first, self.last, true),
+            Rule::Deny => return each(self.first, self.last, false),
+            Rule::Bitmap(bitmap) => bitmap,
+        };
+        let mut start = self.first;
+
+        while start <= self.last {
+            let allowed = bitmap.allows(start);
+            let mut end = start;
+
+            // A bitmap's segment is short, and ends before the last index of all.
+            while end < self.last && bitmap.allows(end + 1) == allowed {
+                end += 1;
+            }
+            each(start, end, allowed);
+            start = end + 1;
+        }
+    }
+}

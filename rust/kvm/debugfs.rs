@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Files in a VM's folder below `kvm/` in debugfs.
+
+use super::{
+    MsrEngine,
+    Section,
+    Vm, //
+};
+use crate::bindings;
+use core::marker::PhantomData;
+use kernel::{
+    module::this_module,
+    prelude::*,
+    seq_file::SeqFile, //
+};
+
+/// What an engine shows of a VM, a file each. The VM may be in use, and have any number of vCPUs.
+pub(crate) struct Files<D> {
+    /// `msr_engine`: which engine serves the VM.
+    pub(crate) engine: fn(&Vm<D>, &SeqFile),
+    /// `msr_filter`: the filter, in words.
+    pub(crate) filter: fn(&Section<'_, D>, &SeqFile),
+    /// `msr_counters`: the sums over all vCPUs.
+    pub(crate) counters: fn(&Vm<D>, &SeqFile),
+}
+
+/// A file of [`Files`].
+trait Show<T: MsrEngine> {
+    fn show(vm: &Vm<T::Data>, to: &SeqFile);
+}
+
+struct Engine;
+struct Filter;
+struct Counters;
+
+impl<T: MsrEngine> Show<T> for Engine {
+    fn show(vm: &Vm<T::Data>, to: &SeqFile) {
+        (T::FILES.engine)(vm, to);
+    }
+}
+
+impl<T: MsrEngine> Show<T> for Filter {
+    fn show(vm: &Vm<T::Data>, to: &SeqFile) {
+        (T::FILES.filter)(&vm.read_section(), to);
+    }
+}
+
+impl<T: MsrEngine> Show<T> for Counters {
+    fn show(vm: &Vm<T::Data>, to: &SeqFile) {
+        (T::FILES.counters)(vm, to);
+    }
+}
+
+/// The file operations of one file.
+struct FileOps<T, F>(PhantomData<(T, F)>);
+
+impl<T: MsrEngine, F: Show<T>> FileOps<T, F> {
+    const OPS: &'static kernel::bindings::file_operations = &kernel::bindings::file_operations {
+        owner: this_module::<T::OwnerModule>().as_ptr(),
+        open: Some(Self::open),
+        read: Some(kernel::bindings::seq_read),
+        llseek: Some(kernel::bindings::seq_lseek),
+        release: Some(kernel::bindings::single_release),
+        ..pin_init::zeroed()
+    };
+
+    unsafe extern "C" fn open(
+        inode: *mut kernel::bindings::inode,
+        file: *mut kernel::bindings::file,
+    ) -> c_int {
+        // SAFETY: The file is being opened.
+        unsafe { kernel::bindings::single_open(file, Some(Self::show), (*inode).i_private) }
+    }
+
+    unsafe extern "C" fn show(
+        seq: *mut kernel::bindings::seq_file,
+        _: *mut c_void,
+    ) -> c_int {
+        // SAFETY: `open()` set it to the VM that the file was created for. KVM removes the file
+        // before it destroys the VM, and debugfs waits for reads that are under way.
+        let vm = unsafe { Vm::from_raw((*seq).private.cast()) };
+        // SAFETY: The seq file is the reader's, for this call.
+        let seq = unsafe { SeqFile::from_raw(seq) };
+
+        F::show(vm, seq);
+        0
+    }
+}
+
+/// Creates the files. As ever with debugfs, failing to is no error.
+pub(super) fn create<T: MsrEngine>(vm: &Vm<T::Data>) {
+    let create = |name: &CStr, ops: &'static kernel::bindings::file_operations| {
+        // SAFETY: `vm` is a valid VM whose folder exists, or has an error in its place. The ops
+        // expect the VM as private data, which is what they get.
+        unsafe {
+            bindings::kvm_msr_glue_debugfs_create(
+                vm.as_raw(),
+                name.as_char_ptr(),
+                core::ptr::from_ref(ops).cast(),
+            )
+        }
+    };
+
+    create(c"msr_engine", FileOps::<T, Engine>::OPS);
+    create(c"msr_filter", FileOps::<T, Filter>::OPS);
+    create(c"msr_counters", FileOps::<T, Counters>::OPS);
+}

@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What an MSR engine implements, and how it is registered with KVM.
+//!
+//! C header: `arch/x86/kvm/msr_engine.h`.
+
+use super::{
+    debugfs,
+    user::{
+        MsrFilter,
+        MsrList, //
+    },
+    Denial,
+    Emulation,
+    Files,
+    Run,
+    Section,
+    Vcpu,
+    Vm, //
+};
+use crate::bindings;
+use core::marker::PhantomData;
+use kernel::{
+    error::{
+        from_result,
+        to_result, //
+    },
+    module::{
+        this_module,
+        ModuleMetadata, //
+    },
+    prelude::*,
+};
+
+/// An engine that serves the MSRs of VMs in place of `arch/x86/kvm/msrs.c`.
+///
+/// Each method has the contract of the op of the same name, and of the function in `msrs.h` that
+/// it stands for. Entry points that have no method here stay in C.
+pub(crate) trait MsrEngine: Sized + 'static {
+    /// The module that implements it.
+    type OwnerModule: ModuleMetadata;
+
+    /// What the engine keeps for a VM.
+    type Data: Send + Sync;
+
+    /// What the engine shows of a VM in its debugfs folder.
+    const FILES: &'static Files<Self::Data>;
+
+    /// Prepares a new VM.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is returned fails `KVM_CREATE_VM`.
+    fn vm_init() -> Result<KBox<Self::Data>>;
+
+    /// `KVM_X86_SET_MSR_FILTER`.
+    fn set_msr_filter(vm: &Vm<Self::Data>, filter: MsrFilter) -> Result;
+
+    /// `KVM_ENABLE_CAP` of `KVM_CAP_X86_USER_SPACE_MSR`.
+    fn enable_user_space_msr(vm: &Vm<Self::Data>, mask: u64) -> Result;
+
+    /// `KVM_GET_MSRS` on a vCPU. Returns the number of MSRs that were read.
+    fn get_msrs(vcpu: &Vcpu<Self::Data>, list: MsrList) -> Result<usize>;
+
+    /// `KVM_SET_MSRS`. Returns the number of MSRs that were written.
+    fn set_msrs(vcpu: &Vcpu<Self::Data>, list: MsrList) -> Result<usize>;
+
+    /// RDMSR.
+    fn emulate_rdmsr(vcpu: &Vcpu<Self::Data>, section: &Section<'_, Self::Data>) -> Run;
+
+    /// RDMSR with the index in the instruction.
+    fn emulate_rdmsr_imm(
+        vcpu: &Vcpu<Self::Data>,
+        section: &Section<'_, Self::Data>,
+        index: u32,
+        reg: c_int,
+    ) -> Run;
+
+    /// WRMSR.
+    fn emulate_wrmsr(vcpu: &Vcpu<Self::Data>, section: &Section<'_, Self::Data>) -> Run;
+
+    /// WRMSR with the index in the instruction.
+    fn emulate_wrmsr_imm(
+        vcpu: &Vcpu<Self::Data>,
+        section: &Section<'_, Self::Data>,
+        index: u32,
+        reg: c_int,
+    ) -> Run;
+
+    /// RDMSR in the emulator.
+    fn emulator_get_msr(
+        vcpu: &Vcpu<Self::Data>,
+        section: &Section<'_, Self::Data>,
+        index: u32,
+        data: &mut u64,
+    ) -> Emulation;
+
+    /// WRMSR in the emulator.
+    fn emulator_set_msr(
+        vcpu: &Vcpu<Self::Data>,
+        section: &Section<'_, Self::Data>,
+        index: u32,
+        data: u64,
+    ) -> Emulation;
+
+    /// Whether the filter allows the kinds of access in `kinds`, a set of
+    /// `KVM_MSR_FILTER_READ` and `KVM_MSR_FILTER_WRITE`.
+    fn msr_allowed(section: &Section<'_, Self::Data>, index: u32, kinds: u32) -> bool;
+
+    /// A guest read on the way of something else, as nested VM-exit is.
+    fn emulate_msr_read(
+        vcpu: &Vcpu<Self::Data>,
+        section: &Section<'_, Self::Data>,
+        index: u32,
+        data: &mut u64,
+    ) -> Result<(), Denial>;
+
+    /// A guest write on the way of something else, as nested VM-entry is.
+    fn emulate_msr_write(
+        vcpu: &Vcpu<Self::Data>,
+        section: &Section<'_, Self::Data>,
+        index: u32,
+        data: u64,
+    ) -> Result<(), Denial>;
+}
+
+/// The registration of an engine. VMs that are created while it exists are the engine's, if the
+/// parameter `enable` is on.
+///
+/// # Invariants
+///
+/// `T` is registered. As each attached VM references the module, no VM is attached when the
+/// module, and thus this, goes.
+pub(crate) struct Registration<T: MsrEngine>(PhantomData<T>);
+
+impl<T: MsrEngine> Registration<T> {
+    /// Registers the engine.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` if there is another.
+    pub(crate) fn new() -> Result<Self> {
+        // SAFETY: The ops are static.
+        to_result(unsafe { bindings::kvm_msr_engine_register(VTable::<T>::OPS) })?;
+        // INVARIANT: It was registered just now.
+        Ok(Self(PhantomData))
+    }
+}
+
+impl<T: MsrEngine> Drop for Registration<T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants.
+        unsafe { bindings::kvm_msr_engine_unregister(VTable::<T>::OPS) };
+    }
+}
+
+/// The ops of an engine.
+///
+/// All of them are called by KVM with VMs and vCPUs that meet the invariants of [`Vm`] and
+/// [`Vcpu`], as it asks an engine about attached ones only. The vCPU ioctls and exits load the
+/// vCPU.
+struct VTable<T>(PhantomData<T>);
+
+fn to_int<E: Into<c_int>>(result: Result<(), E>) -> c_int {
+    result.map_or_else(Into::into, |()| 0)
+}
+
+impl<T: MsrEngine> VTable<T> {
+    const OPS: &'static bindings::kvm_msr_engine_ops = &bindings::kvm_msr_engine_ops {
+        owner: this_module::<T::OwnerModule>().as_ptr().cast(),
+        enabled: Some(Self::enabled),
+        vm_init: Some(Self::vm_init),
+        vm_destroy: Some(Self::vm_destroy),
+        vm_debugfs: Some(Self::vm_debugfs),
+        set_msr_filter: Some(Self::set_msr_filter),
+        enable_user_space_msr: Some(Self::enable_user_space_msr),
+        get_msrs: Some(Self::get_msrs),
+        set_msrs: Some(Self::set_msrs),
+        emulate_rdmsr: Some(Self::emulate_rdmsr),
+        emulate_rdmsr_imm: Some(Self::emulate_rdmsr_imm),
+        emulate_wrmsr: Some(Self::emulate_wrmsr),
+        emulate_wrmsr_imm: Some(Self::emulate_wrmsr_imm),
+        emulator_get_msr_with_filter: Some(Self::emulator_get_msr_with_filter),
+        emulator_set_msr_with_filter: Some(Self::emulator_set_msr_with_filter),
+        msr_allowed: Some(Self::msr_allowed),
+        emulate_msr_read: Some(Self::emulate_msr_read),
+        emulate_msr_write: Some(Self::emulate_msr_write),
+        ..pin_init::zeroed()
+    };
+
+    unsafe extern "C" fn enabled() -> bool {
+        // SAFETY: The module parameter is a plain `bool`, which its owner may write any time.
+        unsafe { (&raw const bindings::kvm_msr_glue_enable).read_volatile() }
+    }
+
+    unsafe extern "C" fn vm_init(kvm: *mut bindings::kvm) -> c_int {
+        from_result(|| {
+            let data = T::vm_init()?;
+
+            // SAFETY: KVM passes a new VM.
+            unsafe { Vm::attach(kvm, data) };
+            Ok(0)
+        })
+    }
+
+    unsafe extern "C" fn vm_destroy(kvm: *mut bindings::kvm) {
+        // SAFETY: KVM passes a VM that `vm_init()` attached, and that nobody uses anymore.
+        drop(unsafe { Vm::<T::Data>::detach(kvm) });
+    }
+
+    unsafe extern "C" fn vm_debugfs(kvm: *mut bindings::kvm) {
+        // SAFETY: See the type.
+        debugfs::create::<T>(unsafe { Vm::from_raw(kvm) });
+    }
+
+    unsafe extern "C" fn set_msr_filter(
+        kvm: *mut bindings::kvm,
+        argp: *mut c_void,
+        compat: bool,
+    ) -> c_int {
+        // SAFETY: See the type.
+        let vm = unsafe { Vm::from_raw(kvm) };
+
+        from_result(|| T::set_msr_filter(vm, MsrFilter::new(argp, compat)).map(|()| 0))
+    }
+
+    unsafe extern "C" fn enable_user_space_msr(kvm: *mut bindings::kvm, mask: u64) -> c_int {
+        // SAFETY: See the type.
+        let vm = unsafe { Vm::from_raw(kvm) };
+
+        from_result(|| T::enable_user_space_msr(vm, mask).map(|()| 0))
+    }
+
+    unsafe extern "C" fn get_msrs(
+        vcpu: *mut bindings::kvm_vcpu,
+        list: *mut bindings::kvm_msrs,
+    ) -> c_int {
+        // SAFETY: See the type.
+        let vcpu = unsafe { Vcpu::from_raw(vcpu) };
+
+        // There are fewer than 256.
+        from_result(|| T::get_msrs(vcpu, MsrList::new(list)).map(|nr| nr as c_int))
+    }
+
+    unsafe extern "C" fn set_msrs(
+        vcpu: *mut bindings::kvm_vcpu,
+        list: *mut bindings::kvm_msrs,
+    ) -> c_int {
+        // SAFETY: See the type.
+        let vcpu = unsafe { Vcpu::from_raw(vcpu) };
+
+        // There are fewer than 256.
+        from_result(|| T::set_msrs(vcpu, MsrList::new(list)).map(|nr| nr as c_int))
+    }
+
+    unsafe extern "C" fn emulate_rdmsr(vcpu: *mut bindings::kvm_vcpu) -> c_int {
+        // SAFETY: See the type. The run loop handles exits in a section.
+        let (vcpu, section) = unsafe { Self::in_run_loop(vcpu) };
+
+        T::emulate_rdmsr(vcpu, &section).into_raw()
+    }
+
+    unsafe extern "C" fn emulate_rdmsr_imm(
+        vcpu: *mut bindings::kvm_vcpu,
+        index: u32,
+        reg: c_int,
+    ) -> c_int {
+        // SAFETY: See the type. The run loop handles exits in a section.
+        let (vcpu, section) = unsafe { Self::in_run_loop(vcpu) };
+
+        T::emulate_rdmsr_imm(vcpu, &section, index, reg).into_raw()
+    }
+
+    unsafe extern "C" fn emulate_wrmsr(vcpu: *mut bindings::kvm_vcpu) -> c_int {
+        // SAFETY: See the type. The run loop handles exits in a section.
+        let (vcpu, section) = unsafe { Self::in_run_loop(vcpu) };
+
+        T::emulate_wrmsr(vcpu, &section).into_raw()
+    }
+
+    unsafe extern "C" fn emulate_wrmsr_imm(
+        vcpu: *mut bindings::kvm_vcpu,
+        index: u32,
+        reg: c_int,
+    ) -> c_int {
+        // SAFETY: See the type. The run loop handles exits in a section.
+        let (vcpu, section) = unsafe { Self::in_run_loop(vcpu) };
+
+        T::emulate_wrmsr_imm(vcpu, &section, index, reg).into_raw()
+    }
+
+    unsafe extern "C" fn emulator_get_msr_with_filter(
+        vcpu: *mut bindings::kvm_vcpu,
+        index: u32,
+        data: *mut u64,
+    ) -> c_int {
+        // SAFETY: See the type. The emulator runs for the run loop, in its section.
+        let (vcpu, section) = unsafe { Self::in_run_loop(vcpu) };
+        // SAFETY: The emulator passes a variable of its own.
+        let data = unsafe { &mut *data };
+
+        T::emulator_get_msr(vcpu, &section, index, data).into_raw()
+    }
+
+    unsafe extern "C" fn emulator_set_msr_with_filter(
+        vcpu: *mut bindings::kvm_vcpu,
+        index: u32,
+        data: u64,
+    ) -> c_int {
+        // SAFETY: See the type. The emulator runs for the run loop, in its section.
+        let (vcpu, section) = unsafe { Self::in_run_loop(vcpu) };
+
+        T::emulator_set_msr(vcpu, &section, index, data).into_raw()
+    }
+
+    unsafe extern "C" fn msr_allowed(
+        vcpu: *mut bindings::kvm_vcpu,
+        index: u32,
+        kinds: u32,
+    ) -> bool {
+        // Vendor code recomputes intercepts from the run loop, but also when a vCPU is created
+        // and from KVM_SET_CPUID2, where there is no section yet.
+        // SAFETY: See the type.
+        let vcpu = unsafe { Vcpu::from_raw(vcpu) };
+
+        T::msr_allowed(&vcpu.vm().read_section(), index, kinds)
+    }
+
+    unsafe extern "C" fn emulate_msr_read(
+        vcpu: *mut bindings::kvm_vcpu,
+        index: u32,
+        data: *mut u64,
+    ) -> c_int {
+        // SAFETY: See the type.
+        let vcpu: &Vcpu<T::Data> = unsafe { Vcpu::from_raw(vcpu) };
+        // SAFETY: The caller passes a variable of its own.
+        let data = unsafe { &mut *data };
+
+        // Vendor code may ask from wherever.
+        to_int(T::emulate_msr_read(
+            vcpu,
+            &vcpu.vm().read_section(),
+            index,
+            data,
+        ))
+    }
+
+    unsafe extern "C" fn emulate_msr_write(
+        vcpu: *mut bindings::kvm_vcpu,
+        index: u32,
+        data: u64,
+    ) -> c_int {
+        // SAFETY: See the type.
+        let vcpu: &Vcpu<T::Data> = unsafe { Vcpu::from_raw(vcpu) };
+
+        // Vendor code may ask from wherever.
+        to_int(T::emulate_msr_write(
+            vcpu,
+            &vcpu.vm().read_section(),
+            index,
+            data,
+        ))
+    }
+
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`], and the current task must be in a read-side
+    /// section of its VM's `kvm->srcu`, for all of `'a`.
+    #[inline]
+    unsafe fn in_run_loop<'a>(
+        vcpu: *mut bindings::kvm_vcpu,
+    ) -> (&'a Vcpu<T::Data>, Section<'a, T::Data>) {
+        // SAFETY: By the caller's promise.
+        let vcpu = unsafe { Vcpu::from_raw(vcpu) };
+
+        // SAFETY: By the caller's promise.
+        (vcpu, unsafe { Section::enclosing(vcpu.vm()) })
+    }
+}

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Copies from and to user memory.
+
+use crate::bindings;
+use core::mem::MaybeUninit;
+use kernel::{
+    prelude::*,
+    transmute::{
+        AsBytes,
+        FromBytes, //
+    },
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    },
+};
+
+/// An entry of `KVM_GET_MSRS` and `KVM_SET_MSRS`, `struct kvm_msr_entry`.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub(crate) struct MsrEntry(bindings::kvm_msr_entry);
+
+// SAFETY: All bit patterns are valid for integers, and there is no padding.
+unsafe impl FromBytes for MsrEntry {}
+// SAFETY: Integers without padding have no uninitialised bytes.
+unsafe impl AsBytes for MsrEntry {}
+
+impl MsrEntry {
+    /// The MSR's index.
+    #[inline]
+    pub(crate) fn index(&self) -> u32 {
+        self.0.index
+    }
+
+    /// The MSR's value.
+    #[inline]
+    pub(crate) fn data(&self) -> u64 {
+        self.0.data
+    }
+
+    /// The MSR's value, to be changed.
+    #[inline]
+    pub(crate) fn data_mut(&mut self) -> &mut u64 {
+        &mut self.0.data
+    }
+}
+
+/// `struct kvm_msrs` in user memory: a number, and as many entries.
+#[derive(Clone, Copy)]
+pub(crate) struct MsrList(UserPtr);
+
+impl MsrList {
+    pub(super) fn new(list: *mut bindings::kvm_msrs) -> Self {
+        Self(UserPtr::from_ptr(list.cast()))
+    }
+
+    /// Reads how many entries there are.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if the head can't be read, all of it.
+    pub(crate) fn read_count(self) -> Result<u32> {
+        // The word after the number is padding, which has to be readable nevertheless.
+        let [nmsrs, _pad]: [u32; 2] = UserSlice::new(self.0, size_of::<[u32; 2]>())
+            .reader()
+            .read()?;
+
+        Ok(nmsrs)
+    }
+
+    /// Reads the entries.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, or `EFAULT` if an entry can't be read.
+    pub(crate) fn read_entries(self, count: usize) -> Result<KVec<MsrEntry>> {
+        read_vec(self.entries(), count)
+    }
+
+    /// Writes the entries back, so many of them as there are.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if one can't be written. Those before it may have been.
+    pub(crate) fn write_entries(self, entries: &[MsrEntry]) -> Result {
+        write_slice(self.entries(), entries)
+    }
+
+    fn entries(self) -> UserPtr {
+        self.0
+            .wrapping_byte_add(core::mem::offset_of!(bindings::kvm_msrs, __bindgen_anon_1))
+    }
+}
+
+/// A range of an MSR filter as userspace gives it, with its bitmap still in user memory.
+#[derive(Clone, Copy)]
+pub(crate) struct FilterRange {
+    /// Which accesses the range concerns.
+    pub(crate) flags: u32,
+    /// The number of MSRs.
+    pub(crate) nmsrs: u32,
+    /// The first MSR's index.
+    pub(crate) base: u32,
+    bitmap: UserPtr,
+}
+
+impl FilterRange {
+    /// Reads the bitmap's next words to the end of `words`, which has room for `count` of them.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it can't be read, `ENOMEM` if there is no room for it.
+    pub(crate) fn append_bitmap(&self, words: &mut KVVec<u64>, count: usize) -> Result {
+        let start = words.len();
+        let room = words.spare_capacity_mut().get_mut(..count).ok_or(ENOMEM)?;
+
+        read_uninit(self.bitmap, room)?;
+        debug_assert!(start + count <= words.capacity());
+        // SAFETY: There is room for `count` elements, which were initialised just now.
+        unsafe { words.inc_len(count) };
+        Ok(())
+    }
+}
+
+/// The number of ranges in a filter.
+pub(crate) const FILTER_RANGES: usize = bindings::KVM_MSR_FILTER_MAX_RANGES as usize;
+
+/// `struct kvm_msr_filter` in user memory, in the layout of 64-bit or of 32-bit programs.
+#[derive(Clone, Copy)]
+pub(crate) struct MsrFilter {
+    filter: UserPtr,
+    compat: bool,
+}
+
+/// `struct kvm_msr_filter_range`, with pointers of type `P`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct RawRange<P> {
+    flags: u32,
+    nmsrs: u32,
+    base: u32,
+    bitmap: P,
+}
+
+/// `struct kvm_msr_filter`, with pointers of type `P`.
+#[repr(C)]
+struct RawFilter<P> {
+    flags: u32,
+    ranges: [RawRange<P>; FILTER_RANGES],
+}
+
+const _: () = assert!(size_of::<RawFilter<u64>>() == size_of::<bindings::kvm_msr_filter>());
+
+// SAFETY: All bit patterns are valid for integers, and padding has none.
+unsafe impl FromBytes for RawFilter<u32> {}
+// SAFETY: As above.
+unsafe impl FromBytes for RawFilter<u64> {}
+
+impl MsrFilter {
+    pub(super) fn new(filter: *mut c_void, compat: bool) -> Self {
+        Self {
+            filter: UserPtr::from_ptr(filter),
+            compat,
+        }
+    }
+
+    /// Reads the filter's flags and ranges, but not their bitmaps.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it can't be read, all of it.
+    pub(crate) fn read(self) -> Result<(u32, [FilterRange; FILTER_RANGES])> {
+        if self.compat {
+            self.read_as::<u32>()
+        } else {
+            self.read_as::<u64>()
+        }
+    }
+
+    fn read_as<P>(self) -> Result<(u32, [FilterRange; FILTER_RANGES])>
+    where
+        P: Into<u64>,
+        RawFilter<P>: FromBytes,
+    {
+        let filter: RawFilter<P> = UserSlice::new(self.filter, size_of::<RawFilter<P>>())
+            .reader()
+            .read()?;
+        let ranges = filter.ranges.map(|range| FilterRange {
+            flags: range.flags,
+            nmsrs: range.nmsrs,
+            base: range.base,
+            bitmap: UserPtr::from_addr(range.bitmap.into() as usize),
+        });
+
+        Ok((filter.flags, ranges))
+    }
+}
+
+/// Reads `count` elements.
+fn read_vec<T: FromBytes>(from: UserPtr, count: usize) -> Result<KVec<T>> {
+    let mut vec = KVec::with_capacity(count, GFP_KERNEL)?;
+
+    read_uninit(from, vec.spare_capacity_mut().get_mut(..count).ok_or(ENOMEM)?)?;
+    // SAFETY: There is room for `count` elements, which were initialised just now.
+    unsafe { vec.inc_len(count) };
+    Ok(vec)
+}
+
+/// Reads elements until `to` is full.
+fn read_uninit<T: FromBytes>(from: UserPtr, to: &mut [MaybeUninit<T>]) -> Result {
+    let len = size_of_val(to);
+    // SAFETY: The bytes are those of `to`, and need not be initialised.
+    let bytes = unsafe { core::slice::from_raw_parts_mut(to.as_mut_ptr().cast(), len) };
+
+    UserSlice::new(from, len).reader().read_raw(bytes)
+}
+
+/// Writes all elements.
+fn write_slice<T: AsBytes>(to: UserPtr, from: &[T]) -> Result {
+    let len = size_of_val(from);
+    // SAFETY: The bytes are those of `from`, and all initialised as `T` is `AsBytes`.
+    let bytes = unsafe { core::slice::from_raw_parts(from.as_ptr().cast(), len) };
+
+    UserSlice::new(to, len).writer().write_slice(bytes)
+}

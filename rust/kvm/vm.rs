@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Virtual machines.
+
+use super::{
+    Section,
+    SrcuPtr,
+    Vcpu, //
+};
+use crate::bindings;
+use core::{
+    marker::PhantomData,
+    mem, //
+};
+use kernel::{
+    prelude::*,
+    sync::Srcu,
+    types::Opaque, //
+};
+
+/// A virtual machine that the engine serves, with the engine's data `D` for it.
+///
+/// # Invariants
+///
+/// This is a valid `struct kvm` past `kvm_msr_engine_ops::vm_init` and before `vm_destroy`, whose
+/// `arch.msr_engine` is a `D` that a `KBox` was turned into, and which only `vm_destroy` frees.
+#[repr(transparent)]
+pub(crate) struct Vm<D> {
+    kvm: Opaque<bindings::kvm>,
+    _data: PhantomData<D>,
+}
+
+impl<D: Send + Sync> Vm<D> {
+    /// # Safety
+    ///
+    /// `kvm` must meet the type's invariants for all of `'a`.
+    #[inline]
+    pub(super) unsafe fn from_raw<'a>(kvm: *mut bindings::kvm) -> &'a Self {
+        // CAST: `Self` is transparent.
+        // SAFETY: By the caller's promise.
+        unsafe { &*kvm.cast() }
+    }
+
+    #[inline]
+    pub(super) fn as_raw(&self) -> *mut bindings::kvm {
+        self.kvm.get()
+    }
+
+    /// The engine's data.
+    #[inline]
+    pub(crate) fn data(&self) -> &D {
+        // SAFETY: By the type invariants, the pointer is to a `D`, which outlives `self`, and
+        // which nobody has a mutable reference to.
+        unsafe { &*(*self.as_raw()).arch.msr_engine.cast() }
+    }
+
+    /// The SRCU domain `kvm->srcu`.
+    #[inline]
+    pub(super) fn srcu(&self) -> &Srcu {
+        // SAFETY: By the type invariants, `self` is a valid VM.
+        let srcu = unsafe { &raw const (*self.as_raw()).srcu };
+
+        // CAST: `Srcu` is transparent, and its `struct srcu_struct` is the one seen here.
+        // SAFETY: `kvm_create_vm()` initialised the domain before the VM was attached, and
+        // it lives as long as the VM does, at the same place.
+        unsafe { &*srcu.cast() }
+    }
+
+    /// Enters a read-side section of `kvm->srcu`.
+    #[inline]
+    pub(crate) fn read_section(&self) -> Section<'_, D> {
+        Section::enter(self)
+    }
+
+    /// Replaces what an [`SrcuPtr`] of the VM's data points to, and frees the old once all
+    /// readers are done with it: after this, nobody sees the old value.
+    ///
+    /// Sleeps, and takes `kvm->lock`.
+    pub(crate) fn replace<T: Send + Sync>(
+        &self,
+        field: impl FnOnce(&D) -> &SrcuPtr<T>,
+        new: Option<KBox<T>>,
+    ) {
+        let field = field(self.data());
+
+        // SAFETY: `self` is a valid VM, hence its lock is initialised.
+        unsafe { bindings::kvm_msr_glue_lock(self.as_raw()) };
+        let old = field.swap(new);
+        // SAFETY: It was locked above.
+        unsafe { bindings::kvm_msr_glue_unlock(self.as_raw()) };
+
+        self.srcu().synchronize();
+        // SAFETY: `old` came from the pointer, and the grace period is over.
+        drop(unsafe { old.into_box() });
+    }
+
+    /// Makes every vCPU find out anew which MSRs it has to intercept, before it enters the guest
+    /// the next time.
+    pub(crate) fn recalc_intercepts(&self) {
+        // SAFETY: `self` is a valid VM.
+        unsafe { bindings::kvm_msr_glue_recalc_intercepts(self.as_raw()) }
+    }
+
+    /// The reasons for which user space wants to hear of failed accesses.
+    #[inline]
+    pub(crate) fn user_space_msr_mask(&self) -> u32 {
+        // SAFETY: `self` is a valid VM. As in C, an ioctl may write concurrently.
+        unsafe { (&raw const (*self.as_raw()).arch.user_space_msr_mask).read_volatile() }
+    }
+
+    /// Sets the reasons for which user space wants to hear of failed accesses.
+    pub(crate) fn set_user_space_msr_mask(&self, mask: u32) {
+        // SAFETY: `self` is a valid VM. As in C, vCPUs may read concurrently.
+        unsafe { (&raw mut (*self.as_raw()).arch.user_space_msr_mask).write_volatile(mask) }
+    }
+
+    /// The vCPUs that are there now, for what needs none of them to be loaded.
+    pub(super) fn vcpus(&self) -> impl Iterator<Item = *mut bindings::kvm_vcpu> + '_ {
+        // SAFETY: `self` is a valid VM.
+        let nr = unsafe { bindings::kvm_msr_glue_nr_vcpus(self.as_raw()) };
+
+        // SAFETY: As above, and vCPUs below the number of those online stay.
+        (0..nr).map(|i| unsafe { bindings::kvm_msr_glue_get_vcpu(self.as_raw(), i) })
+    }
+
+    /// The sum of a counter over all vCPUs.
+    pub(crate) fn count_of(&self, counter: super::Counter) -> u64 {
+        self.vcpus().fold(0, |sum: u64, vcpu| {
+            // SAFETY: `vcpu` is a valid vCPU of an attached VM, and stays so while `self` does.
+            sum.wrapping_add(unsafe { Vcpu::<D>::read_counter(vcpu, counter) })
+        })
+    }
+
+    /// Gives the data of a new VM to it.
+    ///
+    /// # Safety
+    ///
+    /// `kvm` must be a valid VM that is not attached, and that nobody else uses yet.
+    pub(super) unsafe fn attach(kvm: *mut bindings::kvm, data: KBox<D>) {
+        // SAFETY: By the caller's promise.
+        unsafe { (*kvm).arch.msr_engine = KBox::into_raw(data).cast() };
+    }
+
+    /// Takes the data of a VM back.
+    ///
+    /// # Safety
+    ///
+    /// `kvm` must have been attached with the same `D`, and nobody may use it as a [`Vm`] anymore.
+    pub(super) unsafe fn detach(kvm: *mut bindings::kvm) -> KBox<D> {
+        // SAFETY: By the caller's promise.
+        let data = mem::replace(unsafe { &mut (*kvm).arch.msr_engine }, core::ptr::null_mut());
+
+        // SAFETY: `attach()` got the pointer from a box of the same type.
+        unsafe { KBox::from_raw(data.cast()) }
+    }
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! KVM x86's handling of model-specific registers, in Rust.
+//!
+//! Registers with KVM as its MSR engine, so that VMs that are created from then on get their MSR
+//! filter, their exits to user space and their MSR ioctls from here, rather than from
+//! `arch/x86/kvm/msrs.c`. See `Documentation/` for what is served, and what stays in C.
+
+#![recursion_limit = "256"]
+
+mod bindings;
+mod engine;
+mod kvm;
+mod ops;
+#[cfg(CONFIG_KVM_MSR_KUNIT_TEST)]
+mod tests;
+
+use crate::{
+    kvm::{
+        user,
+        Denial,
+        Emulation,
+        Files,
+        MsrEngine,
+        Registration,
+        Run, //
+    },
+    ops::{
+        Data,
+        Section,
+        Vcpu,
+        Vm, //
+    },
+};
+use kernel::prelude::*;
+
+module! {
+    type: KvmMsr,
+    name: "kvm_msr",
+    authors: ["kvm-msr developers"],
+    description: "KVM x86 MSR engine in Rust",
+    license: "GPL v2",
+}
+
+struct KvmMsr {
+    _registration: Registration<Self>,
+}
+
+impl kernel::Module for KvmMsr {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        // Once this succeeded, nothing may fail anymore: VMs can attach.
+        let registration = Registration::new().inspect_err(|error| {
+            if *error == EBUSY {
+                pr_err!("another MSR engine is loaded already, unload that first\n");
+            }
+        })?;
+
+        pr_info!("serving the MSRs of new VMs from Rust (parameter enable: all or none of them)\n");
+        Ok(Self {
+            _registration: registration,
+        })
+    }
+}
+
+impl Drop for KvmMsr {
+    fn drop(&mut self) {
+        pr_info!("unloaded, the MSRs of new VMs are served by C again\n");
+    }
+}
+
+impl MsrEngine for KvmMsr {
+    type OwnerModule = LocalModule;
+    type Data = Data;
+
+    const FILES: &'static Files<Data> = &ops::debugfs::FILES;
+
+    fn vm_init() -> Result<KBox<Data>> {
+        Data::new()
+    }
+
+    fn set_msr_filter(vm: &Vm, filter: user::MsrFilter) -> Result {
+        ops::msr_filter::set(vm, filter)
+    }
+
+    fn enable_user_space_msr(vm: &Vm, mask: u64) -> Result {
+        ops::user_space_msr::enable(vm, mask)
+    }
+
+    fn get_msrs(vcpu: &Vcpu, list: user::MsrList) -> Result<usize> {
+        ops::msrs::get(vcpu, list)
+    }
+
+    fn set_msrs(vcpu: &Vcpu, list: user::MsrList) -> Result<usize> {
+        ops::msrs::set(vcpu, list)
+    }
+
+    fn emulate_rdmsr(vcpu: &Vcpu, section: &Section<'_>) -> Run {
+        ops::exits::rdmsr(vcpu, section)
+    }
+
+    fn emulate_rdmsr_imm(vcpu: &Vcpu, section: &Section<'_>, index: u32, reg: c_int) -> Run {
+        ops::exits::rdmsr_imm(vcpu, section, index, reg)
+    }
+
+    fn emulate_wrmsr(vcpu: &Vcpu, section: &Section<'_>) -> Run {
+        ops::exits::wrmsr(vcpu, section)
+    }
+
+    fn emulate_wrmsr_imm(vcpu: &Vcpu, section: &Section<'_>, index: u32, reg: c_int) -> Run {
+        ops::exits::wrmsr_imm(vcpu, section, index, reg)
+    }
+
+    fn emulator_get_msr(
+        vcpu: &Vcpu,
+        section: &Section<'_>,
+        index: u32,
+        data: &mut u64,
+    ) -> Emulation {
+        ops::emulator::get(vcpu, section, index, data)
+    }
+
+    fn emulator_set_msr(vcpu: &Vcpu, section: &Section<'_>, index: u32, data: u64) -> Emulation {
+        ops::emulator::set(vcpu, section, index, data)
+    }
+
+    fn msr_allowed(section: &Section<'_>, index: u32, kinds: u32) -> bool {
+        ops::msr_filter::allows_kinds(section, index, kinds)
+    }
+
+    fn emulate_msr_read(
+        vcpu: &Vcpu,
+        section: &Section<'_>,
+        index: u32,
+        data: &mut u64,
+    ) -> Result<(), Denial> {
+        ops::access::read(vcpu, section, index, data)
+    }
+
+    fn emulate_msr_write(
+        vcpu: &Vcpu,
+        section: &Section<'_>,
+        index: u32,
+        data: u64,
+    ) -> Result<(), Denial> {
+        ops::access::write(vcpu, section, index, data)
+    }
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! RDMSR and WRMSR in the instruction emulator.
+
+use super::{
+    access,
+    user_space_msr,
+    Data,
+    Section,
+    Vcpu, //
+};
+use crate::kvm::{
+    Completion,
+    Counter,
+    Emulation,
+    Run, //
+};
+
+/// RDMSR.
+pub(crate) fn get(vcpu: &Vcpu, section: &Section<'_>, index: u32, data: &mut u64) -> Emulation {
+    let read = access::read(vcpu, section, index, data);
+
+    if let Err(denial) = read {
+        if Run::errno(denial).is_some() {
+            return Emulation::Unhandleable;
+        }
+        if user_space_msr::offer::<CompleteRead>(vcpu, index, None, denial) {
+            return Emulation::UserSpace;
+        }
+        vcpu.count(Counter::GeneralProtection, 1);
+    }
+    vcpu.trace_read(index, read.map(|()| *data));
+    verdict(read.is_ok())
+}
+
+/// WRMSR.
+pub(crate) fn set(vcpu: &Vcpu, section: &Section<'_>, index: u32, data: u64) -> Emulation {
+    let write = access::write(vcpu, section, index, data);
+
+    if let Err(denial) = write {
+        if Run::errno(denial).is_some() {
+            return Emulation::Unhandleable;
+        }
+        if user_space_msr::offer::<CompleteWrite>(vcpu, index, Some(data), denial) {
+            return Emulation::UserSpace;
+        }
+        vcpu.count(Counter::GeneralProtection, 1);
+    }
+    vcpu.trace_write(index, data, write);
+    verdict(write.is_ok())
+}
+
+fn verdict(ok: bool) -> Emulation {
+    if ok {
+        Emulation::Continue
+    } else {
+        Emulation::Fault
+    }
+}
+
+struct CompleteRead;
+struct CompleteWrite;
+
+fn complete(vcpu: &Vcpu, set: impl FnOnce(u64)) -> Run {
+    match user_space_msr::answer(vcpu).map(set) {
+        Ok(()) => vcpu.complete_emulation(),
+        Err(_) => vcpu.inject_gp(),
+    }
+}
+
+impl Completion<Data> for CompleteRead {
+    fn complete(vcpu: &Vcpu) -> Run {
+        complete(vcpu, |data| vcpu.set_edx_eax(data))
+    }
+}
+
+impl Completion<Data> for CompleteWrite {
+    fn complete(vcpu: &Vcpu) -> Run {
+        complete(vcpu, |_| ())
+    }
+}
