@@ -6,8 +6,6 @@
 //! filter, their exits to user space and their MSR ioctls from here, rather than from
 //! `arch/x86/kvm/msrs.c`. See `Documentation/` for what is served, and what stays in C.
 
-#![recursion_limit = "256"]
-
 mod bindings;
 mod engine;
 mod kvm;

@@ -74,7 +74,10 @@ impl Linear {
     }
 
     fn compile(&self) -> Result<Filter<&[u64]>> {
-        Ok(Filter::new(&Spec::new(self.flags, self.ranges)?, &*self.words)?)
+        Ok(Filter::new(
+            &Spec::new(self.flags, self.ranges)?,
+            &*self.words,
+        )?)
     }
 
     /// The plain scan: the first range with the index and the kind of access decides.
@@ -105,10 +108,15 @@ impl Linear {
         let edges = self.ranges.iter().flat_map(|range| {
             let end = range.base.wrapping_add(range.nmsrs);
 
-            [range.base.wrapping_sub(1), range.base, end.wrapping_sub(1), end]
+            [
+                range.base.wrapping_sub(1),
+                range.base,
+                end.wrapping_sub(1),
+                end,
+            ]
         });
 
-        Ok(Iterator::chain(edges, more.into_iter()).find(|&index| {
+        Ok(Iterator::chain(edges, more).find(|&index| {
             [Access::Read, Access::Write]
                 .into_iter()
                 .any(|access| filter.allows(index, access) != self.allows(index, access))
@@ -163,11 +171,26 @@ mod filter {
     #[test]
     fn overlaps_go_to_the_first() {
         for flags in [0, DEFAULT_DENY] {
-            assert!(same_as_linear(flags, &[range(3, 10, 100), range(3, 50, 100)]));
-            assert!(same_as_linear(flags, &[range(3, 50, 100), range(3, 10, 100)]));
-            assert!(same_as_linear(flags, &[range(3, 50, 10), range(3, 10, 100)]));
-            assert!(same_as_linear(flags, &[range(3, 10, 100), range(3, 50, 10)]));
-            assert!(same_as_linear(flags, &[range(3, 10, 100), range(3, 10, 100)]));
+            assert!(same_as_linear(
+                flags,
+                &[range(3, 10, 100), range(3, 50, 100)]
+            ));
+            assert!(same_as_linear(
+                flags,
+                &[range(3, 50, 100), range(3, 10, 100)]
+            ));
+            assert!(same_as_linear(
+                flags,
+                &[range(3, 50, 10), range(3, 10, 100)]
+            ));
+            assert!(same_as_linear(
+                flags,
+                &[range(3, 10, 100), range(3, 50, 10)]
+            ));
+            assert!(same_as_linear(
+                flags,
+                &[range(3, 10, 100), range(3, 10, 100)]
+            ));
         }
     }
 
@@ -177,7 +200,10 @@ mod filter {
             assert!(same_as_linear(flags, &[range(3, 0, 64), range(3, 64, 64)]));
             assert!(same_as_linear(flags, &[range(3, 64, 64), range(3, 0, 64)]));
             assert!(same_as_linear(flags, &[range(3, 0, 63), range(3, 64, 64)]));
-            assert!(same_as_linear(flags, &[range(3, 1, 1), range(3, 3, 1), range(3, 5, 1)]));
+            assert!(same_as_linear(
+                flags,
+                &[range(3, 1, 1), range(3, 3, 1), range(3, 5, 1)]
+            ));
         }
     }
 
@@ -205,23 +231,26 @@ mod filter {
                 .is_ok_and(|difference| difference.is_none())));
         }
         let linear = Linear::new(0, &[range(3, u32::MAX - 64, 64)], || 0);
-        assert!(linear.is_ok_and(|linear| linear.compile().is_ok_and(|filter| !filter
-            .allows(u32::MAX - 1, Access::Read)
-            && filter.allows(u32::MAX, Access::Read))));
+        assert!(linear.is_ok_and(|linear| linear
+            .compile()
+            .is_ok_and(|filter| !filter.allows(u32::MAX - 1, Access::Read)
+                && filter.allows(u32::MAX, Access::Read))));
     }
 
     #[test]
     fn x2apic_is_exempt() {
         let linear = Linear::new(DEFAULT_DENY, &[range(3, 0x700, 0x300)], || 0);
 
-        assert!(linear.is_ok_and(|linear| linear.compile().is_ok_and(|filter| {
-            (0x700..0xa00).all(|index| {
-                let exempt = (0x800..=0x8ff).contains(&index);
+        assert!(
+            linear.is_ok_and(|linear| linear.compile().is_ok_and(|filter| {
+                (0x700..0xa00).all(|index| {
+                    let exempt = (0x800..=0x8ff).contains(&index);
 
-                filter.allows(index, Access::Read) == exempt
-                    && filter.allows(index, Access::Write) == exempt
-            })
-        })));
+                    filter.allows(index, Access::Read) == exempt
+                        && filter.allows(index, Access::Write) == exempt
+                })
+            }))
+        );
     }
 
     #[test]
@@ -284,7 +313,10 @@ mod exits {
         assert_eq!(exit::REASON_INVAL, bindings::KVM_MSR_EXIT_REASON_INVAL);
         assert_eq!(exit::REASON_UNKNOWN, bindings::KVM_MSR_EXIT_REASON_UNKNOWN);
         assert_eq!(exit::REASON_FILTER, bindings::KVM_MSR_EXIT_REASON_FILTER);
-        assert_eq!(exit::RET_UNSUPPORTED, bindings::KVM_MSR_RET_UNSUPPORTED as i32);
+        assert_eq!(
+            exit::RET_UNSUPPORTED,
+            bindings::KVM_MSR_RET_UNSUPPORTED as i32
+        );
         assert_eq!(exit::RET_FILTERED, bindings::KVM_MSR_RET_FILTERED as i32);
         assert_eq!(READ, bindings::KVM_MSR_FILTER_READ);
         assert_eq!(WRITE, bindings::KVM_MSR_FILTER_WRITE);
@@ -331,7 +363,9 @@ mod ios {
 
     #[test]
     fn immutable_features() {
-        let nr = (0..0x2000).filter(|&index| io::is_immutable_feature(index)).count();
+        let nr = (0..0x2000)
+            .filter(|&index| io::is_immutable_feature(index))
+            .count();
 
         assert_eq!(nr, 18 + 3);
         assert!(io::is_immutable_feature(0xc001_1029));

@@ -65,22 +65,26 @@ impl<T: MsrEngine, F: Show<T>> FileOps<T, F> {
         ..pin_init::zeroed()
     };
 
+    /// # Safety
+    ///
+    /// `inode` must be that of a file with a [`Vm`] as private data, and `file` one that is being
+    /// opened on it.
     unsafe extern "C" fn open(
         inode: *mut kernel::bindings::inode,
         file: *mut kernel::bindings::file,
     ) -> c_int {
-        // SAFETY: The file is being opened.
+        // SAFETY: By the caller's promise.
         unsafe { kernel::bindings::single_open(file, Some(Self::show), (*inode).i_private) }
     }
 
-    unsafe extern "C" fn show(
-        seq: *mut kernel::bindings::seq_file,
-        _: *mut c_void,
-    ) -> c_int {
+    /// # Safety
+    ///
+    /// `seq` must be a seq file that [`Self::open`] set up, and that this call may use.
+    unsafe extern "C" fn show(seq: *mut kernel::bindings::seq_file, _: *mut c_void) -> c_int {
         // SAFETY: `open()` set it to the VM that the file was created for. KVM removes the file
         // before it destroys the VM, and debugfs waits for reads that are under way.
         let vm = unsafe { Vm::from_raw((*seq).private.cast()) };
-        // SAFETY: The seq file is the reader's, for this call.
+        // SAFETY: By the caller's promise.
         let seq = unsafe { SeqFile::from_raw(seq) };
 
         F::show(vm, seq);

@@ -156,9 +156,9 @@ impl<T: MsrEngine> Drop for Registration<T> {
 
 /// The ops of an engine.
 ///
-/// All of them are called by KVM with VMs and vCPUs that meet the invariants of [`Vm`] and
-/// [`Vcpu`], as it asks an engine about attached ones only. The vCPU ioctls and exits load the
-/// vCPU.
+/// KVM calls them with VMs and vCPUs that meet the invariants of [`Vm`] and [`Vcpu`]: it asks an
+/// engine about attached ones only, and ioctls and exits have the vCPU loaded. It handles exits,
+/// and runs the emulator, in the read-side section of the run loop.
 struct VTable<T>(PhantomData<T>);
 
 fn to_int<E: Into<c_int>>(result: Result<(), E>) -> c_int {
@@ -188,131 +188,177 @@ impl<T: MsrEngine> VTable<T> {
         ..pin_init::zeroed()
     };
 
+    /// # Safety
+    ///
+    /// None, but it is for KVM to call.
     unsafe extern "C" fn enabled() -> bool {
         // SAFETY: The module parameter is a plain `bool`, which its owner may write any time.
         unsafe { (&raw const bindings::kvm_msr_glue_enable).read_volatile() }
     }
 
+    /// # Safety
+    ///
+    /// `kvm` must be a new VM that nobody else uses yet.
     unsafe extern "C" fn vm_init(kvm: *mut bindings::kvm) -> c_int {
         from_result(|| {
             let data = T::vm_init()?;
 
-            // SAFETY: KVM passes a new VM.
+            // SAFETY: By the caller's promise.
             unsafe { Vm::attach(kvm, data) };
             Ok(0)
         })
     }
 
+    /// # Safety
+    ///
+    /// `kvm` must be a VM that [`Self::vm_init`] attached, and that nobody uses anymore.
     unsafe extern "C" fn vm_destroy(kvm: *mut bindings::kvm) {
-        // SAFETY: KVM passes a VM that `vm_init()` attached, and that nobody uses anymore.
+        // SAFETY: By the caller's promise.
         drop(unsafe { Vm::<T::Data>::detach(kvm) });
     }
 
+    /// # Safety
+    ///
+    /// `kvm` must meet the invariants of [`Vm`].
     unsafe extern "C" fn vm_debugfs(kvm: *mut bindings::kvm) {
-        // SAFETY: See the type.
+        // SAFETY: By the caller's promise.
         debugfs::create::<T>(unsafe { Vm::from_raw(kvm) });
     }
 
+    /// # Safety
+    ///
+    /// `kvm` must meet the invariants of [`Vm`].
     unsafe extern "C" fn set_msr_filter(
         kvm: *mut bindings::kvm,
         argp: *mut c_void,
         compat: bool,
     ) -> c_int {
-        // SAFETY: See the type.
+        // SAFETY: By the caller's promise.
         let vm = unsafe { Vm::from_raw(kvm) };
 
         from_result(|| T::set_msr_filter(vm, MsrFilter::new(argp, compat)).map(|()| 0))
     }
 
+    /// # Safety
+    ///
+    /// `kvm` must meet the invariants of [`Vm`].
     unsafe extern "C" fn enable_user_space_msr(kvm: *mut bindings::kvm, mask: u64) -> c_int {
-        // SAFETY: See the type.
+        // SAFETY: By the caller's promise.
         let vm = unsafe { Vm::from_raw(kvm) };
 
         from_result(|| T::enable_user_space_msr(vm, mask).map(|()| 0))
     }
 
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`].
     unsafe extern "C" fn get_msrs(
         vcpu: *mut bindings::kvm_vcpu,
         list: *mut bindings::kvm_msrs,
     ) -> c_int {
-        // SAFETY: See the type.
+        // SAFETY: By the caller's promise.
         let vcpu = unsafe { Vcpu::from_raw(vcpu) };
 
         // There are fewer than 256.
         from_result(|| T::get_msrs(vcpu, MsrList::new(list)).map(|nr| nr as c_int))
     }
 
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`].
     unsafe extern "C" fn set_msrs(
         vcpu: *mut bindings::kvm_vcpu,
         list: *mut bindings::kvm_msrs,
     ) -> c_int {
-        // SAFETY: See the type.
+        // SAFETY: By the caller's promise.
         let vcpu = unsafe { Vcpu::from_raw(vcpu) };
 
         // There are fewer than 256.
         from_result(|| T::set_msrs(vcpu, MsrList::new(list)).map(|nr| nr as c_int))
     }
 
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`], and be in the run loop, in its section.
     unsafe extern "C" fn emulate_rdmsr(vcpu: *mut bindings::kvm_vcpu) -> c_int {
-        // SAFETY: See the type. The run loop handles exits in a section.
+        // SAFETY: By the caller's promise.
         let (vcpu, section) = unsafe { Self::in_run_loop(vcpu) };
 
         T::emulate_rdmsr(vcpu, &section).into_raw()
     }
 
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`], and be in the run loop, in its section.
     unsafe extern "C" fn emulate_rdmsr_imm(
         vcpu: *mut bindings::kvm_vcpu,
         index: u32,
         reg: c_int,
     ) -> c_int {
-        // SAFETY: See the type. The run loop handles exits in a section.
+        // SAFETY: By the caller's promise.
         let (vcpu, section) = unsafe { Self::in_run_loop(vcpu) };
 
         T::emulate_rdmsr_imm(vcpu, &section, index, reg).into_raw()
     }
 
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`], and be in the run loop, in its section.
     unsafe extern "C" fn emulate_wrmsr(vcpu: *mut bindings::kvm_vcpu) -> c_int {
-        // SAFETY: See the type. The run loop handles exits in a section.
+        // SAFETY: By the caller's promise.
         let (vcpu, section) = unsafe { Self::in_run_loop(vcpu) };
 
         T::emulate_wrmsr(vcpu, &section).into_raw()
     }
 
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`], and be in the run loop, in its section.
     unsafe extern "C" fn emulate_wrmsr_imm(
         vcpu: *mut bindings::kvm_vcpu,
         index: u32,
         reg: c_int,
     ) -> c_int {
-        // SAFETY: See the type. The run loop handles exits in a section.
+        // SAFETY: By the caller's promise.
         let (vcpu, section) = unsafe { Self::in_run_loop(vcpu) };
 
         T::emulate_wrmsr_imm(vcpu, &section, index, reg).into_raw()
     }
 
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`], and be in the run loop, in its section. `data` must be
+    /// valid for writes, and nobody else's.
     unsafe extern "C" fn emulator_get_msr_with_filter(
         vcpu: *mut bindings::kvm_vcpu,
         index: u32,
         data: *mut u64,
     ) -> c_int {
-        // SAFETY: See the type. The emulator runs for the run loop, in its section.
+        // SAFETY: By the caller's promise.
         let (vcpu, section) = unsafe { Self::in_run_loop(vcpu) };
-        // SAFETY: The emulator passes a variable of its own.
+        // SAFETY: By the caller's promise.
         let data = unsafe { &mut *data };
 
         T::emulator_get_msr(vcpu, &section, index, data).into_raw()
     }
 
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`], and be in the run loop, in its section.
     unsafe extern "C" fn emulator_set_msr_with_filter(
         vcpu: *mut bindings::kvm_vcpu,
         index: u32,
         data: u64,
     ) -> c_int {
-        // SAFETY: See the type. The emulator runs for the run loop, in its section.
+        // SAFETY: By the caller's promise.
         let (vcpu, section) = unsafe { Self::in_run_loop(vcpu) };
 
         T::emulator_set_msr(vcpu, &section, index, data).into_raw()
     }
 
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`].
     unsafe extern "C" fn msr_allowed(
         vcpu: *mut bindings::kvm_vcpu,
         index: u32,
@@ -320,20 +366,24 @@ impl<T: MsrEngine> VTable<T> {
     ) -> bool {
         // Vendor code recomputes intercepts from the run loop, but also when a vCPU is created
         // and from KVM_SET_CPUID2, where there is no section yet.
-        // SAFETY: See the type.
+        // SAFETY: By the caller's promise.
         let vcpu = unsafe { Vcpu::from_raw(vcpu) };
 
         T::msr_allowed(&vcpu.vm().read_section(), index, kinds)
     }
 
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`]. `data` must be valid for writes, and nobody
+    /// else's.
     unsafe extern "C" fn emulate_msr_read(
         vcpu: *mut bindings::kvm_vcpu,
         index: u32,
         data: *mut u64,
     ) -> c_int {
-        // SAFETY: See the type.
+        // SAFETY: By the caller's promise.
         let vcpu: &Vcpu<T::Data> = unsafe { Vcpu::from_raw(vcpu) };
-        // SAFETY: The caller passes a variable of its own.
+        // SAFETY: By the caller's promise.
         let data = unsafe { &mut *data };
 
         // Vendor code may ask from wherever.
@@ -345,12 +395,15 @@ impl<T: MsrEngine> VTable<T> {
         ))
     }
 
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`].
     unsafe extern "C" fn emulate_msr_write(
         vcpu: *mut bindings::kvm_vcpu,
         index: u32,
         data: u64,
     ) -> c_int {
-        // SAFETY: See the type.
+        // SAFETY: By the caller's promise.
         let vcpu: &Vcpu<T::Data> = unsafe { Vcpu::from_raw(vcpu) };
 
         // Vendor code may ask from wherever.

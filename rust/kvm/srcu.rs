@@ -56,10 +56,7 @@ impl<'a, D: Send + Sync> Section<'a, D> {
 
     /// Reads a pointer of the VM's data.
     #[inline]
-    pub(crate) fn read<T: Send + Sync>(
-        &self,
-        field: impl FnOnce(&D) -> &SrcuPtr<T>,
-    ) -> Option<&T> {
+    pub(crate) fn read<T: Send + Sync>(&self, field: impl FnOnce(&D) -> &SrcuPtr<T>) -> Option<&T> {
         // Pairs with the release in `SrcuPtr::swap()`. On x86, which is all there is to KVM x86,
         // it is a plain load.
         let value = field(self.vm.data()).value.load(Ordering::Acquire);

@@ -201,7 +201,10 @@ impl MsrFilter {
 fn read_vec<T: FromBytes>(from: UserPtr, count: usize) -> Result<KVec<T>> {
     let mut vec = KVec::with_capacity(count, GFP_KERNEL)?;
 
-    read_uninit(from, vec.spare_capacity_mut().get_mut(..count).ok_or(ENOMEM)?)?;
+    read_uninit(
+        from,
+        vec.spare_capacity_mut().get_mut(..count).ok_or(ENOMEM)?,
+    )?;
     // SAFETY: There is room for `count` elements, which were initialised just now.
     unsafe { vec.inc_len(count) };
     Ok(vec)

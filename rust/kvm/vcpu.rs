@@ -190,7 +190,8 @@ impl<D: Send + Sync> Vcpu<D> {
     #[inline]
     pub(crate) fn count(&self, counter: Counter, by: u64) {
         // SAFETY: By the type invariants, and nobody else writes the counter.
-        let counter = unsafe { &raw mut (*self.as_raw()).arch.msr_engine_counters[counter as usize] };
+        let counter =
+            unsafe { &raw mut (*self.as_raw()).arch.msr_engine_counters[counter as usize] };
 
         // Volatile, as others read it meanwhile.
         // SAFETY: As above.

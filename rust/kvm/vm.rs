@@ -148,7 +148,10 @@ impl<D: Send + Sync> Vm<D> {
     /// `kvm` must have been attached with the same `D`, and nobody may use it as a [`Vm`] anymore.
     pub(super) unsafe fn detach(kvm: *mut bindings::kvm) -> KBox<D> {
         // SAFETY: By the caller's promise.
-        let data = mem::replace(unsafe { &mut (*kvm).arch.msr_engine }, core::ptr::null_mut());
+        let data = mem::replace(
+            unsafe { &mut (*kvm).arch.msr_engine },
+            core::ptr::null_mut(),
+        );
 
         // SAFETY: `attach()` got the pointer from a box of the same type.
         unsafe { KBox::from_raw(data.cast()) }

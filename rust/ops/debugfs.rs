@@ -49,7 +49,10 @@ fn filter(section: &Section<'_>, to: &SeqFile) {
             segment.for_each_run(|first, last, allowed| {
                 let verdict = if allowed { "allow" } else { "deny " };
 
-                seq_print!(to, "{name} {first:#010x}-{last:#010x} {verdict} ({origin})\n");
+                seq_print!(
+                    to,
+                    "{name} {first:#010x}-{last:#010x} {verdict} ({origin})\n"
+                );
             });
         }
     }
