@@ -74,10 +74,11 @@ impl Linear {
     }
 
     fn compile(&self) -> Result<Filter<&[u64]>> {
-        Ok(Filter::new(
-            &Spec::new(self.flags, self.ranges)?,
-            &*self.words,
-        )?)
+        let spec = Spec::new(self.flags, self.ranges)?;
+        let mut filter = Filter::new(&spec, &*self.words);
+
+        filter.compile(&spec)?;
+        Ok(filter)
     }
 
     /// The plain scan: the first range with the index and the kind of access decides.

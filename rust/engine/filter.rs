@@ -13,7 +13,10 @@
 
 mod segments;
 
-use self::segments::Segments;
+use self::segments::{
+    Cuts,
+    Segments, //
+};
 use super::error::{
     Error,
     Result, //
@@ -131,27 +134,36 @@ pub(crate) struct Filter<W> {
 }
 
 impl<W: Deref<Target = [u64]>> Filter<W> {
-    /// Compiles a filter.
+    /// Creates a filter with the default for all accesses, which is to be compiled.
+    pub(crate) fn new(spec: &Spec, words: W) -> Self {
+        let default_allow = spec.flags & DEFAULT_DENY == 0;
+
+        Self {
+            read: Segments::new(default_allow),
+            write: Segments::new(default_allow),
+            words,
+        }
+    }
+
+    /// Compiles the ranges into a new filter, in place as it is large.
     ///
     /// # Errors
     ///
     /// [`Error::Invalid`] if a range is invalid.
-    pub(crate) fn new(spec: &Spec, words: W) -> Result<Self> {
+    pub(crate) fn compile(&mut self, spec: &Spec) -> Result {
         let mut first_bits = [0; MAX_RANGES];
-        let mut words_before = 0;
+        let mut bits = 0u32;
 
         for (range, first_bit) in spec.ranges.iter().zip(&mut first_bits) {
-            // At most 16 * 192 words, which is far from wrapping.
-            *first_bit = words_before * WORD_BITS;
-            words_before += range.bitmap_words()? as u32;
+            *first_bit = bits;
+            // At most 16 bitmaps of 0x3000 bits, which is far from wrapping.
+            bits = bits.wrapping_add((range.bitmap_words()? as u32).wrapping_mul(WORD_BITS));
         }
 
-        let default_allow = spec.flags & DEFAULT_DENY == 0;
-        Ok(Self {
-            read: Segments::compile(&spec.ranges, &first_bits, READ, default_allow),
-            write: Segments::compile(&spec.ranges, &first_bits, WRITE, default_allow),
-            words,
-        })
+        let cuts = Cuts::new(&spec.ranges);
+        self.read.compile(&spec.ranges, &cuts, &first_bits, READ);
+        self.write.compile(&spec.ranges, &cuts, &first_bits, WRITE);
+        Ok(())
     }
 
     /// Returns whether the guest may access an MSR.

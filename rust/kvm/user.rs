@@ -180,13 +180,15 @@ impl MsrFilter {
 
     fn read_as<P>(self) -> Result<(u32, [FilterRange; FILTER_RANGES])>
     where
-        P: Into<u64>,
+        P: Copy + Into<u64>,
         RawFilter<P>: FromBytes,
     {
-        let filter: RawFilter<P> = UserSlice::new(self.filter, size_of::<RawFilter<P>>())
-            .reader()
-            .read()?;
-        let ranges = filter.ranges.map(|range| FilterRange {
+        let mut filter = [MaybeUninit::<RawFilter<P>>::uninit()];
+
+        read_uninit(self.filter, &mut filter)?;
+        // SAFETY: It was initialised just now.
+        let filter = unsafe { filter[0].assume_init_ref() };
+        let ranges = filter.ranges.each_ref().map(|range| FilterRange {
             flags: range.flags,
             nmsrs: range.nmsrs,
             base: range.base,

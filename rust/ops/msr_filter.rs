@@ -48,7 +48,9 @@ pub(crate) fn set(vm: &Vm, filter: MsrFilter) -> Result {
         user_range.append_bitmap(&mut words, range.bitmap_words()?)?;
     }
 
-    let filter = KBox::new(Filter::new(&spec, words)?, GFP_KERNEL_ACCOUNT)?;
+    let mut filter = KBox::new(Filter::new(&spec, words), GFP_KERNEL_ACCOUNT)?;
+
+    filter.compile(&spec)?;
     vm.replace(|data| &data.filter, Some(filter));
 
     // Userspace may want to see accesses that vCPUs would let through to hardware otherwise.

@@ -31,100 +31,78 @@ enum Verdict {
 ///
 /// `cuts` ascends. The first `len` elements are distinct, and not 0; the others are `u32::MAX`.
 /// Segment `i` reaches from `cuts[i - 1]`, or 0, up to but without `cuts[i]`. The verdicts from
-/// `len` on are those of the last segment, so that an index of `u32::MAX` is judged well although
-/// the search takes it past the cuts that are not in use.
+/// `len` on are the default, which holds in the last segment as all ranges have an end. So an index
+/// of `u32::MAX` is judged well although the search takes it past the cuts that are not in use.
 pub(super) struct Segments {
     cuts: [u32; MAX_CUTS],
     verdicts: [Verdict; MAX_CUTS + 1],
     len: usize,
 }
 
-/// A range of the access kind that is compiled, by its ends.
-#[derive(Clone, Copy)]
-struct Span {
-    start: u32,
-    end: u32,
-    delta: u32,
-}
-
 impl Segments {
-    /// Cuts the space by those of the ranges that concern `kind`, one of [`super::READ`] and
-    /// [`super::WRITE`]. Each range has its first bit at the position in `first_bits`.
-    pub(super) fn compile(
-        ranges: &[Range; MAX_RANGES],
-        first_bits: &[u32; MAX_RANGES],
-        kind: u32,
-        default_allow: bool,
-    ) -> Self {
+    /// One segment, with the default.
+    pub(super) fn new(default_allow: bool) -> Self {
         let default = if default_allow {
             Verdict::Allow
         } else {
             Verdict::Deny
         };
-        let mut spans = [Span {
-            start: 0,
-            end: 0,
-            delta: 0,
-        }; MAX_RANGES];
-        let mut nr_spans = 0;
-        let mut cuts = Cuts::new();
 
-        for (range, first_bit) in ranges.iter().zip(first_bits) {
-            if range.nmsrs == 0 || range.flags & kind == 0 {
-                continue;
-            }
-            // A range that reaches the end of the space, or past it, covers nothing: its end is
-            // below its base, and an index is in it if it is neither below its base nor at or
-            // above its end.
-            let Some(end) = range.base.checked_add(range.nmsrs) else {
-                continue;
-            };
-            if let Some(span) = spans.get_mut(nr_spans) {
-                *span = Span {
-                    start: range.base,
-                    end,
-                    delta: first_bit.wrapping_sub(range.base),
-                };
-                nr_spans += 1;
-            }
-            cuts.insert(range.base);
-            cuts.insert(end);
-        }
-
-        let spans = spans.get(..nr_spans).unwrap_or(&[]);
-        let verdict_at = |index| {
-            spans
-                .iter()
-                .find(|span| span.start <= index && index < span.end)
-                .map_or(default, |span| Verdict::Bit { delta: span.delta })
-        };
-
-        let mut last = verdict_at(0);
-        let mut segments = Self {
+        Self {
             cuts: [u32::MAX; MAX_CUTS],
-            verdicts: [last; MAX_CUTS + 1],
+            verdicts: [default; MAX_CUTS + 1],
             len: 0,
-        };
-        for &cut in cuts.as_slice() {
-            let verdict = verdict_at(cut);
+        }
+    }
+
+    /// Cuts a single segment by those of the ranges that concern `kind`, one of [`super::READ`]
+    /// and [`super::WRITE`]. `cuts` are those of all ranges, and `first_bits` says where the
+    /// bitmap of each starts.
+    pub(super) fn compile(
+        &mut self,
+        ranges: &[Range; MAX_RANGES],
+        cuts: &Cuts,
+        first_bits: &[u32; MAX_RANGES],
+        kind: u32,
+    ) {
+        let [default, ..] = self.verdicts;
+        // The ranges that have the index at hand, a bit each. A cut is the start or the end of
+        // its range, so it always changes the bit.
+        let mut covering = 0u32;
+        let mut last = default;
+        let mut cuts = cuts
+            .iter()
+            .filter(|cut| cut.kinds & kind != 0)
+            .peekable();
+
+        while let Some(cut) = cuts.next() {
+            covering ^= 1 << (cut.range % MAX_RANGES);
+            if cuts.peek().is_some_and(|next| next.at == cut.at) {
+                continue;
+            }
+
+            // The first range that covers it decides.
+            let first = covering.trailing_zeros() as usize;
+            let verdict = match (ranges.get(first), first_bits.get(first)) {
+                (Some(range), Some(first_bit)) => Verdict::Bit {
+                    delta: first_bit.wrapping_sub(range.base),
+                },
+                _ => default,
+            };
             if verdict == last {
                 continue;
             }
-            // There are no more segments than cuts.
-            if let (Some(slot), Some(tail)) = (
-                segments.cuts.get_mut(segments.len),
-                segments.verdicts.get_mut(segments.len + 1),
-            ) {
-                *slot = cut;
-                *tail = verdict;
-                segments.len += 1;
-            }
             last = verdict;
+            if cut.at != 0 {
+                // There are no more segments than cuts, so the remainder changes nothing.
+                self.cuts[self.len % MAX_CUTS] = cut.at;
+                self.len += 1;
+            }
+            if let Some(slot) = self.verdicts.get_mut(self.len) {
+                *slot = verdict;
+            }
         }
-        if let Some(tail) = segments.verdicts.get_mut(segments.len..) {
-            tail.fill(last);
-        }
-        segments
+        // All ranges end, so the last verdict is the default, which is there already.
     }
 
     /// Returns whether an access to `index` is allowed, given the filter's bitmaps.
@@ -188,47 +166,68 @@ impl Segments {
     }
 }
 
-/// Cuts as they are collected: ascending, distinct, and not 0.
-struct Cuts {
-    at: [u32; MAX_CUTS],
+/// Where ranges cut the space.
+pub(super) struct Cuts {
+    /// Ascending. A cut is packed so that it compares by where it is first.
+    sorted: [u64; MAX_CUTS],
     len: usize,
 }
 
+/// The start or the end of a range.
+struct Cut {
+    at: u32,
+    /// The range's number.
+    range: usize,
+    /// The range's flags.
+    kinds: u32,
+}
+
 impl Cuts {
-    fn new() -> Self {
-        Self {
-            at: [0; MAX_CUTS],
+    /// Collects the cuts of all ranges.
+    pub(super) fn new(ranges: &[Range; MAX_RANGES]) -> Self {
+        let mut cuts = Self {
+            sorted: [0; MAX_CUTS],
             len: 0,
-        }
-    }
+        };
 
-    fn as_slice(&self) -> &[u32] {
-        self.at.get(..self.len).unwrap_or(&[])
-    }
+        for (nr, range) in (0..).zip(ranges) {
+            // A range that reaches the end of the space, or past it, covers nothing: its end is
+            // below its base, and an index is in it if it is neither below its base nor at or
+            // above its end.
+            if let (1.., Some(end)) = (range.nmsrs, range.base.checked_add(range.nmsrs)) {
+                let tag = u64::from(range.flags) << 8 | nr;
 
-    fn insert(&mut self, cut: u32) {
-        // Filters are mostly given in ascending order, so look from the end.
-        let position = self
-            .as_slice()
-            .iter()
-            .rposition(|&other| other <= cut)
-            .map_or(0, |before| before + 1);
-        let known = position
-            .checked_sub(1)
-            .and_then(|before| self.at.get(before))
-            .is_some_and(|&other| other == cut);
-
-        if cut == 0 || known {
-            return;
-        }
-        // Each range cuts twice, so there is room.
-        if let Some(tail) = self.at.get_mut(position..=self.len) {
-            tail.rotate_right(1);
-            if let Some(slot) = tail.first_mut() {
-                *slot = cut;
-                self.len += 1;
+                cuts.insert(u64::from(range.base) << 32 | tag);
+                cuts.insert(u64::from(end) << 32 | tag);
             }
         }
+        cuts
+    }
+
+    fn insert(&mut self, cut: u64) {
+        let mut position = self.len;
+
+        // Filters are mostly given in ascending order, so look from the end. Each range cuts
+        // twice, so there is room, and the remainders change nothing.
+        while let Some(before) = position.checked_sub(1) {
+            let other = self.sorted[before % MAX_CUTS];
+
+            if other <= cut {
+                break;
+            }
+            self.sorted[position % MAX_CUTS] = other;
+            position = before;
+        }
+        self.sorted[position % MAX_CUTS] = cut;
+        self.len += 1;
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Cut> + '_ {
+        self.sorted.iter().take(self.len).map(|&cut| Cut {
+            at: (cut >> 32) as u32,
+            range: (cut & 0xff) as usize,
+            kinds: (cut as u32) >> 8,
+        })
     }
 }
 
