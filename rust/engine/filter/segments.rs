@@ -4,10 +4,10 @@
 
 use super::{
     Bitmap,
+    MAX_RANGES,
     Range,
     Rule,
     Segment,
-    MAX_RANGES,
     WORD_BITS, //
 };
 
@@ -70,10 +70,7 @@ impl Segments {
         // its range, so it always changes the bit.
         let mut covering = 0u32;
         let mut last = default;
-        let mut cuts = cuts
-            .iter()
-            .filter(|cut| cut.kinds & kind != 0)
-            .peekable();
+        let mut cuts = cuts.iter().filter(|cut| cut.kinds & kind != 0).peekable();
 
         while let Some(cut) = cuts.next() {
             covering ^= 1 << (cut.range % MAX_RANGES);
