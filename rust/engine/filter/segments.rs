@@ -4,10 +4,10 @@
 
 use super::{
     Bitmap,
-    MAX_RANGES,
     Range,
     Rule,
     Segment,
+    MAX_RANGES,
     WORD_BITS, //
 };
 

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `KVM_CAP_X86_USER_SPACE_MSR`: which masks are taken, and which failures they let through.
+
+use crate::engine::{error::Error, exit::*};
+use proptest::prelude::*;
+
+/// The table of api.rst: KVM's result, and the reason that user space sees.
+fn documented_reason(ret: i32) -> u32 {
+    if ret == 2 {
+        2
+    } else if ret == 3 {
+        4
+    } else {
+        1
+    }
+}
+
+proptest! {
+    #[test]
+    fn takes_defined_reasons_only(arg: u64) {
+        let taken = ReasonMask::from_cap(arg);
+
+        if arg < 8 {
+            prop_assert_eq!(u64::from(taken.unwrap().into_raw()), arg);
+        } else {
+            prop_assert_eq!(taken, Err(Error::Invalid));
+        }
+    }
+
+    #[test]
+    fn each_high_bit_is_refused(mask in 0u64..8, bit in 3u32..64) {
+        prop_assert_eq!(ReasonMask::from_cap(mask | 1 << bit), Err(Error::Invalid));
+    }
+
+    #[test]
+    fn a_failure_has_one_reason(mask in 0u32..8, ret: i32) {
+        let reason = documented_reason(ret);
+        let expected = (mask & reason != 0).then_some(reason);
+
+        prop_assert_eq!(ReasonMask::from_raw(mask).reason_for(ret), expected);
+    }
+}
+
+#[test]
+fn all_masks_and_results() {
+    for mask in 0..8 {
+        for ret in [-14, -1, 1, 2, 3, 4] {
+            let reason = documented_reason(ret);
+
+            assert_eq!(
+                ReasonMask::from_cap(mask).unwrap().reason_for(ret),
+                (mask as u32 & reason != 0).then_some(reason),
+                "mask {mask}, result {ret}",
+            );
+        }
+    }
+}

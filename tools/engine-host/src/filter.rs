@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `KVM_X86_SET_MSR_FILTER`: the compiled filter against a model that asks range after range.
+
+use crate::engine::{error::Error, filter::*};
+use proptest::{collection::vec, prelude::*};
+
+/// A filter as userspace has it.
+#[derive(Clone, Debug, Default)]
+struct UserFilter {
+    flags: u32,
+    ranges: Vec<(Range, Vec<u64>)>,
+}
+
+impl UserFilter {
+    fn spec(&self) -> Result<Spec, Error> {
+        let mut ranges = [Range::default(); MAX_RANGES];
+
+        for (slot, (range, _)) in ranges.iter_mut().zip(&self.ranges) {
+            *slot = *range;
+        }
+        Spec::new(self.flags, ranges)
+    }
+
+    fn compile(&self) -> Result<Filter<Vec<u64>>, Error> {
+        let spec = self.spec()?;
+        let mut words = Vec::new();
+
+        for (range, bitmap) in &self.ranges {
+            words.extend(&bitmap[..range.bitmap_words()?]);
+        }
+        let mut filter = Filter::new(&spec, words);
+
+        filter.compile(&spec)?;
+        Ok(filter)
+    }
+
+    /// What api.rst says: the first range that has the index, and the kind of access, decides by
+    /// its bitmap; if there is none, the default does. Two rules stem from KVM's arithmetic: a
+    /// range whose end is not below 2^32 has no index, and the x2APIC is never filtered.
+    fn allows(&self, index: u32, access: Access) -> bool {
+        let kind = match access {
+            Access::Read => 1,
+            Access::Write => 2,
+        };
+
+        if (0x800..0x900).contains(&index) {
+            return true;
+        }
+        for (range, bitmap) in &self.ranges {
+            let start = u64::from(range.base);
+            let end = start + u64::from(range.nmsrs);
+
+            if range.flags & kind != 0 && end < 1 << 32 && (start..end).contains(&u64::from(index))
+            {
+                let bit = u64::from(index) - start;
+                let byte = bitmap[(bit / 64) as usize].to_le_bytes()[(bit / 8 % 8) as usize];
+
+                return byte >> (bit % 8) & 1 == 1;
+            }
+        }
+        self.flags & 1 == 0
+    }
+
+    /// Indices where something may change, and some at random.
+    fn probes(&self) -> Vec<u32> {
+        let mut probes = vec![0, 1, 0x7ff, 0x800, 0x8ff, 0x900, u32::MAX - 1, u32::MAX];
+
+        for (range, _) in &self.ranges {
+            for edge in [range.base, range.base.wrapping_add(range.nmsrs)] {
+                for off in [0, 1, 2, 63, 64, 65] {
+                    probes.push(edge.wrapping_add(off));
+                    probes.push(edge.wrapping_sub(off));
+                }
+            }
+        }
+        probes
+    }
+
+    fn check(&self, more: &[u32]) {
+        let filter = self.compile().unwrap();
+
+        for index in self.probes().into_iter().chain(more.iter().copied()) {
+            for access in [Access::Read, Access::Write] {
+                assert_eq!(
+                    filter.allows(index, access),
+                    self.allows(index, access),
+                    "{access:?} {index:#x}",
+                );
+            }
+        }
+    }
+}
+
+fn range(flags: u32, base: u32, nmsrs: u32, word: u64) -> (Range, Vec<u64>) {
+    (Range { flags, nmsrs, base }, vec![word; 192])
+}
+
+/// Bases that make ranges meet: close to each other, at the ends of the space, or anywhere.
+fn bases() -> impl Strategy<Value = u32> {
+    prop_oneof![
+        4 => 0u32..0x400,
+        1 => 0x700u32..0xa00,
+        2 => 0xc000_0000u32..0xc000_0200,
+        1 => (u32::MAX - 0x4000)..=u32::MAX,
+        1 => any::<u32>(),
+    ]
+}
+
+fn ranges() -> impl Strategy<Value = (Range, Vec<u64>)> {
+    (
+        1u32..4,
+        prop_oneof![4 => 0u32..200, 1 => 0u32..=0x3000],
+        bases(),
+        prop_oneof![
+            Just(vec![0; 192]),
+            Just(vec![u64::MAX; 192]),
+            vec(any::<u64>(), 192)
+        ],
+    )
+        .prop_map(|(flags, nmsrs, base, words)| (Range { flags, nmsrs, base }, words))
+}
+
+fn filters() -> impl Strategy<Value = UserFilter> {
+    (0u32..2, vec(ranges(), 0..=MAX_RANGES))
+        .prop_map(|(flags, ranges)| UserFilter { flags, ranges })
+        .prop_filter("denies everything", |filter| filter.spec().is_ok())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    #[test]
+    fn judges_as_the_model(filter in filters(), more in vec(bases(), 32)) {
+        filter.check(&more);
+    }
+
+    #[test]
+    fn describes_what_it_judges(filter in filters()) {
+        let compiled = filter.compile().unwrap();
+
+        for access in [Access::Read, Access::Write] {
+            let mut next = Some(0);
+
+            for segment in compiled.describe(access) {
+                assert_eq!(Some(segment.first), next, "no gap, no overlap");
+                assert!(segment.first <= segment.last);
+
+                let mut next_run = segment.first;
+                segment.for_each_run(|first, last, allowed| {
+                    assert_eq!(first, next_run);
+                    assert!(last <= segment.last);
+                    next_run = last.wrapping_add(1);
+                    for index in [first, last] {
+                        if !(0x800..0x900).contains(&index) {
+                            assert_eq!(allowed, filter.allows(index, access), "{index:#x}");
+                        }
+                    }
+                });
+                assert_eq!(next_run, segment.last.wrapping_add(1));
+                next = segment.last.checked_add(1);
+            }
+            assert_eq!(next, None, "the last segment ends the space");
+        }
+    }
+
+    #[test]
+    fn refuses_as_documented(flags: u32, range in any::<(u32, u32, u32)>()) {
+        let (range_flags, nmsrs, base) = range;
+        let checked = Range { flags: range_flags, nmsrs, base }.bitmap_words();
+
+        if nmsrs == 0 {
+            prop_assert_eq!(checked, Ok(0));
+        } else if !(1..4).contains(&range_flags) || nmsrs > 0x600 * 8 {
+            prop_assert_eq!(checked, Err(Error::Invalid));
+        } else {
+            prop_assert_eq!(checked, Ok((nmsrs as usize).div_ceil(64)));
+        }
+
+        let spec = Spec::new(flags, [Range { flags: range_flags, nmsrs, base }; MAX_RANGES]);
+        prop_assert_eq!(spec.is_ok(), flags == 0 || flags == 1 && nmsrs != 0);
+    }
+}
+
+#[test]
+fn an_empty_filter_must_allow() {
+    assert!(Spec::new(0, [Range::default(); MAX_RANGES]).is_ok());
+    assert_eq!(
+        Spec::new(1, [Range::default(); MAX_RANGES]).err(),
+        Some(Error::Invalid),
+    );
+}
+
+#[test]
+fn bitmap_size_limits() {
+    let words = |nmsrs| range(READ, 0, nmsrs, 0).0.bitmap_words();
+
+    assert_eq!(words(1), Ok(1));
+    assert_eq!(words(64), Ok(1));
+    assert_eq!(words(65), Ok(2));
+    assert_eq!(words(0x3000), Ok(0x600 / 8));
+    assert_eq!(words(0x3001), Err(Error::Invalid));
+    assert_eq!(words(u32::MAX), Err(Error::Invalid));
+}
+
+#[test]
+fn words_are_counted_up_to_the_first_invalid_range() {
+    let mut ranges = [Range {
+        flags: READ,
+        nmsrs: 65,
+        base: 0,
+    }; MAX_RANGES];
+
+    assert_eq!(Spec::new(0, ranges).unwrap().words(), 2 * MAX_RANGES);
+    ranges[3].flags = 4;
+    assert_eq!(Spec::new(0, ranges).unwrap().words(), 6);
+    let spec = Spec::new(0, ranges).unwrap();
+    assert!(Filter::new(&spec, Vec::new()).compile(&spec).is_err());
+}
+
+#[test]
+fn sixteen_full_size_ranges() {
+    let alternating = 0xaaaa_aaaa_aaaa_aaaa;
+
+    for (step, start) in [(0x3000, 0), (0x2fff, 5), (0x3001, 9), (0x1000_0000, 0x123)] {
+        let ranges = (0..MAX_RANGES as u32)
+            .map(|i| range(1 + i % 3, start + i * step, 0x3000, alternating << (i % 2)))
+            .collect();
+        let filter = UserFilter {
+            flags: DEFAULT_DENY,
+            ranges,
+        };
+
+        filter.check(&(0..0x34000).step_by(7).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn thirty_two_cuts_are_all_used() {
+    // Ranges that do not touch, so that there are 33 segments.
+    let ranges = (0..MAX_RANGES as u32)
+        .map(|i| range(READ | WRITE, 1 + 10 * i, 5, u64::MAX))
+        .collect();
+    let filter = UserFilter {
+        flags: DEFAULT_DENY,
+        ranges,
+    };
+
+    assert_eq!(filter.compile().unwrap().describe(Access::Read).count(), 33);
+    filter.check(&(0..200).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_range_that_reaches_the_end_has_no_index() {
+    for (base, nmsrs) in [(u32::MAX, 1), (u32::MAX - 63, 64), (u32::MAX - 10, 64)] {
+        let filter = UserFilter {
+            flags: 0,
+            ranges: vec![range(READ | WRITE, base, nmsrs, 0)],
+        };
+
+        assert!(filter.compile().unwrap().allows(base, Access::Read));
+        filter.check(&[]);
+    }
+    let filter = UserFilter {
+        flags: 0,
+        ranges: vec![range(READ | WRITE, u32::MAX - 64, 64, 0)],
+    };
+    assert!(!filter.compile().unwrap().allows(u32::MAX - 1, Access::Read));
+    assert!(filter.compile().unwrap().allows(u32::MAX, Access::Read));
+}

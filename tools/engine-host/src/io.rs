@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `KVM_GET_MSRS` and `KVM_SET_MSRS`: the list, and who needs what.
+
+use crate::engine::{error::Error, io::*};
+
+#[test]
+fn takes_up_to_255_entries() {
+    for count in 0..256 {
+        assert_eq!(check_count(count), Ok(()), "{count}");
+    }
+    for count in [256, 257, 0xffff, 0x1000_0000, u32::MAX] {
+        assert_eq!(check_count(count), Err(Error::TooBig), "{count}");
+    }
+}
+
+#[test]
+fn immutable_are_all_feature_msrs_but_the_microcode_revision() {
+    let mut features: Vec<u32> = (0x480..=0x491).collect();
+    features.extend([0xce, 0x10a, 0x345, 0xc001_1029]);
+
+    for index in (0..0x2000)
+        .chain(0xc000_0000..0xc000_2000)
+        .chain(0xc001_0000..0xc001_2000)
+    {
+        assert_eq!(
+            is_immutable_feature(index),
+            features.contains(&index),
+            "{index:#x}",
+        );
+    }
+}
+
+#[test]
+fn xstate_has_the_user_cet_msrs() {
+    for cet in [(false, false), (true, false), (false, true), (true, true)].map(
+        |(shadow_stack, branch_tracking)| Cet {
+            shadow_stack,
+            branch_tracking,
+        },
+    ) {
+        for index in 0..0x1000 {
+            let managed = match index {
+                // U_CET is there with either feature, the shadow stack pointers of the four
+                // privilege levels with shadow stacks. S_CET (0x6a2) and the table (0x6a8) are
+                // no part of XSTATE.
+                0x6a0 => cet.shadow_stack || cet.branch_tracking,
+                0x6a4 | 0x6a5 | 0x6a6 | 0x6a7 => cet.shadow_stack,
+                _ => false,
+            };
+
+            assert_eq!(
+                is_xstate_managed(index, || cet),
+                managed,
+                "{index:#x} {cet:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn features_are_only_asked_for_when_needed() {
+    assert!(!is_xstate_managed(0x277, || unreachable!(
+        "PAT needs no CET"
+    )));
+}

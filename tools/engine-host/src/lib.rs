@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The files of `rust/engine/`, as the module has them, for `cargo test`.
+//!
+//! The tests know nothing of how the engine does it: they compare it with models that are
+//! written from the documentation.
+
+#[allow(dead_code)]
+#[path = "../../../rust/engine/mod.rs"]
+mod engine;
+
+#[cfg(test)]
+mod exit;
+#[cfg(test)]
+mod filter;
+#[cfg(test)]
+mod io;
