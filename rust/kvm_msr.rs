@@ -24,7 +24,7 @@ use crate::{
         Run, //
     },
     ops::{
-        Data,
+        Protected,
         Section,
         Vcpu,
         Vm, //
@@ -62,19 +62,15 @@ impl kernel::Module for KvmMsr {
 
 impl Drop for KvmMsr {
     fn drop(&mut self) {
-        pr_info!("unloaded, the MSRs of new VMs are served by C again\n");
+        pr_info!("unloading, from now on C serves the MSRs of new VMs\n");
     }
 }
 
 impl MsrEngine for KvmMsr {
     type OwnerModule = LocalModule;
-    type Data = Data;
+    type Protected = Protected;
 
-    const FILES: &'static Files<Data> = &ops::debugfs::FILES;
-
-    fn vm_init() -> Result<KBox<Data>> {
-        Data::new()
-    }
+    const FILES: &'static Files<Protected> = &ops::debugfs::FILES;
 
     fn set_msr_filter(vm: &Vm, filter: user::MsrFilter) -> Result {
         ops::msr_filter::set(vm, filter)
@@ -108,30 +104,20 @@ impl MsrEngine for KvmMsr {
         ops::exits::wrmsr_imm(vcpu, section, index, reg)
     }
 
-    fn emulator_get_msr(
-        vcpu: &Vcpu,
-        section: &Section<'_>,
-        index: u32,
-        data: &mut u64,
-    ) -> Emulation {
-        ops::emulator::get(vcpu, section, index, data)
+    fn emulator_get_msr(vcpu: &Vcpu, section: &Section<'_>, index: u32) -> (Emulation, u64) {
+        ops::emulator::get(vcpu, section, index)
     }
 
     fn emulator_set_msr(vcpu: &Vcpu, section: &Section<'_>, index: u32, data: u64) -> Emulation {
         ops::emulator::set(vcpu, section, index, data)
     }
 
-    fn msr_allowed(section: &Section<'_>, index: u32, kinds: u32) -> bool {
-        ops::msr_filter::allows_kinds(section, index, kinds)
+    fn msr_allowed(section: &Section<'_>, index: u32, kind: u32) -> bool {
+        ops::msr_filter::allows_kind(section, index, kind)
     }
 
-    fn emulate_msr_read(
-        vcpu: &Vcpu,
-        section: &Section<'_>,
-        index: u32,
-        data: &mut u64,
-    ) -> Result<(), Denial> {
-        ops::access::read(vcpu, section, index, data)
+    fn emulate_msr_read(vcpu: &Vcpu, section: &Section<'_>, index: u32) -> Result<u64, Denial> {
+        ops::access::read(vcpu, section, index)
     }
 
     fn emulate_msr_write(

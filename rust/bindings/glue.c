@@ -83,21 +83,6 @@ void kvm_msr_glue_trace_write_ex(u32 index, u64 data)
 	trace_kvm_msr_write_ex(index, data);
 }
 
-int kvm_msr_glue_srcu_read_lock(struct kvm *kvm)
-{
-	return srcu_read_lock(&kvm->srcu);
-}
-
-void kvm_msr_glue_srcu_read_unlock(struct kvm *kvm, int idx)
-{
-	srcu_read_unlock(&kvm->srcu, idx);
-}
-
-void kvm_msr_glue_synchronize_srcu(struct kvm *kvm)
-{
-	synchronize_srcu(&kvm->srcu);
-}
-
 bool kvm_msr_glue_srcu_held(struct kvm *kvm)
 {
 	return srcu_read_lock_held(&kvm->srcu);

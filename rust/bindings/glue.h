@@ -22,9 +22,6 @@ void kvm_msr_glue_trace_write(u32 index, u64 data);
 void kvm_msr_glue_trace_read_ex(u32 index);
 void kvm_msr_glue_trace_write_ex(u32 index, u64 data);
 
-int kvm_msr_glue_srcu_read_lock(struct kvm *kvm);
-void kvm_msr_glue_srcu_read_unlock(struct kvm *kvm, int idx);
-void kvm_msr_glue_synchronize_srcu(struct kvm *kvm);
 bool kvm_msr_glue_srcu_held(struct kvm *kvm);
 void kvm_msr_glue_lock(struct kvm *kvm);
 void kvm_msr_glue_unlock(struct kvm *kvm);

@@ -237,11 +237,11 @@ impl Segment<'_> {
             let mut end = start;
 
             // A bitmap's segment is short, and ends before the last index of all.
-            while end < self.last && bitmap.allows(end + 1) == allowed {
-                end += 1;
+            while end < self.last && bitmap.allows(end.wrapping_add(1)) == allowed {
+                end = end.wrapping_add(1);
             }
             each(start, end, allowed);
-            start = end + 1;
+            start = end.wrapping_add(1);
         }
     }
 }

@@ -16,18 +16,18 @@ use kernel::{
 };
 
 /// What an engine shows of a VM, a file each. The VM may be in use, and have any number of vCPUs.
-pub(crate) struct Files<D> {
+pub(crate) struct Files<P> {
     /// `msr_engine`: which engine serves the VM.
-    pub(crate) engine: fn(&Vm<D>, &SeqFile),
+    pub(crate) engine: fn(&Vm<P>, &SeqFile),
     /// `msr_filter`: the filter, in words.
-    pub(crate) filter: fn(&Section<'_, D>, &SeqFile),
+    pub(crate) filter: fn(&Section<'_, P>, &SeqFile),
     /// `msr_counters`: the sums over all vCPUs.
-    pub(crate) counters: fn(&Vm<D>, &SeqFile),
+    pub(crate) counters: fn(&Vm<P>, &SeqFile),
 }
 
 /// A file of [`Files`].
 trait Show<T: MsrEngine> {
-    fn show(vm: &Vm<T::Data>, to: &SeqFile);
+    fn show(vm: &Vm<T::Protected>, to: &SeqFile);
 }
 
 struct Engine;
@@ -35,19 +35,19 @@ struct Filter;
 struct Counters;
 
 impl<T: MsrEngine> Show<T> for Engine {
-    fn show(vm: &Vm<T::Data>, to: &SeqFile) {
+    fn show(vm: &Vm<T::Protected>, to: &SeqFile) {
         (T::FILES.engine)(vm, to);
     }
 }
 
 impl<T: MsrEngine> Show<T> for Filter {
-    fn show(vm: &Vm<T::Data>, to: &SeqFile) {
+    fn show(vm: &Vm<T::Protected>, to: &SeqFile) {
         (T::FILES.filter)(&vm.read_section(), to);
     }
 }
 
 impl<T: MsrEngine> Show<T> for Counters {
-    fn show(vm: &Vm<T::Data>, to: &SeqFile) {
+    fn show(vm: &Vm<T::Protected>, to: &SeqFile) {
         (T::FILES.counters)(vm, to);
     }
 }
@@ -93,7 +93,7 @@ impl<T: MsrEngine, F: Show<T>> FileOps<T, F> {
 }
 
 /// Creates the files. As ever with debugfs, failing to is no error.
-pub(super) fn create<T: MsrEngine>(vm: &Vm<T::Data>) {
+pub(super) fn create<T: MsrEngine>(vm: &Vm<T::Protected>) {
     let create = |name: &CStr, ops: &'static kernel::bindings::file_operations| {
         // SAFETY: `vm` is a valid VM whose folder exists, or has an error in its place. The ops
         // expect the VM as private data, which is what they get.

@@ -40,85 +40,76 @@ pub(crate) trait MsrEngine: Sized + 'static {
     /// The module that implements it.
     type OwnerModule: ModuleMetadata;
 
-    /// What the engine keeps for a VM.
-    type Data: Send + Sync;
+    /// What the engine keeps for a VM, once it has any, under `kvm->srcu`.
+    type Protected: Send + Sync;
 
     /// What the engine shows of a VM in its debugfs folder.
-    const FILES: &'static Files<Self::Data>;
-
-    /// Prepares a new VM.
-    ///
-    /// # Errors
-    ///
-    /// Whatever is returned fails `KVM_CREATE_VM`.
-    fn vm_init() -> Result<KBox<Self::Data>>;
+    const FILES: &'static Files<Self::Protected>;
 
     /// `KVM_X86_SET_MSR_FILTER`.
-    fn set_msr_filter(vm: &Vm<Self::Data>, filter: MsrFilter) -> Result;
+    fn set_msr_filter(vm: &Vm<Self::Protected>, filter: MsrFilter) -> Result;
 
     /// `KVM_ENABLE_CAP` of `KVM_CAP_X86_USER_SPACE_MSR`.
-    fn enable_user_space_msr(vm: &Vm<Self::Data>, mask: u64) -> Result;
+    fn enable_user_space_msr(vm: &Vm<Self::Protected>, mask: u64) -> Result;
 
     /// `KVM_GET_MSRS` on a vCPU. Returns the number of MSRs that were read.
-    fn get_msrs(vcpu: &Vcpu<Self::Data>, list: MsrList) -> Result<usize>;
+    fn get_msrs(vcpu: &Vcpu<Self::Protected>, list: MsrList) -> Result<usize>;
 
     /// `KVM_SET_MSRS`. Returns the number of MSRs that were written.
-    fn set_msrs(vcpu: &Vcpu<Self::Data>, list: MsrList) -> Result<usize>;
+    fn set_msrs(vcpu: &Vcpu<Self::Protected>, list: MsrList) -> Result<usize>;
 
     /// RDMSR.
-    fn emulate_rdmsr(vcpu: &Vcpu<Self::Data>, section: &Section<'_, Self::Data>) -> Run;
+    fn emulate_rdmsr(vcpu: &Vcpu<Self::Protected>, section: &Section<'_, Self::Protected>) -> Run;
 
     /// RDMSR with the index in the instruction.
     fn emulate_rdmsr_imm(
-        vcpu: &Vcpu<Self::Data>,
-        section: &Section<'_, Self::Data>,
+        vcpu: &Vcpu<Self::Protected>,
+        section: &Section<'_, Self::Protected>,
         index: u32,
         reg: c_int,
     ) -> Run;
 
     /// WRMSR.
-    fn emulate_wrmsr(vcpu: &Vcpu<Self::Data>, section: &Section<'_, Self::Data>) -> Run;
+    fn emulate_wrmsr(vcpu: &Vcpu<Self::Protected>, section: &Section<'_, Self::Protected>) -> Run;
 
     /// WRMSR with the index in the instruction.
     fn emulate_wrmsr_imm(
-        vcpu: &Vcpu<Self::Data>,
-        section: &Section<'_, Self::Data>,
+        vcpu: &Vcpu<Self::Protected>,
+        section: &Section<'_, Self::Protected>,
         index: u32,
         reg: c_int,
     ) -> Run;
 
-    /// RDMSR in the emulator.
+    /// RDMSR in the emulator. Also returns the value, which is 0 if there is none.
     fn emulator_get_msr(
-        vcpu: &Vcpu<Self::Data>,
-        section: &Section<'_, Self::Data>,
+        vcpu: &Vcpu<Self::Protected>,
+        section: &Section<'_, Self::Protected>,
         index: u32,
-        data: &mut u64,
-    ) -> Emulation;
+    ) -> (Emulation, u64);
 
     /// WRMSR in the emulator.
     fn emulator_set_msr(
-        vcpu: &Vcpu<Self::Data>,
-        section: &Section<'_, Self::Data>,
+        vcpu: &Vcpu<Self::Protected>,
+        section: &Section<'_, Self::Protected>,
         index: u32,
         data: u64,
     ) -> Emulation;
 
-    /// Whether the filter allows the kinds of access in `kinds`, a set of
-    /// `KVM_MSR_FILTER_READ` and `KVM_MSR_FILTER_WRITE`.
-    fn msr_allowed(section: &Section<'_, Self::Data>, index: u32, kinds: u32) -> bool;
+    /// Whether the filter allows a kind of access, `KVM_MSR_FILTER_READ` or
+    /// `KVM_MSR_FILTER_WRITE`.
+    fn msr_allowed(section: &Section<'_, Self::Protected>, index: u32, kind: u32) -> bool;
 
     /// A guest read on the way of something else, as nested VM-exit is.
     fn emulate_msr_read(
-        vcpu: &Vcpu<Self::Data>,
-        section: &Section<'_, Self::Data>,
+        vcpu: &Vcpu<Self::Protected>,
+        section: &Section<'_, Self::Protected>,
         index: u32,
-        data: &mut u64,
-    ) -> Result<(), Denial>;
+    ) -> Result<u64, Denial>;
 
     /// A guest write on the way of something else, as nested VM-entry is.
     fn emulate_msr_write(
-        vcpu: &Vcpu<Self::Data>,
-        section: &Section<'_, Self::Data>,
+        vcpu: &Vcpu<Self::Protected>,
+        section: &Section<'_, Self::Protected>,
         index: u32,
         data: u64,
     ) -> Result<(), Denial>;
@@ -129,9 +120,17 @@ pub(crate) trait MsrEngine: Sized + 'static {
 ///
 /// # Invariants
 ///
-/// `T` is registered. As each attached VM references the module, no VM is attached when the
+/// `ops` is registered. As each attached VM references the module, no VM is attached when the
 /// module, and thus this, goes.
-pub(crate) struct Registration<T: MsrEngine>(PhantomData<T>);
+pub(crate) struct Registration<T: MsrEngine> {
+    ops: &'static bindings::kvm_msr_engine_ops,
+    _engine: PhantomData<T>,
+}
+
+// SAFETY: The ops are constant, whatever they point to.
+unsafe impl<T: MsrEngine> Send for Registration<T> {}
+// SAFETY: As above.
+unsafe impl<T: MsrEngine> Sync for Registration<T> {}
 
 impl<T: MsrEngine> Registration<T> {
     /// Registers the engine.
@@ -140,17 +139,23 @@ impl<T: MsrEngine> Registration<T> {
     ///
     /// `EBUSY` if there is another.
     pub(crate) fn new() -> Result<Self> {
+        // KVM compares addresses, and a constant may have several.
+        let ops = VTable::<T>::OPS;
+
         // SAFETY: The ops are static.
-        to_result(unsafe { bindings::kvm_msr_engine_register(VTable::<T>::OPS) })?;
-        // INVARIANT: It was registered just now.
-        Ok(Self(PhantomData))
+        to_result(unsafe { bindings::kvm_msr_engine_register(ops) })?;
+        // INVARIANT: They were registered just now.
+        Ok(Self {
+            ops,
+            _engine: PhantomData,
+        })
     }
 }
 
 impl<T: MsrEngine> Drop for Registration<T> {
     fn drop(&mut self) {
         // SAFETY: By the type invariants.
-        unsafe { bindings::kvm_msr_engine_unregister(VTable::<T>::OPS) };
+        unsafe { bindings::kvm_msr_engine_unregister(self.ops) };
     }
 }
 
@@ -158,12 +163,9 @@ impl<T: MsrEngine> Drop for Registration<T> {
 ///
 /// KVM calls them with VMs and vCPUs that meet the invariants of [`Vm`] and [`Vcpu`]: it asks an
 /// engine about attached ones only, and ioctls and exits have the vCPU loaded. It handles exits,
-/// and runs the emulator, in the read-side section of the run loop.
+/// and runs the emulator, in the read-side section of the run loop: what that leaves it for are
+/// the guest itself, blocking, and requests, none of which happen while an exit is handled.
 struct VTable<T>(PhantomData<T>);
-
-fn to_int<E: Into<c_int>>(result: Result<(), E>) -> c_int {
-    result.map_or_else(Into::into, |()| 0)
-}
 
 impl<T: MsrEngine> VTable<T> {
     const OPS: &'static bindings::kvm_msr_engine_ops = &bindings::kvm_msr_engine_ops {
@@ -200,13 +202,8 @@ impl<T: MsrEngine> VTable<T> {
     ///
     /// `kvm` must be a new VM that nobody else uses yet.
     unsafe extern "C" fn vm_init(kvm: *mut bindings::kvm) -> c_int {
-        from_result(|| {
-            let data = T::vm_init()?;
-
-            // SAFETY: By the caller's promise.
-            unsafe { Vm::attach(kvm, data) };
-            Ok(0)
-        })
+        // SAFETY: By the caller's promise.
+        from_result(|| unsafe { Vm::<T::Protected>::attach(kvm) }.map(|()| 0))
     }
 
     /// # Safety
@@ -214,7 +211,7 @@ impl<T: MsrEngine> VTable<T> {
     /// `kvm` must be a VM that [`Self::vm_init`] attached, and that nobody uses anymore.
     unsafe extern "C" fn vm_destroy(kvm: *mut bindings::kvm) {
         // SAFETY: By the caller's promise.
-        drop(unsafe { Vm::<T::Data>::detach(kvm) });
+        unsafe { Vm::<T::Protected>::detach(kvm) };
     }
 
     /// # Safety
@@ -336,10 +333,11 @@ impl<T: MsrEngine> VTable<T> {
     ) -> c_int {
         // SAFETY: By the caller's promise.
         let (vcpu, section) = unsafe { Self::in_run_loop(vcpu) };
-        // SAFETY: By the caller's promise.
-        let data = unsafe { &mut *data };
+        let (emulation, value) = T::emulator_get_msr(vcpu, &section, index);
 
-        T::emulator_get_msr(vcpu, &section, index, data).into_raw()
+        // SAFETY: By the caller's promise.
+        unsafe { data.write(value) };
+        emulation.into_raw()
     }
 
     /// # Safety
@@ -359,17 +357,13 @@ impl<T: MsrEngine> VTable<T> {
     /// # Safety
     ///
     /// `vcpu` must meet the invariants of [`Vcpu`].
-    unsafe extern "C" fn msr_allowed(
-        vcpu: *mut bindings::kvm_vcpu,
-        index: u32,
-        kinds: u32,
-    ) -> bool {
-        // Vendor code recomputes intercepts from the run loop, but also when a vCPU is created
-        // and from KVM_SET_CPUID2, where there is no section yet.
+    unsafe extern "C" fn msr_allowed(vcpu: *mut bindings::kvm_vcpu, index: u32, kind: u32) -> bool {
+        // Vendor code recomputes intercepts mostly from the run loop, but also on behalf of vCPU
+        // creation and of ioctls, where there need not be a section.
         // SAFETY: By the caller's promise.
         let vcpu = unsafe { Vcpu::from_raw(vcpu) };
 
-        T::msr_allowed(&vcpu.vm().read_section(), index, kinds)
+        T::msr_allowed(&vcpu.vm().read_section(), index, kind)
     }
 
     /// # Safety
@@ -382,17 +376,17 @@ impl<T: MsrEngine> VTable<T> {
         data: *mut u64,
     ) -> c_int {
         // SAFETY: By the caller's promise.
-        let vcpu: &Vcpu<T::Data> = unsafe { Vcpu::from_raw(vcpu) };
-        // SAFETY: By the caller's promise.
-        let data = unsafe { &mut *data };
+        let vcpu: &Vcpu<T::Protected> = unsafe { Vcpu::from_raw(vcpu) };
 
         // Vendor code may ask from wherever.
-        to_int(T::emulate_msr_read(
-            vcpu,
-            &vcpu.vm().read_section(),
-            index,
-            data,
-        ))
+        match T::emulate_msr_read(vcpu, &vcpu.vm().read_section(), index) {
+            Ok(value) => {
+                // SAFETY: By the caller's promise.
+                unsafe { data.write(value) };
+                0
+            }
+            Err(denial) => denial.get(),
+        }
     }
 
     /// # Safety
@@ -404,15 +398,13 @@ impl<T: MsrEngine> VTable<T> {
         data: u64,
     ) -> c_int {
         // SAFETY: By the caller's promise.
-        let vcpu: &Vcpu<T::Data> = unsafe { Vcpu::from_raw(vcpu) };
+        let vcpu: &Vcpu<T::Protected> = unsafe { Vcpu::from_raw(vcpu) };
 
         // Vendor code may ask from wherever.
-        to_int(T::emulate_msr_write(
-            vcpu,
-            &vcpu.vm().read_section(),
-            index,
-            data,
-        ))
+        match T::emulate_msr_write(vcpu, &vcpu.vm().read_section(), index, data) {
+            Ok(()) => 0,
+            Err(denial) => denial.get(),
+        }
     }
 
     /// # Safety
@@ -422,7 +414,7 @@ impl<T: MsrEngine> VTable<T> {
     #[inline]
     unsafe fn in_run_loop<'a>(
         vcpu: *mut bindings::kvm_vcpu,
-    ) -> (&'a Vcpu<T::Data>, Section<'a, T::Data>) {
+    ) -> (&'a Vcpu<T::Protected>, Section<'a, T::Protected>) {
         // SAFETY: By the caller's promise.
         let vcpu = unsafe { Vcpu::from_raw(vcpu) };
 

@@ -73,25 +73,25 @@ pub(crate) struct UserSpaceExit {
 }
 
 /// What finishes an access when `KVM_RUN` is called again, after user space had its say.
-pub(crate) trait Completion<D> {
+pub(crate) trait Completion<P> {
     /// Finishes the access. It is the run loop's turn again after that.
-    fn complete(vcpu: &Vcpu<D>) -> Run;
+    fn complete(vcpu: &Vcpu<P>) -> Run;
 }
 
 /// # Safety
 ///
 /// As a `complete_userspace_io`, which is to say with a vCPU that meets the invariants of
-/// [`Vcpu<D>`].
-unsafe extern "C" fn complete<D: Send + Sync, C: Completion<D>>(
+/// [`Vcpu<P>`].
+unsafe extern "C" fn complete<P: Send + Sync, C: Completion<P>>(
     vcpu: *mut bindings::kvm_vcpu,
 ) -> c_int {
     // SAFETY: By the caller's promise.
     C::complete(unsafe { Vcpu::from_raw(vcpu) }).into_raw()
 }
 
-impl<D: Send + Sync> Vcpu<D> {
+impl<P: Send + Sync> Vcpu<P> {
     /// Fills `struct kvm_run` for an exit to user space, and arranges for the completion.
-    pub(crate) fn exit_to_user_space<C: Completion<D>>(&self, exit: UserSpaceExit) {
+    pub(crate) fn exit_to_user_space<C: Completion<P>>(&self, exit: UserSpaceExit) {
         self.count(Counter::UserSpace, 1);
 
         // SAFETY: By the type invariants. User space can write `struct kvm_run` at any time, so
@@ -110,7 +110,7 @@ impl<D: Send + Sync> Vcpu<D> {
             (&raw mut (*msr).reason).write_volatile(exit.reason);
             (&raw mut (*msr).index).write_volatile(exit.index);
             (&raw mut (*msr).data).write_volatile(exit.write.unwrap_or(0));
-            (*self.as_raw()).arch.complete_userspace_io = Some(complete::<D, C>);
+            (*self.as_raw()).arch.complete_userspace_io = Some(complete::<P, C>);
         }
     }
 

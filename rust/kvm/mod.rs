@@ -29,10 +29,7 @@ pub(crate) use self::{
         UserSpaceExit, //
     },
     fpu::GuestFpu,
-    srcu::{
-        Section,
-        SrcuPtr, //
-    },
+    srcu::Section,
     vcpu::{
         Counter,
         Denial,

@@ -1,35 +1,39 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Pointers that are read under a VM's `kvm->srcu`, and written under its `kvm->lock`.
+//! A pointer that is read under a VM's `kvm->srcu`, and written under its `kvm->lock`.
 
 use super::Vm;
-use core::{
-    ptr,
-    sync::atomic::{
-        AtomicPtr,
-        Ordering, //
-    },
-};
+use core::ptr;
 use kernel::{
     prelude::*,
-    sync::srcu::Guard, //
+    sync::{
+        atomic::{
+            Acquire,
+            Atomic,
+            Full, //
+        },
+        srcu::Guard, //
+    },
 };
 
 /// A read-side section of a VM's `kvm->srcu`.
+///
+/// Leaking one makes it last forever, and [`Vm::replace`] with it; so does calling that while in
+/// one.
 ///
 /// # Invariants
 ///
 /// The current task is in a read-side section of the SRCU domain of `vm` as long as this exists:
 /// either one of its own, if there is a guard, or one that encloses it.
-pub(crate) struct Section<'a, D> {
-    vm: &'a Vm<D>,
+pub(crate) struct Section<'a, P> {
+    vm: &'a Vm<P>,
     _guard: Option<Guard<'a>>,
 }
 
-impl<'a, D: Send + Sync> Section<'a, D> {
+impl<'a, P: Send + Sync> Section<'a, P> {
     /// Enters a section.
     #[inline]
-    pub(super) fn enter(vm: &'a Vm<D>) -> Self {
+    pub(super) fn enter(vm: &'a Vm<P>) -> Self {
         // INVARIANT: The guard is the section.
         Self {
             vm,
@@ -45,7 +49,7 @@ impl<'a, D: Send + Sync> Section<'a, D> {
     /// The current task must be in a read-side section of the SRCU domain of `vm`, and must not
     /// leave it during `'a`.
     #[inline]
-    pub(super) unsafe fn enclosing(vm: &'a Vm<D>) -> Self {
+    pub(super) unsafe fn enclosing(vm: &'a Vm<P>) -> Self {
         #[cfg(CONFIG_PROVE_RCU)]
         // SAFETY: `vm` is a valid VM.
         kernel::warn_on!(!unsafe { crate::bindings::kvm_msr_glue_srcu_held(vm.as_raw()) });
@@ -54,55 +58,54 @@ impl<'a, D: Send + Sync> Section<'a, D> {
         Self { vm, _guard: None }
     }
 
-    /// Reads a pointer of the VM's data.
+    /// Reads what the engine keeps for the VM.
     #[inline]
-    pub(crate) fn read<T: Send + Sync>(&self, field: impl FnOnce(&D) -> &SrcuPtr<T>) -> Option<&T> {
-        // Pairs with the release in `SrcuPtr::swap()`. On x86, which is all there is to KVM x86,
-        // it is a plain load.
-        let value = field(self.vm.data()).value.load(Ordering::Acquire);
+    pub(crate) fn read(&self) -> Option<&P> {
+        // Pairs with the full ordering in `SrcuPtr::swap()`.
+        let value = self.vm.protected().value.load(Acquire);
 
-        // SAFETY: The pointer is null, or to a `T` that is not freed before a grace period has
-        // passed since it was replaced. By the type invariants, none passes while `self` exists.
+        // SAFETY: The pointer is null, or to a value that is not freed before a grace period of
+        // this VM's domain has passed since it was replaced, as only `Vm::replace` does. By the
+        // type invariants, none passes while `self` exists.
         unsafe { value.as_ref() }
     }
 }
 
-/// An optional box in the data of a [`Vm`], which is read in a [`Section`] of that VM and replaced
-/// by [`Vm::replace`].
+/// An optional box, of which each [`Vm`] has one.
 ///
 /// # Invariants
 ///
 /// `value` is null, or a pointer that a `KBox` was turned into, which is freed a grace period of
 /// the VM's `kvm->srcu` after it was replaced, or when this is dropped.
-pub(crate) struct SrcuPtr<T> {
-    value: AtomicPtr<T>,
+pub(super) struct SrcuPtr<P> {
+    value: Atomic<*mut P>,
 }
 
-impl<T: Send + Sync> SrcuPtr<T> {
+impl<P: Send + Sync> SrcuPtr<P> {
     /// Creates a pointer to nothing.
-    pub(crate) const fn null() -> Self {
+    pub(super) const fn null() -> Self {
         // INVARIANT: It is null.
         Self {
-            value: AtomicPtr::new(ptr::null_mut()),
+            value: Atomic::new(ptr::null_mut()),
         }
     }
 
     /// Publishes a new value.
-    pub(super) fn swap(&self, new: Option<KBox<T>>) -> Replaced<T> {
+    pub(super) fn swap(&self, new: Option<KBox<P>>) -> Replaced<P> {
         let new = new.map_or(ptr::null_mut(), KBox::into_raw);
 
         // INVARIANT: `new` is null or comes from a box.
-        Replaced(self.value.swap(new, Ordering::AcqRel))
+        Replaced(self.value.xchg(new, Full))
     }
 }
 
-impl<T> Drop for SrcuPtr<T> {
+impl<P> Drop for SrcuPtr<P> {
     fn drop(&mut self) {
         let value = *self.value.get_mut();
 
         if !value.is_null() {
-            // SAFETY: By the type invariants it comes from a box. There can't be readers, they
-            // borrow the VM's data that this is dropped with.
+            // SAFETY: By the type invariants it comes from a box. There are no readers, as they
+            // borrow the VM, which is not detached before they are done.
             drop(unsafe { KBox::from_raw(value) });
         }
     }
@@ -112,13 +115,13 @@ impl<T> Drop for SrcuPtr<T> {
 ///
 /// It leaks unless it is turned into a box.
 #[must_use]
-pub(super) struct Replaced<T>(*mut T);
+pub(super) struct Replaced<P>(*mut P);
 
-impl<T> Replaced<T> {
+impl<P> Replaced<P> {
     /// # Safety
     ///
     /// A grace period must have passed since the value was replaced.
-    pub(super) unsafe fn into_box(self) -> Option<KBox<T>> {
+    pub(super) unsafe fn into_box(self) -> Option<KBox<P>> {
         // SAFETY: The pointer was in an `SrcuPtr`, so if it is not null, it comes from a box,
         // and by the caller's promise there are no readers left.
         (!self.0.is_null()).then(|| unsafe { KBox::from_raw(self.0) })

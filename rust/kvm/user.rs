@@ -112,11 +112,9 @@ impl FilterRange {
     ///
     /// `EFAULT` if it can't be read, `ENOMEM` if there is no room for it.
     pub(crate) fn append_bitmap(&self, words: &mut KVVec<u64>, count: usize) -> Result {
-        let start = words.len();
         let room = words.spare_capacity_mut().get_mut(..count).ok_or(ENOMEM)?;
 
         read_uninit(self.bitmap, room)?;
-        debug_assert!(start + count <= words.capacity());
         // SAFETY: There is room for `count` elements, which were initialised just now.
         unsafe { words.inc_len(count) };
         Ok(())
@@ -201,7 +199,7 @@ impl MsrFilter {
 
 /// Reads `count` elements.
 fn read_vec<T: FromBytes>(from: UserPtr, count: usize) -> Result<KVec<T>> {
-    let mut vec = KVec::with_capacity(count, GFP_KERNEL)?;
+    let mut vec = KVec::with_capacity(count, GFP_KERNEL | __GFP_NOWARN)?;
 
     read_uninit(
         from,

@@ -17,12 +17,13 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// This is a valid `struct kvm_vcpu` of a VM that meets the invariants of [`Vm<D>`]. It is loaded
-/// by the current task, which thus is the only one to use it.
+/// This is a valid `struct kvm_vcpu` of a VM that meets the invariants of [`Vm<P>`]. The current
+/// task is the only one to use it: it has the vCPU loaded, or, at the vCPU's creation, nobody else
+/// knows of it.
 #[repr(transparent)]
-pub(crate) struct Vcpu<D> {
+pub(crate) struct Vcpu<P> {
     vcpu: Opaque<bindings::kvm_vcpu>,
-    _data: PhantomData<D>,
+    _protected: PhantomData<P>,
 }
 
 /// What the engine counts, per vCPU.
@@ -49,11 +50,15 @@ pub(crate) enum Counter {
 /// `KVM_MSR_RET_FILTERED`, an errno, or another value, 1 by convention, for an invalid access.
 pub(crate) type Denial = NonZero<c_int>;
 
+// The last of them.
+const _: () =
+    assert!((Counter::HostWrites as usize) < bindings::KVM_NR_MSR_ENGINE_COUNTERS as usize);
+
 fn to_access(ret: c_int) -> Result<(), Denial> {
     Denial::new(ret).map_or(Ok(()), Err)
 }
 
-impl<D: Send + Sync> Vcpu<D> {
+impl<P: Send + Sync> Vcpu<P> {
     /// # Safety
     ///
     /// `vcpu` must meet the type's invariants for all of `'a`.
@@ -71,7 +76,7 @@ impl<D: Send + Sync> Vcpu<D> {
 
     /// The VM.
     #[inline]
-    pub(crate) fn vm(&self) -> &Vm<D> {
+    pub(crate) fn vm(&self) -> &Vm<P> {
         // SAFETY: By the type invariants, which the VM outlives.
         unsafe { Vm::from_raw((*self.as_raw()).kvm) }
     }
@@ -137,12 +142,13 @@ impl<D: Send + Sync> Vcpu<D> {
     }
 
     /// Reads an MSR for the guest. The filter has no say, `ignore_msrs` has.
-    ///
-    /// A value is stored to `data` in any case; it is 0 if the access is denied.
     #[inline]
-    pub(crate) fn guest_read(&self, index: u32, data: &mut u64) -> Result<(), Denial> {
+    pub(crate) fn guest_read(&self, index: u32) -> Result<u64, Denial> {
+        let mut data = 0;
+
         // SAFETY: By the type invariants, and `data` can be written.
-        to_access(unsafe { bindings::__kvm_emulate_msr_read(self.as_raw(), index, data) })
+        to_access(unsafe { bindings::__kvm_emulate_msr_read(self.as_raw(), index, &mut data) })?;
+        Ok(data)
     }
 
     /// Writes an MSR for the guest. The filter has no say, `ignore_msrs` has.
@@ -193,7 +199,7 @@ impl<D: Send + Sync> Vcpu<D> {
         let counter =
             unsafe { &raw mut (*self.as_raw()).arch.msr_engine_counters[counter as usize] };
 
-        // Volatile, as others read it meanwhile.
+        // Volatile, as others read it meanwhile: WRITE_ONCE() in C, and the cost of an `inc`.
         // SAFETY: As above.
         unsafe { counter.write_volatile(counter.read_volatile().wrapping_add(by)) }
     }

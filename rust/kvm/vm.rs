@@ -3,34 +3,36 @@
 //! Virtual machines.
 
 use super::{
+    srcu::SrcuPtr,
     Section,
-    SrcuPtr,
     Vcpu, //
 };
 use crate::bindings;
-use core::{
-    marker::PhantomData,
-    mem, //
-};
+use core::marker::PhantomData;
 use kernel::{
     prelude::*,
     sync::Srcu,
     types::Opaque, //
 };
 
-/// A virtual machine that the engine serves, with the engine's data `D` for it.
+/// A virtual machine that the engine serves, which keeps a `P` for it, protected by `kvm->srcu`.
 ///
 /// # Invariants
 ///
 /// This is a valid `struct kvm` past `kvm_msr_engine_ops::vm_init` and before `vm_destroy`, whose
-/// `arch.msr_engine` is a `D` that a `KBox` was turned into, and which only `vm_destroy` frees.
+/// `arch.msr_engine` is an `SrcuPtr<P>` that a `KBox` was turned into, and which only
+/// `vm_destroy` frees.
 #[repr(transparent)]
-pub(crate) struct Vm<D> {
+pub(crate) struct Vm<P> {
     kvm: Opaque<bindings::kvm>,
-    _data: PhantomData<D>,
+    _protected: PhantomData<P>,
 }
 
-impl<D: Send + Sync> Vm<D> {
+// `Vm::srcu` takes one for the other.
+const _: () =
+    assert!(size_of::<bindings::srcu_struct>() == size_of::<kernel::bindings::srcu_struct>());
+
+impl<P: Send + Sync> Vm<P> {
     /// # Safety
     ///
     /// `kvm` must meet the type's invariants for all of `'a`.
@@ -46,11 +48,11 @@ impl<D: Send + Sync> Vm<D> {
         self.kvm.get()
     }
 
-    /// The engine's data.
+    /// The pointer to what the engine keeps.
     #[inline]
-    pub(crate) fn data(&self) -> &D {
-        // SAFETY: By the type invariants, the pointer is to a `D`, which outlives `self`, and
-        // which nobody has a mutable reference to.
+    pub(super) fn protected(&self) -> &SrcuPtr<P> {
+        // SAFETY: By the type invariants, the pointer is to an `SrcuPtr`, which outlives `self`,
+        // and which nobody has a mutable reference to.
         unsafe { &*(*self.as_raw()).arch.msr_engine.cast() }
     }
 
@@ -68,24 +70,18 @@ impl<D: Send + Sync> Vm<D> {
 
     /// Enters a read-side section of `kvm->srcu`.
     #[inline]
-    pub(crate) fn read_section(&self) -> Section<'_, D> {
+    pub(crate) fn read_section(&self) -> Section<'_, P> {
         Section::enter(self)
     }
 
-    /// Replaces what an [`SrcuPtr`] of the VM's data points to, and frees the old once all
-    /// readers are done with it: after this, nobody sees the old value.
+    /// Replaces what the engine keeps, and frees the old once all readers are done with it: after
+    /// this, nobody sees the old value.
     ///
-    /// Sleeps, and takes `kvm->lock`.
-    pub(crate) fn replace<T: Send + Sync>(
-        &self,
-        field: impl FnOnce(&D) -> &SrcuPtr<T>,
-        new: Option<KBox<T>>,
-    ) {
-        let field = field(self.data());
-
+    /// Sleeps, and takes `kvm->lock`. Must not be called in a [`Section`] of the VM.
+    pub(crate) fn replace(&self, new: Option<KBox<P>>) {
         // SAFETY: `self` is a valid VM, hence its lock is initialised.
         unsafe { bindings::kvm_msr_glue_lock(self.as_raw()) };
-        let old = field.swap(new);
+        let old = self.protected().swap(new);
         // SAFETY: It was locked above.
         unsafe { bindings::kvm_msr_glue_unlock(self.as_raw()) };
 
@@ -127,33 +123,37 @@ impl<D: Send + Sync> Vm<D> {
     pub(crate) fn count_of(&self, counter: super::Counter) -> u64 {
         self.vcpus().fold(0, |sum: u64, vcpu| {
             // SAFETY: `vcpu` is a valid vCPU of an attached VM, and stays so while `self` does.
-            sum.wrapping_add(unsafe { Vcpu::<D>::read_counter(vcpu, counter) })
+            sum.wrapping_add(unsafe { Vcpu::<P>::read_counter(vcpu, counter) })
         })
     }
 
-    /// Gives the data of a new VM to it.
+    /// Attaches a new VM.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
     ///
     /// # Safety
     ///
     /// `kvm` must be a valid VM that is not attached, and that nobody else uses yet.
-    pub(super) unsafe fn attach(kvm: *mut bindings::kvm, data: KBox<D>) {
+    pub(super) unsafe fn attach(kvm: *mut bindings::kvm) -> Result {
+        let protected = KBox::new(SrcuPtr::<P>::null(), GFP_KERNEL_ACCOUNT)?;
+
         // SAFETY: By the caller's promise.
-        unsafe { (*kvm).arch.msr_engine = KBox::into_raw(data).cast() };
+        unsafe { (*kvm).arch.msr_engine = KBox::into_raw(protected).cast() };
+        Ok(())
     }
 
-    /// Takes the data of a VM back.
+    /// Detaches a VM, and frees what the engine kept for it.
     ///
     /// # Safety
     ///
-    /// `kvm` must have been attached with the same `D`, and nobody may use it as a [`Vm`] anymore.
-    pub(super) unsafe fn detach(kvm: *mut bindings::kvm) -> KBox<D> {
+    /// `kvm` must have been attached with the same `P`, and nobody may use it as a [`Vm`] anymore.
+    pub(super) unsafe fn detach(kvm: *mut bindings::kvm) {
         // SAFETY: By the caller's promise.
-        let data = mem::replace(
-            unsafe { &mut (*kvm).arch.msr_engine },
-            core::ptr::null_mut(),
-        );
+        let protected: *mut SrcuPtr<P> = unsafe { (*kvm).arch.msr_engine }.cast();
 
-        // SAFETY: `attach()` got the pointer from a box of the same type.
-        unsafe { KBox::from_raw(data.cast()) }
+        // SAFETY: `attach()` got the pointer from a box of the same type, and nobody uses it.
+        drop(unsafe { KBox::from_raw(protected) });
     }
 }

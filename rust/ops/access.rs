@@ -33,20 +33,15 @@ const fn denial(ret: i32) -> Denial {
     }
 }
 
-/// Reads an MSR for the guest. `data` is only valid on success.
+/// Reads an MSR for the guest.
 #[inline]
-pub(crate) fn read(
-    vcpu: &Vcpu,
-    section: &Section<'_>,
-    index: u32,
-    data: &mut u64,
-) -> Result<(), Denial> {
+pub(crate) fn read(vcpu: &Vcpu, section: &Section<'_>, index: u32) -> Result<u64, Denial> {
     vcpu.count(Counter::Reads, 1);
     if !msr_filter::allows(section, index, Access::Read) {
         vcpu.count(Counter::Filtered, 1);
         return Err(FILTERED);
     }
-    vcpu.guest_read(index, data)
+    vcpu.guest_read(index)
 }
 
 /// Writes an MSR for the guest.

@@ -5,7 +5,7 @@
 use super::{
     access,
     user_space_msr,
-    Data,
+    Protected,
     Section,
     Vcpu, //
 };
@@ -16,21 +16,24 @@ use crate::kvm::{
     Run, //
 };
 
-/// RDMSR.
-pub(crate) fn get(vcpu: &Vcpu, section: &Section<'_>, index: u32, data: &mut u64) -> Emulation {
-    let read = access::read(vcpu, section, index, data);
+/// RDMSR. Also returns the value, which is 0 if there is none.
+pub(crate) fn get(vcpu: &Vcpu, section: &Section<'_>, index: u32) -> (Emulation, u64) {
+    let read = access::read(vcpu, section, index);
 
     if let Err(denial) = read {
         if Run::errno(denial).is_some() {
-            return Emulation::Unhandleable;
+            return (Emulation::Unhandleable, 0);
         }
         if user_space_msr::offer::<CompleteRead>(vcpu, index, None, denial) {
-            return Emulation::UserSpace;
+            return (Emulation::UserSpace, 0);
         }
         vcpu.count(Counter::GeneralProtection, 1);
     }
-    vcpu.trace_read(index, read.map(|()| *data));
-    verdict(read.is_ok())
+    vcpu.trace_read(index, read);
+    match read {
+        Ok(data) => (Emulation::Continue, data),
+        Err(_) => (Emulation::Fault, 0),
+    }
 }
 
 /// WRMSR.
@@ -47,14 +50,9 @@ pub(crate) fn set(vcpu: &Vcpu, section: &Section<'_>, index: u32, data: u64) -> 
         vcpu.count(Counter::GeneralProtection, 1);
     }
     vcpu.trace_write(index, data, write);
-    verdict(write.is_ok())
-}
-
-fn verdict(ok: bool) -> Emulation {
-    if ok {
-        Emulation::Continue
-    } else {
-        Emulation::Fault
+    match write {
+        Ok(()) => Emulation::Continue,
+        Err(_) => Emulation::Fault,
     }
 }
 
@@ -68,13 +66,13 @@ fn complete(vcpu: &Vcpu, set: impl FnOnce(u64)) -> Run {
     }
 }
 
-impl Completion<Data> for CompleteRead {
+impl Completion<Protected> for CompleteRead {
     fn complete(vcpu: &Vcpu) -> Run {
         complete(vcpu, |data| vcpu.set_edx_eax(data))
     }
 }
 
-impl Completion<Data> for CompleteWrite {
+impl Completion<Protected> for CompleteWrite {
     fn complete(vcpu: &Vcpu) -> Run {
         complete(vcpu, |_| ())
     }

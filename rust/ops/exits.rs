@@ -5,7 +5,7 @@
 use super::{
     access,
     user_space_msr,
-    Data,
+    Protected,
     Section,
     Vcpu, //
 };
@@ -40,17 +40,16 @@ pub(crate) fn wrmsr_imm(vcpu: &Vcpu, section: &Section<'_>, index: u32, reg: c_i
 }
 
 #[inline]
-fn read<C: Completion<Data>>(
+fn read<C: Completion<Protected>>(
     vcpu: &Vcpu,
     section: &Section<'_>,
     index: u32,
     set: impl FnOnce(u64),
 ) -> Run {
-    let mut data = 0;
-    let read = access::read(vcpu, section, index, &mut data);
+    let read = access::read(vcpu, section, index);
 
     match read {
-        Ok(()) => set(data),
+        Ok(data) => set(data),
         Err(denial) => {
             if user_space_msr::offer::<C>(vcpu, index, None, denial) {
                 return Run::TO_USER_SPACE;
@@ -58,8 +57,8 @@ fn read<C: Completion<Data>>(
             vcpu.count(Counter::GeneralProtection, 1);
         }
     }
-    vcpu.trace_read(index, read.map(|()| data));
-    vcpu.complete_access(read)
+    vcpu.trace_read(index, read);
+    vcpu.complete_access(read.map(|_| ()))
 }
 
 #[inline]
@@ -90,19 +89,19 @@ fn complete(vcpu: &Vcpu, set: impl FnOnce(u64)) -> Run {
     vcpu.complete_access(access)
 }
 
-impl Completion<Data> for CompleteRead {
+impl Completion<Protected> for CompleteRead {
     fn complete(vcpu: &Vcpu) -> Run {
         complete(vcpu, |data| vcpu.set_edx_eax(data))
     }
 }
 
-impl Completion<Data> for CompleteReadImm {
+impl Completion<Protected> for CompleteReadImm {
     fn complete(vcpu: &Vcpu) -> Run {
         complete(vcpu, |data| vcpu.set_operand(vcpu.rdmsr_imm_reg(), data))
     }
 }
 
-impl Completion<Data> for CompleteWrite {
+impl Completion<Protected> for CompleteWrite {
     fn complete(vcpu: &Vcpu) -> Run {
         complete(vcpu, |_| ())
     }

@@ -15,39 +15,21 @@ use crate::{
         error::Error,
         filter::Filter, //
     },
-    kvm::{
-        self,
-        SrcuPtr, //
-    },
+    kvm, //
 };
 use kernel::prelude::*;
 
-/// What the engine keeps for a VM.
-pub(crate) struct Data {
-    /// The MSR filter. There is none until userspace sets one.
-    pub(crate) filter: SrcuPtr<Filter<KVVec<u64>>>,
-}
-
-impl Data {
-    /// What a new VM has.
-    pub(crate) fn new() -> Result<KBox<Self>> {
-        Ok(KBox::new(
-            Self {
-                filter: SrcuPtr::null(),
-            },
-            GFP_KERNEL_ACCOUNT,
-        )?)
-    }
-}
+/// What the engine keeps for a VM: its MSR filter, from the first that userspace sets on.
+pub(crate) type Protected = Filter<KVVec<u64>>;
 
 /// A VM that this engine serves.
-pub(crate) type Vm = kvm::Vm<Data>;
+pub(crate) type Vm = kvm::Vm<Protected>;
 
 /// A vCPU that this engine serves.
-pub(crate) type Vcpu = kvm::Vcpu<Data>;
+pub(crate) type Vcpu = kvm::Vcpu<Protected>;
 
 /// A read-side section of a VM's `kvm->srcu`.
-pub(crate) type Section<'a> = kvm::Section<'a, Data>;
+pub(crate) type Section<'a> = kvm::Section<'a, Protected>;
 
 impl From<Error> for kernel::error::Error {
     fn from(error: Error) -> Self {

@@ -13,7 +13,6 @@ use crate::{
         Range,
         Spec,
         MAX_RANGES,
-        READ,
         WRITE, //
     },
     kvm::user::{
@@ -45,13 +44,17 @@ pub(crate) fn set(vm: &Vm, filter: MsrFilter) -> Result {
     let mut words = KVVec::with_capacity(spec.words(), GFP_KERNEL_ACCOUNT)?;
 
     for (range, user_range) in spec.ranges().iter().zip(&user_ranges) {
-        user_range.append_bitmap(&mut words, range.bitmap_words()?)?;
+        // A range that is not in use may have any pointer.
+        match range.bitmap_words()? {
+            0 => continue,
+            count => user_range.append_bitmap(&mut words, count)?,
+        }
     }
 
     let mut filter = KBox::new(Filter::new(&spec, words), GFP_KERNEL_ACCOUNT)?;
 
     filter.compile(&spec)?;
-    vm.replace(|data| &data.filter, Some(filter));
+    vm.replace(Some(filter));
 
     // Userspace may want to see accesses that vCPUs would let through to hardware otherwise.
     vm.recalc_intercepts();
@@ -61,22 +64,19 @@ pub(crate) fn set(vm: &Vm, filter: MsrFilter) -> Result {
 /// Returns whether the guest may access an MSR.
 #[inline]
 pub(super) fn allows(section: &Section<'_>, index: u32, access: Access) -> bool {
-    match section.read(|data| &data.filter) {
+    match section.read() {
         Some(filter) => filter.allows(index, access),
         None => true,
     }
 }
 
-/// Returns whether the guest may make one of several kinds of accesses, a set of [`READ`] and
-/// [`WRITE`]: a range that concerns either decides, as it does in C.
-pub(crate) fn allows_kinds(section: &Section<'_>, index: u32, kinds: u32) -> bool {
-    match kinds {
-        READ => allows(section, index, Access::Read),
-        WRITE => allows(section, index, Access::Write),
-        _ => {
-            // KVM asks about one kind at a time.
-            kernel::warn_on!(true);
-            false
-        }
-    }
+/// Returns whether the guest may make a kind of access, that of the uapi: `KVM_MSR_FILTER_READ` or
+/// [`WRITE`].
+pub(crate) fn allows_kind(section: &Section<'_>, index: u32, kind: u32) -> bool {
+    let access = match kind {
+        WRITE => Access::Write,
+        _ => Access::Read,
+    };
+
+    allows(section, index, access)
 }

@@ -32,7 +32,7 @@ pub(crate) fn enable(vm: &Vm, mask: u64) -> Result {
 /// returns whether it does. User space's answer is for `C` to carry out.
 ///
 /// `write` is the value that is written, or [`None`] for a read.
-pub(super) fn offer<C: Completion<super::Data>>(
+pub(super) fn offer<C: Completion<super::Protected>>(
     vcpu: &Vcpu,
     index: u32,
     write: Option<u64>,

@@ -93,7 +93,7 @@ impl Segments {
             if cut.at != 0 {
                 // There are no more segments than cuts, so the remainder changes nothing.
                 self.cuts[self.len % MAX_CUTS] = cut.at;
-                self.len += 1;
+                self.len = self.len.wrapping_add(1);
             }
             if let Some(slot) = self.verdicts.get_mut(self.len) {
                 *slot = verdict;
@@ -216,7 +216,7 @@ impl Cuts {
             position = before;
         }
         self.sorted[position % MAX_CUTS] = cut;
-        self.len += 1;
+        self.len = self.len.wrapping_add(1);
     }
 
     fn iter(&self) -> impl Iterator<Item = Cut> + '_ {
