@@ -45,7 +45,7 @@ fn xstate_has_the_user_cet_msrs() {
                 // privilege levels with shadow stacks. S_CET (0x6a2) and the table (0x6a8) are
                 // no part of XSTATE.
                 0x6a0 => cet.shadow_stack || cet.branch_tracking,
-                0x6a4 | 0x6a5 | 0x6a6 | 0x6a7 => cet.shadow_stack,
+                0x6a4..=0x6a7 => cet.shadow_stack,
                 _ => false,
             };
 

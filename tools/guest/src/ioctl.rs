@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! KVM's MSR ioctls in the raw, so that they can be called wrongly too.
+//!
+//! Numbers and layouts are those of `include/uapi/linux/kvm.h`; the 32-bit
+//! compat form of `KVM_X86_SET_MSR_FILTER` is in `arch/x86/kvm/x86.c`.
+
+use std::arch::asm;
+use std::fmt;
+use std::os::fd::AsRawFd;
+use std::os::fd::RawFd;
+
+use kvm_bindings::kvm_enable_cap;
+
+use self::number::*;
+use crate::memory::UserPtr;
+
+/// Request numbers.
+mod number {
+    use kvm_bindings::KVM_MSR_FILTER_MAX_RANGES;
+    use kvm_bindings::KVMIO;
+    use kvm_bindings::kvm_enable_cap;
+    use kvm_bindings::kvm_msr_filter;
+    use kvm_bindings::kvm_msrs;
+    use kvm_bindings::kvm_signal_mask;
+    use vmm_sys_util::ioctl_iow_nr;
+    use vmm_sys_util::ioctl_iowr_nr;
+
+    ioctl_iowr_nr!(KVM_GET_MSRS, KVMIO, 0x88, kvm_msrs);
+    ioctl_iow_nr!(KVM_SET_MSRS, KVMIO, 0x89, kvm_msrs);
+    ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, kvm_signal_mask);
+    ioctl_iow_nr!(KVM_ENABLE_CAP, KVMIO, 0xa3, kvm_enable_cap);
+    ioctl_iow_nr!(KVM_X86_SET_MSR_FILTER, KVMIO, 0xc6, kvm_msr_filter);
+    ioctl_iow_nr!(
+        KVM_X86_SET_MSR_FILTER_COMPAT,
+        KVMIO,
+        0xc6,
+        [u32; 1 + 4 * KVM_MSR_FILTER_MAX_RANGES as usize]
+    );
+}
+
+/// An error number, displayed by its name.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Errno(pub i32);
+
+impl Errno {
+    /// Invalid argument.
+    pub const EINVAL: Errno = Errno(libc::EINVAL);
+    /// Bad address.
+    pub const EFAULT: Errno = Errno(libc::EFAULT);
+    /// Argument list too long.
+    pub const E2BIG: Errno = Errno(libc::E2BIG);
+    /// Interrupted system call.
+    pub const EINTR: Errno = Errno(libc::EINTR);
+    /// Device or resource busy.
+    pub const EBUSY: Errno = Errno(libc::EBUSY);
+    /// File exists.
+    pub const EEXIST: Errno = Errno(libc::EEXIST);
+    /// Operation would block; the same number as `EAGAIN`.
+    pub const EWOULDBLOCK: Errno = Errno(libc::EWOULDBLOCK);
+    /// No such ioctl.
+    pub const ENOTTY: Errno = Errno(libc::ENOTTY);
+
+    /// The calling thread's last error.
+    pub fn last() -> Self {
+        Errno(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+    }
+}
+
+impl From<kvm_ioctls::Error> for Errno {
+    fn from(error: kvm_ioctls::Error) -> Self {
+        Errno(error.errno())
+    }
+}
+
+impl From<rustix::io::Errno> for Errno {
+    fn from(error: rustix::io::Errno) -> Self {
+        Errno(error.raw_os_error())
+    }
+}
+
+impl std::error::Error for Errno {}
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.0 {
+            libc::EPERM => "EPERM",
+            libc::ENOENT => "ENOENT",
+            libc::EINTR => "EINTR",
+            libc::EIO => "EIO",
+            libc::ENXIO => "ENXIO",
+            libc::E2BIG => "E2BIG",
+            libc::ENOEXEC => "ENOEXEC",
+            libc::EBADF => "EBADF",
+            libc::EAGAIN => "EAGAIN",
+            libc::ENOMEM => "ENOMEM",
+            libc::EACCES => "EACCES",
+            libc::EFAULT => "EFAULT",
+            libc::EBUSY => "EBUSY",
+            libc::EEXIST => "EEXIST",
+            libc::ENODEV => "ENODEV",
+            libc::EINVAL => "EINVAL",
+            libc::ENOTTY => "ENOTTY",
+            libc::ENOSYS => "ENOSYS",
+            errno => return write!(f, "errno {errno}"),
+        };
+        f.write_str(name)
+    }
+}
+
+/// What an ioctl returned.
+pub type Result<T = i32> = std::result::Result<T, Errno>;
+
+/// The system call through which an ioctl is made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Abi {
+    /// A 64-bit `ioctl`.
+    Native,
+    /// A 32-bit `ioctl`, as a 32-bit process on a 64-bit kernel makes it.
+    ///
+    /// Needs `CONFIG_IA32_EMULATION`, and memory of [`Mapping::low`].
+    ///
+    /// [`Mapping::low`]: crate::Mapping::low
+    Compat,
+}
+
+impl Abi {
+    /// Both of them.
+    pub const ALL: [Abi; 2] = [Abi::Native, Abi::Compat];
+}
+
+impl fmt::Display for Abi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Abi::Native => "native",
+            Abi::Compat => "compat",
+        })
+    }
+}
+
+/// Makes an ioctl.
+///
+/// # Safety
+///
+/// With the given arguments, the kernel must not write to memory that belongs
+/// to Rust code, nor change what the process has mapped.
+unsafe fn ioctl(abi: Abi, fd: RawFd, request: libc::c_ulong, argument: u64) -> Result {
+    match abi {
+        Abi::Native => {
+            // SAFETY: The caller guarantees that the kernel's writes are fine.
+            let r = unsafe { libc::ioctl(fd, request as _, argument) };
+
+            if r < 0 { Err(Errno::last()) } else { Ok(r) }
+        }
+        Abi::Compat => {
+            const NR_IOCTL_I386: u32 = 54;
+            let r: i32;
+
+            // Truncation would let the call succeed where a wild pointer is meant.
+            let argument = u32::try_from(argument).map_err(|_| Errno::EFAULT)?;
+            // SAFETY: As above. The entry clobbers no more than R8 to R11, and
+            // RBX, which can't be named as an operand, is put back.
+            unsafe {
+                asm!(
+                    "xchg {fd:r}, rbx",
+                    "int 0x80",
+                    "xchg {fd:r}, rbx",
+                    fd = inout(reg) fd as u32 as u64 => _,
+                    inlateout("eax") NR_IOCTL_I386 => r,
+                    in("ecx") request as u32,
+                    in("edx") argument,
+                    lateout("r8") _,
+                    lateout("r9") _,
+                    lateout("r10") _,
+                    lateout("r11") _,
+                )
+            };
+
+            if r < 0 { Err(Errno(-r)) } else { Ok(r) }
+        }
+    }
+}
+
+/// `KVM_X86_SET_MSR_FILTER` with the number that fits `abi`.
+pub fn set_msr_filter(abi: Abi, vm: &impl AsRawFd, filter: UserPtr<'_>) -> Result {
+    let request = match abi {
+        Abi::Native => KVM_X86_SET_MSR_FILTER(),
+        Abi::Compat => KVM_X86_SET_MSR_FILTER_COMPAT(),
+    };
+
+    // SAFETY: The kernel only reads through the pointers in this ioctl.
+    unsafe { ioctl(abi, vm.as_raw_fd(), request, filter.address()) }
+}
+
+/// The number of one ABI's `KVM_X86_SET_MSR_FILTER` through the other ABI.
+pub fn set_msr_filter_crossed(abi: Abi, vm: &impl AsRawFd, filter: UserPtr<'_>) -> Result {
+    let request = match abi {
+        Abi::Native => KVM_X86_SET_MSR_FILTER_COMPAT(),
+        Abi::Compat => KVM_X86_SET_MSR_FILTER(),
+    };
+
+    // SAFETY: The kernel only reads through the pointers in this ioctl.
+    unsafe { ioctl(abi, vm.as_raw_fd(), request, filter.address()) }
+}
+
+/// `KVM_GET_MSRS` of a vCPU, or of `/dev/kvm` for the feature MSRs.
+pub fn get_msrs(abi: Abi, fd: &impl AsRawFd, msrs: UserPtr<'_>) -> Result {
+    // SAFETY: The kernel writes to at most 255 entries of 16 bytes and their
+    // 8-byte header, which by `UserPtr`'s invariant is nothing of Rust's.
+    unsafe { ioctl(abi, fd.as_raw_fd(), KVM_GET_MSRS(), msrs.address()) }
+}
+
+/// `KVM_SET_MSRS` of a vCPU.
+pub fn set_msrs(abi: Abi, vcpu: &impl AsRawFd, msrs: UserPtr<'_>) -> Result {
+    // SAFETY: The kernel only reads through the pointer in this ioctl.
+    unsafe { ioctl(abi, vcpu.as_raw_fd(), KVM_SET_MSRS(), msrs.address()) }
+}
+
+/// `KVM_ENABLE_CAP` of a VM.
+pub fn enable_cap(vm: &impl AsRawFd, cap: u32, flags: u32, arg: u64) -> Result {
+    let argument = kvm_enable_cap {
+        cap,
+        flags,
+        args: [arg, 0, 0, 0],
+        ..Default::default()
+    };
+
+    // SAFETY: The kernel only reads the structure.
+    unsafe {
+        ioctl(
+            Abi::Native,
+            vm.as_raw_fd(),
+            KVM_ENABLE_CAP(),
+            (&raw const argument).expose_provenance() as u64,
+        )
+    }
+}
+
+/// `KVM_SET_SIGNAL_MASK` of a vCPU: the signals that are blocked while it runs,
+/// as bits (signal 1 is bit 0).
+pub fn set_signal_mask(vcpu: &impl AsRawFd, blocked: u64) -> Result {
+    #[repr(C, packed)]
+    struct SignalMask {
+        len: u32,
+        sigset: u64,
+    }
+    let mask = SignalMask {
+        len: 8,
+        sigset: blocked,
+    };
+
+    // SAFETY: The kernel only reads the structure.
+    unsafe {
+        ioctl(
+            Abi::Native,
+            vcpu.as_raw_fd(),
+            KVM_SET_SIGNAL_MASK(),
+            (&raw const mask).expose_provenance() as u64,
+        )
+    }
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A tiny KVM guest that makes MSR accesses on demand, and the ioctls around it.
+//!
+//! The guest is 32-bit protected mode code of a few bytes ([`code`]). The VMM
+//! ([`Guest`]) points the vCPU at one of its stubs, sets ECX, EDX:EAX and runs
+//! it until the access has an [`Outcome`]: a value, `#GP`, or an exit to user
+//! space, which the caller answers.
+//!
+//! [`filter`] and [`ioctl`] issue the MSR ioctls in the raw, including the
+//! malformed calls and the 32-bit compat forms that a safe wrapper would not
+//! let through. [`engine`] says which engine is to serve a new VM, and reads
+//! what that engine shows in debugfs.
+
+pub mod code;
+pub mod engine;
+pub mod filter;
+pub mod ioctl;
+mod layout;
+pub mod memory;
+pub mod msrs;
+pub mod outcome;
+pub mod vm;
+
+pub use engine::Engine;
+pub use engine::VmFolder;
+pub use filter::Filter;
+pub use filter::Range;
+pub use ioctl::Abi;
+pub use ioctl::Errno;
+pub use memory::Mapping;
+pub use memory::UserPtr;
+pub use outcome::Access;
+pub use outcome::MsrExit;
+pub use outcome::Outcome;
+pub use vm::Cpuid;
+pub use vm::Guest;
+pub use vm::Options;

@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The guest: a VM with one vCPU that makes one MSR access at a time.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
+use std::os::fd::OwnedFd;
+
+use anyhow::Context;
+use anyhow::Result;
+use anyhow::bail;
+use kvm_bindings::KVM_CAP_X86_USER_SPACE_MSR;
+use kvm_bindings::KVM_EXIT_IO;
+use kvm_bindings::KVM_EXIT_X86_RDMSR;
+use kvm_bindings::KVM_EXIT_X86_WRMSR;
+use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
+use kvm_bindings::kvm_regs;
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::Kvm;
+use kvm_ioctls::VcpuFd;
+use kvm_ioctls::VmFd;
+
+use crate::code;
+use crate::code::Stub;
+use crate::engine::Engine;
+use crate::engine::VmFolder;
+use crate::ioctl;
+use crate::ioctl::Errno;
+use crate::layout;
+use crate::layout::CODE;
+use crate::layout::MEMORY;
+use crate::layout::STACK_TOP;
+use crate::memory::Mapping;
+use crate::outcome::Access;
+use crate::outcome::MsrExit;
+use crate::outcome::Outcome;
+
+const RFLAGS_FIXED: u64 = 1 << 1;
+
+/// What the vCPU's CPUID shows.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Cpuid {
+    /// All that KVM_GET_SUPPORTED_CPUID offers.
+    #[default]
+    Full,
+    /// Nothing: KVM_SET_CPUID2 is not called.
+    Empty,
+}
+
+/// How to set up a [`Guest`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Options {
+    /// What serves the VM's MSRs.
+    pub engine: Engine,
+    /// Whether to create the in-kernel irqchip.
+    pub irqchip: bool,
+    /// What the vCPU's CPUID shows.
+    pub cpuid: Cpuid,
+}
+
+impl Options {
+    /// Full CPUID and no in-kernel irqchip.
+    pub fn new(engine: Engine) -> Self {
+        Options {
+            engine,
+            irqchip: false,
+            cpuid: Cpuid::Full,
+        }
+    }
+}
+
+/// A VM with one vCPU that runs the code of [`crate::code`].
+#[derive(Debug)]
+pub struct Guest {
+    // Closed in this order: the guest's memory has to be the last to go.
+    vcpu: VcpuFd,
+    vm: VmFd,
+    folder: VmFolder,
+    memory: Mapping,
+    stub: Stub,
+    // Whether KVM waits for user space's answer.
+    unanswered: bool,
+}
+
+impl Guest {
+    /// Creates the VM and its vCPU, and sets them up.
+    pub fn new(kvm: &Kvm, options: Options) -> Result<Self> {
+        let (vm, folder) = options.engine.create_vm(kvm)?;
+
+        Self::in_vm(kvm, vm, folder, options)
+    }
+
+    /// Sets up a VM that was created before; `options.engine` has no meaning.
+    pub fn in_vm(kvm: &Kvm, vm: VmFd, folder: VmFolder, options: Options) -> Result<Self> {
+        // Used on Intel only, where the guest may start in real mode: three
+        // pages that are no memory of the guest's.
+        vm.set_tss_address(0xfffb_d000)
+            .context("KVM_SET_TSS_ADDR")?;
+        if options.irqchip {
+            vm.create_irq_chip().context("KVM_CREATE_IRQCHIP")?;
+        }
+
+        let memory = layout::load().context("map guest memory")?;
+        let region = kvm_userspace_memory_region {
+            slot: 0,
+            flags: 0,
+            guest_phys_addr: 0,
+            memory_size: MEMORY as u64,
+            userspace_addr: memory.at(0).address(),
+        };
+        // SAFETY: The memory is held until after the VM is closed, and Rust
+        // code never has a reference into it.
+        unsafe { vm.set_user_memory_region(region) }.context("KVM_SET_USER_MEMORY_REGION")?;
+
+        let vcpu = vm.create_vcpu(0).context("KVM_CREATE_VCPU")?;
+        if options.cpuid == Cpuid::Full {
+            let cpuid = kvm
+                .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+                .context("KVM_GET_SUPPORTED_CPUID")?;
+            vcpu.set_cpuid2(&cpuid).context("KVM_SET_CPUID2")?;
+        }
+        layout::set_protected_mode(&vcpu)?;
+
+        Ok(Guest {
+            vcpu,
+            vm,
+            folder,
+            memory,
+            stub: Stub::Nop,
+            unanswered: false,
+        })
+    }
+
+    /// The VM.
+    pub fn vm(&self) -> &VmFd {
+        &self.vm
+    }
+
+    /// A second file descriptor of the VM, e.g. for another thread.
+    pub fn vm_fd(&self) -> io::Result<OwnedFd> {
+        // SAFETY: The descriptor is open as long as the VM is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.vm.as_raw_fd()) }.try_clone_to_owned()
+    }
+
+    /// The vCPU.
+    pub fn vcpu(&self) -> &VcpuFd {
+        &self.vcpu
+    }
+
+    /// The vCPU, e.g. for its `struct kvm_run`.
+    pub fn vcpu_mut(&mut self) -> &mut VcpuFd {
+        &mut self.vcpu
+    }
+
+    /// The VM's folder in debugfs.
+    pub fn folder(&self) -> &VmFolder {
+        &self.folder
+    }
+
+    /// Enables KVM_CAP_X86_USER_SPACE_MSR for some `KVM_MSR_EXIT_REASON_*`.
+    pub fn deflect(&self, reasons: u32) -> Result<()> {
+        ioctl::enable_cap(&self.vm, KVM_CAP_X86_USER_SPACE_MSR, 0, reasons.into())
+            .map(|_| ())
+            .with_context(|| format!("KVM_ENABLE_CAP of KVM_CAP_X86_USER_SPACE_MSR {reasons:#x}"))
+    }
+
+    /// Executes RDMSR.
+    pub fn rdmsr(&mut self, index: u32) -> Result<Outcome> {
+        self.start(Stub::Rdmsr, index, 0, 1)?;
+        self.run()
+    }
+
+    /// Executes WRMSR.
+    pub fn wrmsr(&mut self, index: u32, value: u64) -> Result<Outcome> {
+        self.start(Stub::Wrmsr, index, value, 1)?;
+        self.run()
+    }
+
+    /// Executes RDMSR behind the forced-emulation prefix, i.e. in KVM's emulator.
+    ///
+    /// Without the parameter `force_emulation_prefix` of kvm.ko the guest gets
+    /// `#UD`.
+    pub fn rdmsr_emulated(&mut self, index: u32) -> Result<Outcome> {
+        self.start(Stub::RdmsrEmulated, index, 0, 1)?;
+        self.run()
+    }
+
+    /// Executes WRMSR in KVM's emulator, see [`Guest::rdmsr_emulated`].
+    pub fn wrmsr_emulated(&mut self, index: u32, value: u64) -> Result<Outcome> {
+        self.start(Stub::WrmsrEmulated, index, value, 1)?;
+        self.run()
+    }
+
+    /// Executes an access, natively or in KVM's emulator.
+    pub fn access(
+        &mut self,
+        access: Access,
+        emulated: bool,
+        index: u32,
+        value: u64,
+    ) -> Result<Outcome> {
+        match (access, emulated) {
+            (Access::Read, false) => self.rdmsr(index),
+            (Access::Read, true) => self.rdmsr_emulated(index),
+            (Access::Write, false) => self.wrmsr(index, value),
+            (Access::Write, true) => self.wrmsr_emulated(index, value),
+        }
+    }
+
+    /// Puts the vCPU at the start of a stub, without running it.
+    ///
+    /// `value` goes to EDX:EAX and `count` to ESI. An exit to user space that
+    /// is still open is completed first, which takes its answer.
+    pub fn start(&mut self, stub: Stub, index: u32, value: u64, count: u32) -> Result<()> {
+        if self.unanswered {
+            self.set_immediate_exit(1);
+            let outcome = self.run()?;
+            self.set_immediate_exit(0);
+            if outcome != Outcome::Interrupted {
+                bail!("completing an exit to user space: {outcome}");
+            }
+        }
+
+        let regs = kvm_regs {
+            rip: CODE + stub.offset() as u64,
+            rsp: STACK_TOP,
+            rflags: RFLAGS_FIXED,
+            rax: value & 0xffff_ffff,
+            rdx: value >> 32,
+            rcx: index.into(),
+            rsi: count.into(),
+            ..Default::default()
+        };
+
+        self.stub = stub;
+        self.vcpu.set_regs(&regs).context("KVM_SET_REGS")
+    }
+
+    /// Answers an exit to user space; takes effect with the next run.
+    ///
+    /// `data` is what RDMSR gives, an `error` other than 0 injects #GP.
+    pub fn answer(&mut self, data: u64, error: u8) {
+        let run = self.vcpu.get_kvm_run();
+
+        run.__bindgen_anon_1.msr.data = data;
+        run.__bindgen_anon_1.msr.error = error;
+    }
+
+    /// Fills `msr` in `struct kvm_run` with `byte`, to see what KVM overwrites.
+    pub fn fill_msr(&mut self, byte: u8) {
+        self.vcpu.get_kvm_run().__bindgen_anon_1.padding = [byte as _; 256];
+    }
+
+    /// Makes KVM_RUN return at once (1), or run the guest (0).
+    pub fn set_immediate_exit(&mut self, value: u8) {
+        self.vcpu.set_kvm_immediate_exit(value);
+    }
+
+    /// The general-purpose registers.
+    pub fn regs(&self) -> Result<kvm_regs> {
+        self.vcpu.get_regs().context("KVM_GET_REGS")
+    }
+
+    /// How far RIP is behind the start of the stub, in bytes.
+    pub fn progress(&self) -> Result<i64> {
+        let start = CODE + self.stub.offset() as u64;
+
+        Ok(self.regs()?.rip.wrapping_sub(start) as i64)
+    }
+
+    /// Runs the vCPU until something happens.
+    pub fn run(&mut self) -> Result<Outcome> {
+        self.unanswered = false;
+        // The exit is looked up in `struct kvm_run` below.
+        match self.vcpu.run().map(|_| ()).map_err(Errno::from) {
+            Err(Errno::EINTR) => return Ok(Outcome::Interrupted),
+            Err(errno) => return Ok(Outcome::Failed(errno)),
+            Ok(()) => {}
+        }
+
+        let run = self.vcpu.get_kvm_run();
+        let access = match run.exit_reason {
+            KVM_EXIT_X86_RDMSR => Access::Read,
+            KVM_EXIT_X86_WRMSR => Access::Write,
+            KVM_EXIT_IO => {
+                // SAFETY: KVM has filled in `io` for this exit reason.
+                let port = unsafe { run.__bindgen_anon_1.io.port };
+
+                return self.reported(port);
+            }
+            reason => return Ok(Outcome::Exit(reason)),
+        };
+
+        self.unanswered = true;
+        // SAFETY: KVM has filled in `msr` for these exit reasons.
+        let msr = unsafe { run.__bindgen_anon_1.msr };
+        Ok(Outcome::UserSpace(MsrExit {
+            access,
+            reason: msr.reason,
+            index: msr.index,
+            data: msr.data,
+            error: msr.error,
+            pad: msr.pad,
+        }))
+    }
+
+    /// The outcome that the guest reported by an OUT to `port`.
+    fn reported(&self, port: u16) -> Result<Outcome> {
+        let regs = self.regs()?;
+
+        if port == code::PORT_DONE {
+            return Ok(match self.stub {
+                Stub::Rdmsr | Stub::RdmsrEmulated | Stub::RdmsrLoop => {
+                    Outcome::Value(regs.rdx << 32 | regs.rax & 0xffff_ffff)
+                }
+                _ => Outcome::Done,
+            });
+        }
+
+        let vector = port.wrapping_sub(code::PORT_EXCEPTION);
+        if usize::from(vector) >= code::EXCEPTIONS {
+            bail!("the guest wrote to port {port:#x}");
+        }
+
+        // With an error code there are four words on the stack, else three.
+        let frame = regs.rsp as usize;
+        let (error_code, eip) = match STACK_TOP as usize - frame {
+            16 => (self.memory.read_u32(frame), self.memory.read_u32(frame + 4)),
+            12 => (0, self.memory.read_u32(frame)),
+            size => bail!("exception {vector} pushed {size} bytes"),
+        };
+        Ok(Outcome::Exception {
+            vector: vector as u8,
+            error_code,
+            offset: eip.wrapping_sub(CODE as u32 + self.stub.offset() as u32),
+        })
+    }
+}
