@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The suites, a file each.
+
+mod filter;
+mod filter_guest;
+mod filter_random;
+mod filter_swap;
+mod lifetimes;
+mod lifetimes_race;
+mod msrs;
+mod msrs_values;
+mod user_space;
+mod user_space_completion;
+mod visible;
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::Arguments;
+use crate::Pair;
+use crate::report::Report;
+use crate::side;
+use crate::side::Side;
+
+/// A group of tests.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Suite {
+    /// KVM_X86_SET_MSR_FILTER and what the guest sees of it
+    Filter,
+    /// KVM_CAP_X86_USER_SPACE_MSR
+    UserSpace,
+    /// KVM_GET_MSRS and KVM_SET_MSRS
+    Msrs,
+    /// What the engine shows in debugfs
+    Visible,
+    /// Loading and unloading the engine
+    Lifetimes,
+}
+
+/// A scenario with its name.
+type Named = (&'static str, fn(&mut Side) -> Result<()>);
+
+impl Suite {
+    /// Runs the suite's tests, as far as the arguments select them.
+    pub fn run(self, arguments: &Arguments, report: &mut Report) {
+        let compare_all = |report: &mut Report, name: &str, scenarios: &[Named]| {
+            for (scenario, f) in scenarios {
+                let name = format!("{name}: {scenario}");
+
+                if name.contains(&arguments.test) {
+                    report.test(name, || {
+                        side::compare(arguments.pair.engines(), arguments.verbose, f)
+                    });
+                }
+            }
+        };
+
+        match self {
+            Suite::Filter => {
+                compare_all(report, "filter", filter::SCENARIOS);
+                compare_all(report, "filter", filter_guest::SCENARIOS);
+                compare_all(report, "filter", filter_swap::SCENARIOS);
+                filter_random::run(arguments, report);
+            }
+            Suite::UserSpace => {
+                compare_all(report, "user-space", user_space::SCENARIOS);
+                compare_all(report, "user-space", user_space_completion::SCENARIOS);
+            }
+            Suite::Msrs => {
+                compare_all(report, "msrs", msrs::SCENARIOS);
+                compare_all(report, "msrs", msrs_values::SCENARIOS);
+            }
+            Suite::Visible => {
+                compare_all(report, "visible", visible::SCENARIOS);
+            }
+            Suite::Lifetimes if arguments.pair == Pair::CC => {
+                println!("lifetimes: not run, for there is no engine in --pair c,c");
+            }
+            Suite::Lifetimes => lifetimes::run(arguments, report),
+        }
+    }
+}
