@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# make help says what there is.  What is built lands outside the checkout, in $KVM_MSR_CACHE,
+# but for the results in build/.  The module's own build is in Kbuild.
+
+T := tools
+TARGET := python3 $(T)/vm/target.py
+
+export KDIR KSRC VENDOR KERNEL
+
+# As the first, what `make` does.
+.PHONY: module
+module: deps-kernel ## Builds kvm-msr.ko, and prints where it is
+	@$(T)/kernel/module.sh plain
+
+.PHONY: help
+help: ## This list
+	@printf 'make [TARGET] [VARIABLE=...]\n\n'
+	@sed -n 's/^\([a-z_-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+		awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+	@printf '\n  KDIR=/path    a built kernel with the hook series, in place of our own\n'
+	@printf '  KSRC=/path    a linux-7.3.y tree to build, in place of the one of Debian\n'
+	@printf '  KVM_MSR_CACHE=/path    where all that is built goes (~/.cache/kvm-msr)\n'
+
+.PHONY: run
+run: deps-vm ## Boots QEMU: a guest whose MSR accesses the engine judges
+	@$(TARGET) run
+
+.PHONY: test
+test: deps-all ## Everything CI runs: lint, host-test, kunit, check, selftests, bench
+	@$(TARGET) test
+
+.PHONY: kunit
+kunit: deps-vm ## The KUnit suites in the module, in QEMU
+	@$(TARGET) kunit
+
+.PHONY: host-test
+host-test: deps-kernel ## The engine's files, built and tested by cargo on the host
+	@$(TARGET) host-test
+
+.PHONY: check
+check: deps-vm ## C against the engine, errno by errno, and lifetimes, in QEMU
+	@$(TARGET) check
+
+.PHONY: selftests
+selftests: deps-all ## The kernel's KVM selftests on both; VENDOR=amd (QEMU) or intel (Bochs)
+	@$(TARGET) selftests
+
+.PHONY: bench
+bench: deps-vm ## C against the engine, in instructions, with limits
+	@$(TARGET) bench
+
+.PHONY: bench-hooks
+bench-hooks: deps-vm ## What the hooks cost with nothing loaded; builds another kernel
+	@$(TARGET) bench-hooks
+
+.PHONY: test-debug
+test-debug: deps-vm ## kunit and check with lockdep and leak detection; builds another kernel
+	@KERNEL=debug $(TARGET) kunit; kunit=$$?; KERNEL=debug $(TARGET) check && exit $$kunit
+
+.PHONY: shell
+shell: deps-vm ## A shell in the booted machine, with KVM and the module loaded
+	@$(TARGET) shell
+
+.PHONY: modules_install
+modules_install: deps-kernel ## Installs kvm-msr.ko for the kernel that KDIR built
+	@$(T)/kernel/module.sh plain modules modules_install
+
+.PHONY: fmt
+fmt: deps-all ## Formats the Rust
+	@$(TARGET) lint --fix
+
+.PHONY: lint
+lint: deps-all ## rustfmt, Clippy, checkpatch, shellcheck, no unsafe where it may not be
+	@$(TARGET) lint
+
+.PHONY: update
+update: deps-kernel ## Looks for a newer 7.3.y of the kernel's source
+	@$(T)/kernel/fetch.sh --update
+
+.PHONY: clean
+clean: ## Removes the results, and what was built but for kernels and downloads
+	@$(T)/kernel/clean.sh
+
+.PHONY: distclean
+distclean: ## Removes the whole cache as well
+	@$(T)/kernel/clean.sh --all
+
+.PHONY: deps-kernel deps-vm deps-all
+deps-kernel:
+	@$(T)/kernel/deps.sh kernel
+deps-vm:
+	@$(T)/kernel/deps.sh kernel vm
+deps-all:
+	@$(T)/kernel/deps.sh kernel vm intel lint

@@ -1,0 +1,187 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# build.sh [--prepare] [base|unpatched|debug]: sees to it that the cache has this kernel built,
+# and prints its build directory.
+#
+#   base       the hook series and configs/kvm-msr.config: what everything runs on
+#   unpatched  the same without the hook series, to show what the hooks cost
+#   debug      base with configs/debug.config: lockdep, leak detection, fault injection
+#
+# KDIR=/path     a built kernel to use in place of base
+# KSRC=/path     a linux-7.3.y tree to build in place of Debian's package; it is copied
+# --prepare      stop before compiling: source unpacked, patched and configured
+#
+# Each product lands in a directory named after all it was made from, by way of a temporary one,
+# so an interrupted run is taken up where it was left.
+
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+here=$repo/tools/kernel
+# What base takes, to show progress by; not exact.
+steps=2150
+
+prepare_only=
+if [[ ${1:-} == --prepare ]]; then
+	prepare_only=1
+	shift
+fi
+variant=${1:-base}
+fragments=("$here/configs/kvm-msr.config")
+patches=("$here"/patches/*.patch)
+case $variant in
+base) ;;
+unpatched) patches=() ;;
+debug) fragments+=("$here/configs/debug.config") ;;
+*) die "build.sh: no variant '$variant' (there are base, unpatched and debug)" ;;
+esac
+
+make_cache
+toolchain
+
+if [[ -n ${KDIR:-} && $variant == base ]]; then
+	[[ -d $KDIR ]] || die "KDIR=$KDIR is not a directory"
+	check_kdir "$KDIR"
+	ensure_bindgen
+	readlink -f "$KDIR"
+	exit 0
+fi
+
+# tree_version DIR: the version that a source tree's Makefile states.
+tree_version() {
+	awk -F' *= *' '$1 == "VERSION" { v = $2 } $1 == "PATCHLEVEL" { p = $2 }
+		       $1 == "SUBLEVEL" { print v "." p "." $2; exit }' "$1/Makefile"
+}
+
+# Where the source comes from, and a name for its content.
+if [[ -n ${KSRC:-} ]]; then
+	[[ -e $KSRC/Kbuild && -e $KSRC/Makefile ]] || die "KSRC=$KSRC is not a Linux source tree"
+	version=$(tree_version "$KSRC")
+	origin=$(cd "$KSRC" && find . -name .git -prune -o -type f -printf '%P %s %T@\n' |
+		LC_ALL=C sort | hash_of)
+	if [[ -e $KSRC/arch/x86/kvm/msr_engine.h ]]; then
+		[[ $variant != unpatched ]] ||
+			die "KSRC=$KSRC has the hook series: an unpatched kernel needs a tree without it"
+		patches=()
+		say "KSRC=$KSRC has the hook series already"
+	fi
+else
+	deb=$("$here/fetch.sh")
+	version=$(basename "$deb")
+	version=${version#*_}
+	version=${version%%-*}
+	origin=$(basename "$deb")
+fi
+[[ $version == "$series".* ]] ||
+	die "this is Linux $version and the hook series is for $series.y:" \
+		"give KSRC=/path/to/a/linux-$series.y/tree"
+
+source_key=$version-$(printf '%s\n' "$origin" | cat - "${patches[@]}" | hash_of)
+source=$cache/source/$source_key
+
+unpack() {
+	local to=$1
+	if [[ -n ${KSRC:-} ]]; then
+		rsync -a --exclude=/.git "$KSRC/" "$to/"
+		# A tree that was built in place cannot be built from elsewhere.
+		if [[ -e $to/.config || -d $to/include/config ]]; then
+			make -C "$to" mrproper
+		fi
+	else
+		dpkg-deb --fsys-tarfile "$deb" | tar -xO "./usr/src/linux-source-$series.tar.xz" |
+			tar -xJ -C "$to" --strip-components=1
+	fi
+}
+
+make_source() {
+	local new=$source.new patch log=$logs/patch.log
+	need_space 12000 "building a kernel"
+	rm -rf "$new"
+	mkdir -p "$new"
+	run_logged "$logs/unpack.log" "unpacking Linux $version" 0 unpack "$new"
+	[[ $(tree_version "$new") == "$version" ]] ||
+		die "the source of $origin is Linux $(tree_version "$new"), not $version"
+	for patch in "${patches[@]}"; do
+		# No fuzz, as git am has none.
+		patch -p1 -F0 --no-backup-if-mismatch -d "$new" <"$patch" >"$log" 2>&1 || {
+			cat "$log" >&2
+			die "$(basename "$patch") does not apply to Linux $version: rebase" \
+				"tools/kernel/patches, or give KSRC= a tree that it applies to"
+		}
+	done
+	mv "$new" "$source"
+}
+
+# wanted: the options the fragments ask for, the last word on each.
+wanted() {
+	cat "${fragments[@]}" | awk '
+		match($0, /^CONFIG_[A-Za-z0-9_]+=/) { name = substr($0, 1, RLENGTH - 1) }
+		/^# CONFIG_[A-Za-z0-9_]+ is not set$/ { name = $2 }
+		name { if (!(name in line)) order[n++] = name; line[name] = $0; name = "" }
+		END { for (i = 0; i < n; i++) print line[order[i]] }'
+}
+
+configure() {
+	local kdir=$1
+	cat "${fragments[@]}" >"$kdir/requested.config"
+	"${kmake[@]}" allnoconfig
+	ARCH=x86 "$source/scripts/kconfig/merge_config.sh" -m -O "$kdir" "$kdir/.config" \
+		"$kdir/requested.config"
+	"${kmake[@]}" olddefconfig
+}
+
+# What was asked for and did not make it.  "not set" options may also be absent altogether.
+refused() {
+	local option
+	while read -r option; do
+		case $option in
+		'#'*) ! grep -q "^$(awk '{ print $2 }' <<<"$option")=" "$1/.config" || echo "$option" ;;
+		*) grep -qxF "$option" "$1/.config" || echo "$option" ;;
+		esac
+	done < <(wanted)
+}
+
+mkdir -p "$cache/source" "$cache/kernel"
+key=$version-$variant-$({
+	printf '%s\n' "$source_key" "$("$rustc" --version)" "$(clang --version | head -n 1)"
+	printf '%s\n' "bindgen $bindgen_version"
+	wanted
+} | hash_of)
+kdir=$cache/kernel/$key
+done_stamp=$kdir/.kvm-msr-built
+if [[ -e $done_stamp && -d $source ]]; then
+	printf '%s\n' "$kdir"
+	exit 0
+fi
+
+lock "kernel-$variant"
+ensure_bindgen
+if [[ ! -d $source ]]; then
+	lock source
+	[[ -d $source ]] || make_source
+fi
+
+kmake=(make -C "$source" O="$kdir" ARCH=x86 LLVM=1 "${kbuild[@]}")
+if [[ ! -e $kdir/.kvm-msr-configured ]]; then
+	mkdir -p "$kdir"
+	run_logged "$logs/configure-$variant.log" "configuring Linux $version ($variant)" 0 \
+		configure "$kdir"
+	missing=$(refused "$kdir")
+	if [[ -n $missing ]]; then
+		grep -q '^CONFIG_RUST=y' "$kdir/.config" || "${kmake[@]}" rustavailable >&2 || true
+		die "Linux $version does not take these options of tools/kernel/configs:" \
+			"$(tr '\n' ' ' <<<"$missing")"
+	fi
+	touch "$kdir/.kvm-msr-configured"
+fi
+if [[ -n $prepare_only ]]; then
+	printf '%s\n' "$kdir"
+	exit 0
+fi
+
+say "building Linux $version ($variant): about 9 minutes on two cores, once"
+[[ $variant != debug ]] || steps=2400
+run_logged "$logs/kernel-$variant.log" "building Linux $version ($variant)" "$steps" \
+	"${kmake[@]}" -j"$jobs" bzImage modules
+touch "$done_stamp"
+printf '%s\n' "$kdir"

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# clean.sh [--all]: removes results and modules, programs, selftests; or the whole cache.
+
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+rm -rf "$repo/build"
+# Only a directory that we marked as ours.
+[[ -e $cache/CACHEDIR.TAG ]] || exit 0
+if [[ ${1:-} == --all ]]; then
+	rm -rf "${cache:?}"
+else
+	rm -rf "$cache"/{module,programs,selftests,cargo-target,run,log,pycache}
+fi

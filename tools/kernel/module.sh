@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# module.sh [plain|kunit|clippy] [TARGET...]: builds kvm-msr.ko and prints its path.
+#
+#   plain    as it is meant to be used
+#   kunit    with the KUnit suites, which run when it is loaded
+#   clippy   from scratch, through Clippy, with warnings as errors
+#
+# TARGETs other than `modules` (such as modules_install) go to the kernel's make.
+# KERNEL=base|debug chooses the project's kernel to build against; KDIR=/path another one.
+
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+variant=${1:-plain}
+shift || true
+kdir=$("$repo/tools/kernel/build.sh" "${KERNEL:-base}")
+toolchain
+check_kdir "$kdir"
+config=(CONFIG_KVM_MSR=m)
+case $variant in
+plain) ;;
+kunit) config+=(CONFIG_KVM_MSR_KUNIT_TEST=y) ;;
+clippy) config+=(CONFIG_KVM_MSR_KUNIT_TEST=y CLIPPY=1 W=e) ;;
+*) die "module.sh: no variant '$variant' (there are plain, kunit and clippy)" ;;
+esac
+
+key=$(kernel_key "$kdir")
+[[ -e $repo/Kbuild ]] || die "$repo/Kbuild is missing: is the checkout complete?"
+# Two checkouts must not build into one directory.
+out=$cache/module/$key-$(printf '%s' "$repo" | hash_of)/$variant
+lock "module-$variant"
+[[ $variant != clippy ]] || rm -rf "$out"
+mkdir -p "$out"
+run_logged "$logs/module-$variant.log" "building kvm-msr.ko ($variant)" 0 \
+	make -C "$kdir" M="$repo" MO="$out" "${kbuild[@]}" "${config[@]}" -j"$jobs" "${@:-modules}"
+[[ -e $out/kvm-msr.ko ]] || die "the build left no kvm-msr.ko (log: $logs/module-$variant.log)"
+printf '%s\n' "$out/kvm-msr.ko"

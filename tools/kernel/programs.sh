@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# programs.sh: builds the user-space programs of tools/ and samples/, static so that they run in
+# the initramfs, and prints the directory they are in.
+
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+[[ -e $repo/tools/Cargo.toml ]] || die "$repo/tools/Cargo.toml is missing: is the checkout complete?"
+toolchain
+lock programs
+triple=x86_64-unknown-linux-gnu
+out=$cache/programs/$(printf '%s' "$repo" | hash_of)
+messages=$logs/programs.json
+export CARGO_TARGET_DIR=$cache/cargo-target
+export RUSTFLAGS=-Ctarget-feature=+crt-static
+
+build() {
+	debian_cargo build --release --locked --manifest-path "$repo/tools/Cargo.toml" \
+		--workspace --bins --target "$triple" --message-format=json-render-diagnostics \
+		>"$messages"
+}
+run_logged "$logs/programs.log" "building the user-space programs" 0 build
+
+mkdir -p "$out"
+python3 - "$messages" <<'PYTHON' | while read -r program; do
+import json
+import sys
+
+for line in open(sys.argv[1], encoding="utf-8"):
+    program = json.loads(line).get("executable")
+    if program:
+        print(program)
+PYTHON
+	cmp -s "$program" "$out/$(basename "$program")" || cp "$program" "$out/"
+done
+for sample in "$repo"/samples/*.c; do
+	[[ -e $sample ]] || continue
+	program=$out/$(basename "$sample" .c)
+	[[ $program -nt $sample ]] ||
+		run_logged "$logs/samples.log" "building $(basename "$sample")" 0 \
+			gcc -O2 -Wall -Wextra -Werror -static -o "$program" "$sample"
+done
+printf '%s\n' "$out"

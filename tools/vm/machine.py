@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-2.0
+"""The two emulators: QEMU, whose TCG has SVM, and Bochs, which has VMX.
+
+Neither needs hardware virtualisation.  A machine has two serial ports that end in files: the
+kernel's console and the job's output.
+"""
+
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import tty
+
+
+class MachineError(Exception):
+    """The machine could not be started; the text says what to do."""
+
+
+def _need(program, package):
+    if not shutil.which(program):
+        raise MachineError(f"{program} is missing: install the package {package}")
+
+
+class Machine:
+    """An emulator that runs one kernel once.  console and output are its ports' files."""
+
+    def __init__(self, directory, kernel, initrd, cmdline):
+        self.directory = directory
+        self.kernel = kernel
+        self.initrd = initrd
+        self.cmdline = cmdline
+        self.console = os.path.join(directory, "console.log")
+        self.output = os.path.join(directory, "output.log")
+        self.log = os.path.join(directory, "emulator.log")
+        self.process = None
+        for path in (self.console, self.output):
+            open(path, "wb").close()
+
+    def ended(self):
+        """Whether the emulator has gone."""
+        return self.process.poll() is not None
+
+    def stop(self, patience=0.0):
+        """Ends the emulator and all it started, after waiting so long for it to end itself."""
+        if self.process is None:
+            return
+        for seconds, number in ((patience, None), (3, signal.SIGTERM), (5, signal.SIGKILL)):
+            if number is not None:
+                try:
+                    # It leads a process group of its own.
+                    os.killpg(self.process.pid, number)
+                except ProcessLookupError:
+                    pass
+            try:
+                self.process.wait(seconds)
+                return
+            except subprocess.TimeoutExpired:
+                continue
+
+
+class Qemu(Machine):
+    """QEMU without KVM.  With icount, its guest's clock counts instructions: 1 ns each."""
+
+    # How many instructions' worth of seconds pass on it against the host's clock: about real.
+    slowness = 1
+
+    def __init__(self, directory, kernel, initrd, cmdline, *, memory=3072, smp=2, icount=False):
+        super().__init__(directory, kernel, initrd, cmdline)
+        _need("qemu-system-x86_64", "qemu-system-x86")
+        self.arguments = ["qemu-system-x86_64", "-machine", "q35", "-cpu", "max",
+                          "-m", str(memory), "-nodefaults", "-no-reboot",
+                          "-kernel", kernel, "-initrd", initrd]
+        if icount:
+            self.arguments += ["-accel", "tcg", "-icount", "shift=0,sleep=off", "-smp", "1"]
+            self.cmdline += " tsc=reliable"
+        else:
+            self.arguments += ["-accel", "tcg,thread=multi", "-smp", str(smp)]
+
+    def start(self):
+        """Starts it with both ports going to files."""
+        command = [*self.arguments, "-append", self.cmdline, "-display", "none",
+                   "-serial", f"file:{self.console}", "-serial", f"file:{self.output}"]
+        with open(self.log, "wb") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
+                                            stderr=log, start_new_session=True)
+
+    def interact(self):
+        """Runs it with its console on the terminal, until it ends."""
+        # -nographic has its monitor on the same terminal: Ctrl-A X ends the machine.
+        command = [*self.arguments, "-append", self.cmdline, "-nographic", "-serial", "mon:stdio"]
+        return subprocess.run(command, check=False).returncode
+
+
+_BOCHSRC = """\
+cpu: model=corei7_haswell_4770, count=1, ips=100000000, reset_on_triple_fault=0
+megs: {memory}
+clock: sync=none
+romimage: file={share}/BIOS-bochs-latest
+vgaromimage: file={share}/VGABIOS-lgpl-latest
+boot: cdrom
+ata0-master: type=cdrom, path="{iso}", status=inserted
+com1: enabled=1, mode=file, dev="{console}"
+com2: enabled=1, mode=file, dev="{output}"
+display_library: term
+sound: driver=dummy
+speaker: enabled=0
+log: {log}
+panic: action=fatal
+error: action=ignore
+info: action=ignore
+debug: action=ignore
+"""
+
+
+class Bochs(Machine):
+    """Bochs, one CPU.  Its clock counts instructions, a hundred million to the second."""
+
+    # It runs some 40 to 50 million instructions per second of the host's.
+    slowness = 3
+
+    def __init__(self, directory, kernel, initrd, cmdline, *, memory=1024):
+        super().__init__(directory, kernel, initrd, cmdline)
+        for program, package in (("bochs", "bochs"), ("grub-mkrescue", "grub-common"),
+                                 ("xorriso", "xorriso"), ("mformat", "mtools")):
+            _need(program, package)
+        self.memory = memory
+        self._terminal = None
+
+    def _write_iso(self):
+        iso = os.path.join(self.directory, "boot.iso")
+        with tempfile.TemporaryDirectory(dir=self.directory) as tree:
+            boot = os.path.join(tree, "boot", "grub")
+            os.makedirs(boot)
+            for source, name in ((self.kernel, "bzImage"), (self.initrd, "initrd")):
+                shutil.copyfile(source, os.path.join(tree, "boot", name))
+            with open(os.path.join(boot, "grub.cfg"), "w", encoding="utf-8") as file:
+                file.write("set timeout=0\nmenuentry kvm-msr {\n"
+                           f"  linux /boot/bzImage {self.cmdline}\n  initrd /boot/initrd\n}}\n")
+            made = subprocess.run(["grub-mkrescue", "-d", "/usr/lib/grub/i386-pc", "-o", iso, tree],
+                                  stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        if made.returncode:
+            raise MachineError("grub-mkrescue failed: " + made.stderr.decode().strip()[-300:])
+        return iso
+
+    def start(self):
+        """Makes the boot medium and starts it with both ports going to files."""
+        share = "/usr/share/bochs"
+        bochsrc = os.path.join(self.directory, "bochsrc")
+        commands = os.path.join(self.directory, "debugger")
+        with open(bochsrc, "w", encoding="utf-8") as file:
+            file.write(_BOCHSRC.format(memory=self.memory, share=share,
+                                       iso=self._write_iso(), console=self.console,
+                                       output=self.output, log=self.log))
+        # Debian's has the debugger built in, which waits for a command.
+        with open(commands, "w", encoding="utf-8") as file:
+            file.write("c\n")
+        # Its debugger wants a terminal.
+        self._terminal, terminal = pty.openpty()
+        environment = {**os.environ, "TERM": "xterm", "LINES": "30", "COLUMNS": "100"}
+        self.process = subprocess.Popen(["bochs", "-q", "-f", bochsrc, "-rc", commands],
+                                        stdin=terminal, stdout=terminal, stderr=terminal,
+                                        env=environment, start_new_session=True)
+        os.close(terminal)
+        threading.Thread(target=self._drain_terminal, daemon=True).start()
+
+    def _drain_terminal(self):
+        """Reads what the debugger says, and from it where the screen is."""
+        said = b""
+        for data in _reads(self._terminal):
+            if said is None:
+                continue
+            said += data
+            if match := _SCREEN.search(said):
+                said = None
+                screen = os.open(match.group(1), os.O_RDWR | os.O_NOCTTY)
+                # Nothing must echo, or wait for the end of a line.
+                tty.setraw(screen)
+                threading.Thread(target=lambda: [None for _ in _reads(screen)],
+                                 daemon=True).start()
+
+
+# The guest's screen is drawn on a terminal that it opens itself.  Nobody looks at it, but Bochs
+# stands still when nobody reads what it draws.
+_SCREEN = re.compile(rb'connected to screen "([^"]+)"')
+
+
+def _reads(descriptor):
+    """What can be read from a terminal, until the other side is gone."""
+    try:
+        while data := os.read(descriptor, 65536):
+            yield data
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0
+"""make bench: what MSR accesses and ioctls cost on C and on the engine, in instructions."""
+
+import json
+import os
+
+import boot
+import products
+import results
+from suites import job
+
+
+def measure(kernel, engine="plain"):
+    """The metrics of one boot, in a QEMU whose clock counts instructions."""
+    vm = boot.Vm(kernel, engine=engine, programs=products.programs())
+    log, messages = vm.run(job("bench.sh"), timeout=600, icount=True)
+    if log.exit_code or not log.json():
+        raise boot.RunError("kvm-msr-bench failed:\n" + "\n".join(log.lines[-10:]))
+    return log.json()[-1]["metrics"], messages
+
+
+def label(metric):
+    """A metric's name for people."""
+    return f"{metric['name']}, {metric['ranges']} ranges" if metric["ranges"] else metric["name"]
+
+
+def check_limits(metrics, limits):
+    """A test for each limit of bench-limits.json."""
+    value = {(metric["name"], metric["ranges"]): metric for metric in metrics}
+    tests = []
+    for limit in limits:
+        for ranges in limit["ranges"]:
+            name = limit["metric"]
+            metric = value.get((name, ranges))
+            title = f"{name}, {ranges} ranges"
+            if metric is None:
+                tests.append(results.test(title, False, "not measured"))
+                continue
+            if "engine_to_c" in limit:
+                bound = limit["engine_to_c"] * metric["c"]
+                title += f": engine <= {limit['engine_to_c']:g} x C"
+            else:
+                other = limit["engine_above_ranges"]
+                bound = value[name, other]["engine"] + limit["by"]
+                title += f": engine <= {limit['by']} above {other} ranges"
+            tests.append(results.test(title, metric["engine"] <= bound,
+                                      f"{metric['engine']:g} of at most {bound:g}"))
+    return tests
+
+
+def print_table(metrics, columns):
+    """The figures, and each column after the first against the first."""
+    print(f"{'instructions':32}" + "".join(f"{title:>12}" for _, title in columns) +
+          "".join(f"{title + ' to ' + columns[0][1]:>22}" for _, title in columns[1:]))
+    for metric in metrics:
+        figures = [metric[key] for key, _ in columns]
+        line = f"{label(metric):32}" + "".join(f"{figure:12.1f}" for figure in figures)
+        for figure in figures[1:]:
+            line += f"{f'{figure - figures[0]:+.1f}':>13}{f'{figure / figures[0]:.3f}':>9}"
+        print(line)
+
+
+def draw(metrics, path):
+    """The same as bars: per metric, C is 100 %."""
+    left, width, row = 230, 420, 44
+    height = 50 + row * len(metrics)
+    scale = width / max(1.2, *(metric["engine"] / metric["c"] for metric in metrics))
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 130}" '
+           f'height="{height}" font-family="sans-serif" font-size="12">',
+           '<rect width="100%" height="100%" fill="white"/>',
+           f'<text x="{left}" y="20">Instructions, C = 100 % '
+           '(<tspan fill="#8a8a8a">C</tspan>, <tspan fill="#b7410e">engine</tspan>)</text>']
+    for position, metric in enumerate(metrics):
+        top = 36 + row * position
+        out.append(f'<text x="{left - 10}" y="{top + 20}" text-anchor="end">{label(metric)}</text>')
+        for offset, key, colour in ((0, "c", "#8a8a8a"), (16, "engine", "#b7410e")):
+            length = scale * metric[key] / metric["c"]
+            out.append(f'<rect x="{left}" y="{top + offset}" width="{length:.1f}" height="14" '
+                       f'fill="{colour}"/>')
+            out.append(f'<text x="{left + length + 6:.1f}" y="{top + offset + 11}">'
+                       f'{metric[key]:.0f}</text>')
+    out.append(f'<line x1="{left + scale:.1f}" y1="30" x2="{left + scale:.1f}" '
+               f'y2="{height - 10}" stroke="black" stroke-dasharray="3,3"/>')
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("\n".join(out) + "\n</svg>\n")
+
+
+def main():
+    """Measures both in one boot, prints, draws, and holds them against the limits."""
+    kernel = products.Kernel()
+    metrics, messages = measure(kernel)
+    print_table(metrics, [("c", "C"), ("engine", "engine")])
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    with open(os.path.join(here, "bench-limits.json"), encoding="utf-8") as file:
+        tests = check_limits(metrics, json.load(file))
+    tests.append(results.kernel_log(messages))
+    os.makedirs(products.RESULTS, exist_ok=True)
+    draw(metrics, os.path.join(products.RESULTS, "bench.svg"))
+    return results.conclude("bench", tests, kernel=kernel.version, unit="instructions",
+                            metrics=metrics)

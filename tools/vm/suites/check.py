@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0
+"""make check: scenarios on C and on the engine, and the lifetimes, in QEMU."""
+
+import os
+
+import boot
+import products
+import results
+from suites import job
+
+
+def main():
+    """Runs kvm-msr-check and takes its verdicts over."""
+    variant = os.environ.get("KERNEL") or "base"
+    vm = boot.Vm(products.Kernel(variant), programs=products.programs())
+    log, kernel = vm.run(job("check.sh"), timeout=600 if variant == "base" else 2400,
+                         show=print)
+    tests = [entry for report in log.json() for entry in report["tests"]]
+    tests.append(results.kernel_log(kernel))
+    if log.exit_code and not results.count(tests)[1]:
+        tests.append(results.test("kvm-msr-check", False, f"exit code {log.exit_code}"))
+    elif not log.json():
+        tests.append(results.test("kvm-msr-check", False, "it printed no results"))
+    name = "check" if variant == "base" else f"check-{variant}"
+    return results.conclude(name, tests, kernel=vm.kernel.version)

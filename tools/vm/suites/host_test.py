@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0
+"""make host-test: the files of rust/engine/, built and tested by cargo on the host."""
+
+import os
+import re
+import subprocess
+
+import products
+import results
+
+_VERDICT = re.compile(r"^test (.+?)(?: - should panic)? \.\.\. (ok|FAILED|ignored)")
+
+
+def main():
+    """Runs cargo test and takes its verdicts over."""
+    environment = {**os.environ, "RUSTC": "/usr/bin/rustc", "PATH": "/usr/bin:" + os.environ["PATH"],
+                   "CARGO_TARGET_DIR": os.path.join(products.CACHE, "cargo-target")}
+    environment.pop("RUSTUP_TOOLCHAIN", None)
+    # Optimised, as the tests judge some hundred thousand random filters.
+    command = ["/usr/bin/cargo", "test", "--release", "--locked", "--no-fail-fast",
+               "--manifest-path", os.path.join(products.REPO, "tools", "Cargo.toml"),
+               "--package", "engine-host"]
+    tests = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
+        for line in run.stdout:
+            print(line, end="", flush=True)
+            if match := _VERDICT.match(line):
+                entry = results.test(match.group(1), match.group(2) == "ok")
+                if match.group(2) == "ignored":
+                    entry["result"] = "skip"
+                tests.append(entry)
+    if run.returncode and not results.count(tests)[1]:
+        tests.append(results.test("cargo test", False, f"exit code {run.returncode}"))
+    return results.conclude("host-test", tests)

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0
+"""make lint and make fmt: the judges of form."""
+
+import os
+import re
+import subprocess
+import sys
+
+import products
+import results
+
+_REPO = products.REPO
+# What the hook series may add to the kernel, moved lines included.
+_SERIES_LIMIT = 800
+_UNSAFE = re.compile(r"\bunsafe\b")
+# Where hand-written unsafe may stand.
+_UNSAFE_ALLOWED = ("rust/kvm/", "rust/bindings/", "rust/bindings.rs")
+
+
+def _files(*patterns):
+    """The checkout's files that match: those git knows or would."""
+    listed = subprocess.run(["git", "-C", _REPO, "ls-files", "--cached", "--others",
+                             "--exclude-standard", "-z", "--", *patterns],
+                            stdout=subprocess.PIPE, check=True, text=True).stdout
+    return sorted({name for name in listed.split("\0")
+                   if name and os.path.exists(os.path.join(_REPO, name))})
+
+
+def _run(*command, environment=None):
+    """Runs a judge in the checkout; returns (exit code, what it said)."""
+    run = subprocess.run(command, cwd=_REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                         env={**os.environ, **(environment or {})}, check=False, text=True,
+                         errors="replace", stdin=subprocess.DEVNULL)
+    return run.returncode, run.stdout
+
+
+def _judge(name, *command, environment=None):
+    """One judge as a test; what it said is printed if it objects."""
+    code, said = _run(*command, environment=environment)
+    if code:
+        print(said.rstrip())
+    return results.test(name, code == 0, f"exit code {code}" if code else "")
+
+
+def _cargo_environment():
+    environment = {"RUSTC": "/usr/bin/rustc", "PATH": "/usr/bin:" + os.environ["PATH"],
+                   "CARGO_TARGET_DIR": os.path.join(products.CACHE, "cargo-target")}
+    if "RUSTUP_TOOLCHAIN" in os.environ:
+        environment["RUSTUP_TOOLCHAIN"] = ""
+    return environment
+
+
+def _rustfmt(kernel, *options):
+    """The command that formats the module as the kernel's own Rust is."""
+    return ["/usr/bin/rustfmt", "--config-path", os.path.join(kernel.source, ".rustfmt.toml"),
+            *options, *_files("rust/*.rs")]
+
+
+_CARGO_FMT = ["/usr/bin/cargo", "fmt", "--manifest-path", "tools/Cargo.toml", "--all"]
+
+
+def fmt(kernel):
+    """Formats everything."""
+    for command in (_rustfmt(kernel), _CARGO_FMT):
+        code, said = _run(*command, environment=_cargo_environment())
+        print(said, end="")
+        if code:
+            return code
+    return 0
+
+
+def _checkpatch(kernel, name, *arguments):
+    """checkpatch --strict: errors and warnings fail, what is to be checked is counted."""
+    tool = os.path.join(kernel.source, "scripts/checkpatch.pl")
+    # Without git: this checkout is not the kernel's.
+    _, said = _run("perl", tool, "--strict", "--show-types", *arguments,
+                   environment={"GIT_DIR": "none"})
+    total = re.search(r"^total: (\d+) errors, (\d+) warnings(?:, (\d+) checks)?", said,
+                      re.MULTILINE)
+    if not total:
+        return results.test(name, False, f"checkpatch did not run: {said.strip()[-200:]}")
+    errors, warnings, checks = (int(number or 0) for number in total.groups())
+    if errors or warnings:
+        print(said.rstrip())
+    return results.test(name, not errors and not warnings,
+                        f"{errors} errors, {warnings} warnings, {checks} checks")
+
+
+def _patches(kernel):
+    patches = _files("tools/kernel/patches/*.patch")
+    for patch in patches:
+        yield _checkpatch(kernel, f"checkpatch {os.path.basename(patch)}",
+                          "--root", kernel.source, os.path.join(_REPO, patch))
+    added = 0
+    for patch in patches:
+        with open(os.path.join(_REPO, patch), encoding="utf-8") as file:
+            added += sum(line.startswith("+") and not line.startswith("+++") for line in file)
+    yield results.test("hook series' size", 0 < added < _SERIES_LIMIT,
+                       f"{added} lines added of fewer than {_SERIES_LIMIT}")
+
+
+def _unsafe():
+    """The gate: no unsafe in the module's Rust but where it is allowed."""
+    found = []
+    for name in _files("rust/*.rs"):
+        if name.startswith(_UNSAFE_ALLOWED):
+            continue
+        with open(os.path.join(_REPO, name), encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                code = re.sub(r'"(\\.|[^"\\])*"', '""', line.split("//")[0])
+                if _UNSAFE.search(code) and "unsafe_code" not in code:
+                    found.append(f"{name}:{number}: {line.strip()}")
+    print("\n".join(found) + "\n" if found else "", end="")
+    return results.test("no unsafe outside rust/kvm/ and the bindings", not found,
+                        f"{len(found)} places" if found else "")
+
+
+def _tests(kernel):
+    cargo = _cargo_environment()
+    yield _judge("rustfmt of the module", *_rustfmt(kernel, "--check"))
+    yield _judge("cargo fmt of the tools", *_CARGO_FMT, "--check", environment=cargo)
+    try:
+        kernel.engine("clippy")
+        yield results.test("Clippy of the module", True)
+    except products.BuildError as error:
+        yield results.test("Clippy of the module", False, str(error))
+    yield _judge("Clippy of the tools", "/usr/bin/cargo", "clippy", "--quiet", "--locked",
+                 "--manifest-path", "tools/Cargo.toml", "--workspace", "--all-targets", "--",
+                 "-D", "warnings", environment=cargo)
+    yield from _patches(kernel)
+    for name in _files("*.c", "*.h"):
+        yield _checkpatch(kernel, f"checkpatch {name}", "--no-tree", "-f", name)
+    scripts = [name for name in _files("*.sh", ".ci/run", "tools/vm/init")]
+    yield _judge("shellcheck", "shellcheck", "-x", "-P", "SCRIPTDIR", *scripts)
+    yield _judge("python", sys.executable, "-W", "error", "-m", "py_compile",
+                 *_files("tools/*.py"), environment={"PYTHONPYCACHEPREFIX": os.path.join(
+                     products.CACHE, "pycache")})
+    yield _unsafe()
+
+
+def main():
+    """Runs all judges; with `--fix`, formats in place of judging."""
+    kernel = products.Kernel()
+    if "--fix" in sys.argv[1:]:
+        return fmt(kernel)
+    tests = []
+    for test in _tests(kernel):
+        print(f"{'ok  ' if test['result'] == 'pass' else 'FAIL'} {test['name']:56} "
+              f"{test.get('message', '')}".rstrip(), flush=True)
+        tests.append(test)
+    return results.conclude("lint", tests)

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0
+"""make shell: an interactive shell in the booted machine, KVM and the engine loaded."""
+
+import boot
+import products
+
+
+def main():
+    """Ends when the shell does."""
+    return boot.Vm(products.Kernel(), programs=products.programs()).shell()

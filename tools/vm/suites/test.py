@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0
+"""make test: every suite, whatever the others say, and the sum of them."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import products
+import results
+
+# In the order they run.  Bochs has one CPU: it runs beside the others, which take their turns
+# on the rest of the machine.  The benchmark counts instructions, so that does not disturb it.
+_BESIDE = "selftests-intel"
+_SUITES = ["lint", "host-test", "kunit", "check", "bench", "selftests-amd"]
+
+
+def _command(suite):
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    name, _, vendor = suite.partition("-") if suite.startswith("selftests") else (suite, "", "")
+    return [sys.executable, os.path.join(here, "target.py"), name,
+            *(["--vendor", vendor] if vendor else [])]
+
+
+def _build():
+    """Everything that more than one suite runs, before any does."""
+    kernel = products.Kernel()
+    for build in (kernel.engine, products.programs, kernel.selftests):
+        try:
+            build()
+        except products.BuildError:
+            # The suites that need it will say so.
+            pass
+
+
+def _tests_of(suite, code):
+    """The suite's tests; one that says it failed if it left none, or failed without saying."""
+    left = results.read(suite)
+    if left is None:
+        return [results.test(suite, False, "it left no results")]
+    tests = left["tests"] + left.get("run", [])
+    if code and not results.count(tests)[1]:
+        tests = tests + [results.test(suite, False, f"exit code {code}")]
+    return tests
+
+
+def main():
+    """Runs them all and prints a table."""
+    for suite in (*_SUITES, _BESIDE):
+        results.forget(suite)
+    _build()
+    started = time.monotonic()
+    took = {}
+    codes = {}
+    with tempfile.TemporaryFile("w+") as log:
+        beside = subprocess.Popen(_command(_BESIDE), stdout=log, stderr=subprocess.STDOUT,
+                                  stdin=subprocess.DEVNULL)
+        try:
+            for suite in _SUITES:
+                print(f"\n=== {suite}", flush=True)
+                start = time.monotonic()
+                codes[suite] = subprocess.run(_command(suite), check=False).returncode
+                took[suite] = time.monotonic() - start
+            print(f"\n=== {_BESIDE} (has been running beside the others)", flush=True)
+            shown = 0
+            while True:
+                ended = beside.poll() is not None
+                log.seek(shown)
+                print(log.read(), end="", flush=True)
+                shown = log.tell()
+                if ended:
+                    break
+                time.sleep(1)
+            codes[_BESIDE] = beside.returncode
+            took[_BESIDE] = time.monotonic() - started
+        finally:
+            if beside.poll() is None:
+                beside.send_signal(signal.SIGTERM)
+                beside.wait()
+
+    print(f"\n{'':20}{'passed':>8}{'failed':>8}{'skipped':>8}")
+    total = []
+    for suite in (*_SUITES, _BESIDE):
+        tests = _tests_of(suite, codes[suite])
+        total += [{**entry, "name": f"{suite}: {entry['name']}"} for entry in tests]
+        print(f"{suite:20}" + "".join(f"{number:8}" for number in results.count(tests)) +
+              f"{took[suite] / 60:8.1f} min")
+    print(f"{'all':20}" + "".join(f"{number:8}" for number in results.count(total)) +
+          f"{(time.monotonic() - started) / 60:8.1f} min\n")
+    return results.conclude("test", total)
