@@ -88,6 +88,7 @@ impl MsrEngine for KvmMsr {
         ops::msrs::set(vcpu, list)
     }
 
+    #[inline]
     fn emulate_rdmsr(vcpu: &Vcpu, section: &Section<'_>) -> Run {
         ops::exits::rdmsr(vcpu, section)
     }
@@ -96,6 +97,7 @@ impl MsrEngine for KvmMsr {
         ops::exits::rdmsr_imm(vcpu, section, index, reg)
     }
 
+    #[inline]
     fn emulate_wrmsr(vcpu: &Vcpu, section: &Section<'_>) -> Run {
         ops::exits::wrmsr(vcpu, section)
     }

@@ -8,7 +8,6 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{
-            Acquire,
             Atomic,
             Full, //
         },
@@ -61,8 +60,12 @@ impl<'a, P: Send + Sync> Section<'a, P> {
     /// Reads what the engine keeps for the VM.
     #[inline]
     pub(crate) fn read(&self) -> Option<&P> {
-        // Pairs with the full ordering in `SrcuPtr::swap()`.
-        let value = self.vm.protected().value.load(Acquire);
+        let value = self.vm.protected().value.as_ptr();
+
+        // What srcu_dereference() does: READ_ONCE(), which pairs with the full ordering in
+        // `SrcuPtr::swap()` by the address dependency.
+        // SAFETY: The pointer is to the atomic, and all that is written to it is whole pointers.
+        let value = unsafe { value.read_volatile() };
 
         // SAFETY: The pointer is null, or to a value that is not freed before a grace period of
         // this VM's domain has passed since it was replaced, as only `Vm::replace` does. By the

@@ -18,6 +18,7 @@ use crate::kvm::{
 use kernel::prelude::*;
 
 /// RDMSR: the index is in ECX, the value goes to EDX:EAX.
+#[inline]
 pub(crate) fn rdmsr(vcpu: &Vcpu, section: &Section<'_>) -> Run {
     read::<CompleteRead>(vcpu, section, vcpu.ecx(), |data| vcpu.set_edx_eax(data))
 }
@@ -30,6 +31,7 @@ pub(crate) fn rdmsr_imm(vcpu: &Vcpu, section: &Section<'_>, index: u32, reg: c_i
 }
 
 /// WRMSR: the index is in ECX, the value in EDX:EAX.
+#[inline]
 pub(crate) fn wrmsr(vcpu: &Vcpu, section: &Section<'_>) -> Run {
     write(vcpu, section, vcpu.ecx(), vcpu.edx_eax())
 }
