@@ -7,6 +7,8 @@ T := tools
 TARGET := python3 $(T)/vm/target.py
 
 export KDIR KSRC VENDOR KERNEL
+# The checkout stays as it is.
+export PYTHONDONTWRITEBYTECODE := 1
 
 # As the first, what `make` does.
 .PHONY: module
@@ -63,8 +65,8 @@ shell: deps-vm ## A shell in the booted machine, with KVM and the module loaded
 	@$(TARGET) shell
 
 .PHONY: modules_install
-modules_install: deps-kernel ## Installs kvm-msr.ko for the kernel that KDIR built
-	@$(T)/kernel/module.sh plain modules modules_install
+modules_install: deps-kernel ## Installs kvm-msr.ko for the kernel of KDIR (INSTALL_MOD_PATH=/path)
+	@$(T)/kernel/module.sh plain install
 
 .PHONY: fmt
 fmt: deps-all ## Formats the Rust

@@ -105,6 +105,7 @@ make_source() {
 		# No fuzz, as git am has none.
 		patch -p1 -F0 --no-backup-if-mismatch -d "$new" <"$patch" >"$log" 2>&1 || {
 			cat "$log" >&2
+			rm -rf "$new"
 			die "$(basename "$patch") does not apply to Linux $version: rebase" \
 				"tools/kernel/patches, or give KSRC= a tree that it applies to"
 		}

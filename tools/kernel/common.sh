@@ -137,7 +137,9 @@ debian_cargo() {
 ensure_bindgen() {
 	[[ ! -x $bindgen ]] || return 0
 	[[ $bindgen == "$cache"/* ]] || die "BINDGEN=$bindgen cannot be run"
-	CARGO_TARGET_DIR=$cache/bindgen-build run_logged "$logs/bindgen.log" \
+	# It runs for seconds only: what it costs is its own build.
+	CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_TARGET_DIR=$cache/bindgen-build \
+		run_logged "$logs/bindgen.log" \
 		"building bindgen $bindgen_version" 0 \
 		debian_cargo install bindgen-cli --version "$bindgen_version" --locked \
 		--root "$cache/bindgen-$bindgen_version"

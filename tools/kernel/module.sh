@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# module.sh [plain|kunit|clippy] [TARGET...]: builds kvm-msr.ko and prints its path.
+# module.sh [plain|kunit|clippy] [install]: builds kvm-msr.ko and prints its path; with `install`
+# puts it where modprobe finds it as well, by way of sudo if need be.
 #
 #   plain    as it is meant to be used
 #   kunit    with the KUnit suites, which run when it is loaded
 #   clippy   from scratch, through Clippy, with warnings as errors
 #
-# TARGETs other than `modules` (such as modules_install) go to the kernel's make.
+# INSTALL_MOD_PATH=/path installs below another root.
 # KERNEL=base|debug chooses the project's kernel to build against; KDIR=/path another one.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 variant=${1:-plain}
-shift || true
+install=${2:-}
 kdir=$("$repo/tools/kernel/build.sh" "${KERNEL:-base}")
 toolchain
 check_kdir "$kdir"
@@ -32,7 +33,17 @@ out=$cache/module/$key-$(printf '%s' "$repo" | hash_of)/$variant
 lock "module-$variant"
 [[ $variant != clippy ]] || rm -rf "$out"
 mkdir -p "$out"
+kmake=(make -C "$kdir" M="$repo" MO="$out" "${kbuild[@]}" "${config[@]}")
 run_logged "$logs/module-$variant.log" "building kvm-msr.ko ($variant)" 0 \
-	make -C "$kdir" M="$repo" MO="$out" "${kbuild[@]}" "${config[@]}" -j"$jobs" "${@:-modules}"
+	"${kmake[@]}" -j"$jobs" modules
 [[ -e $out/kvm-msr.ko ]] || die "the build left no kvm-msr.ko (log: $logs/module-$variant.log)"
+if [[ $install == install ]]; then
+	root=()
+	if ((EUID != 0)) && [[ -z ${INSTALL_MOD_PATH:-} ]]; then
+		sudo -v || die "installing the module needs root, and sudo refused"
+		root=(sudo)
+	fi
+	run_logged "$logs/modules_install.log" "installing kvm-msr.ko" 0 \
+		"${root[@]}" "${kmake[@]}" modules_install
+fi
 printf '%s\n' "$out/kvm-msr.ko"

@@ -20,15 +20,28 @@ import machine
 import products
 from initramfs import Initramfs
 
-_CMDLINE = "console=ttyS0,115200 panic=-1 oops=panic"
+# On a busy host, the kernel may find the timer of an emulator too slow, and panic.
+_CMDLINE = "console=ttyS0,115200 panic=-1 oops=panic no_timer_check"
 
 
 class RunError(Exception):
     """The run came to no proper end; the text says how."""
 
 
+class Hung(RunError):
+    """The machine stopped answering."""
+
+
+def handle_signals():
+    """To be called by every program that boots machines."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, interrupt)
+
+
 def interrupt(signum, _frame):
-    """Turns SIGTERM into an exception, so that the machines are ended."""
+    """Turns the first SIGTERM or SIGINT into an exception, so that the machines are ended."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt(f"signal {signum}")
 
 
@@ -79,11 +92,13 @@ class Vm:
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
-    def run(self, job, *, timeout=300, show=None, on_frame=None, **options):
+    def run(self, job, *, timeout=300, silence=None, show=None, on_frame=None, **options):
         """Runs a job and returns its (JobLog, KernelLog).
 
         show is called with each line for people, on_frame with each frame's word and text.
-        Raises RunError when the machine dies, panics, or takes more than timeout seconds.
+        Raises RunError when the machine dies, panics, or takes more than timeout seconds,
+        and Hung when the job has begun to say something and then does not while the emulator
+        works for silence seconds.
         """
         self.settings["JOB"] = "run"
         self.initramfs.add_file("job.sh", job)
@@ -93,14 +108,14 @@ class Vm:
         try:
             vm = self._machine(directory, _CMDLINE + " ignore_loglevel", options)
             vm.start()
-            logs = self._follow(vm, timeout, show, on_frame)
+            logs = self._follow(vm, timeout, silence, show, on_frame)
             keep = bool(logs[1].splats)
             return logs
         except RunError as error:
-            raise RunError(f"{error}; the console is in {vm.console}") from error
+            raise type(error)(f"{error}\n(the console is in {vm.console})") from error
         finally:
             if vm:
-                vm.stop(0.0)
+                vm.stop()
             if keep:
                 for name in ("initrd", "boot.iso"):
                     if os.path.exists(os.path.join(directory, name)):
@@ -109,14 +124,18 @@ class Vm:
                 shutil.rmtree(directory, ignore_errors=True)
 
     @staticmethod
-    def _follow(vm, timeout, show, on_frame):
+    def _follow(vm, timeout, silence, show, on_frame):
         job, kernel = console.JobLog(), console.KernelLog()
         output, log = console.LineReader(vm.output), console.LineReader(vm.console)
 
+        last = None
+
         def feed():
+            nonlocal last
             for line in log.lines():
                 kernel.feed(line)
             for line in output.lines():
+                last = vm.work()
                 frames = len(job.frames)
                 if job.feed(line) is not None and show:
                     show(line)
@@ -142,6 +161,8 @@ class Vm:
                     with open(vm.log, "rb") as file:
                         tail += file.read()[-1000:].decode(errors="replace")
                     raise RunError("the machine ended before its job did:\n" + tail)
+                if silence and last is not None and vm.work() > last + silence:
+                    raise Hung(f"the machine worked for {silence} s and said nothing")
                 if time.monotonic() > deadline:
                     raise RunError(f"the job took more than {timeout} s; its last lines:\n" +
                                    "\n".join((kernel.lines[-8:] + job.lines[-8:])))
@@ -220,7 +241,7 @@ def main():
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, interrupt)
+    handle_signals()
     try:
         sys.exit(main())
     except (RunError, products.BuildError, machine.MachineError) as failure:

@@ -5,6 +5,7 @@ Neither needs hardware virtualisation.  A machine has two serial ports that end 
 kernel's console and the job's output.
 """
 
+import ctypes
 import os
 import pty
 import re
@@ -23,6 +24,15 @@ class MachineError(Exception):
 def _need(program, package):
     if not shutil.which(program):
         raise MachineError(f"{program} is missing: install the package {package}")
+
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent():
+    """An emulator must not outlive us, even if we are killed."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Machine:
@@ -44,29 +54,34 @@ class Machine:
         """Whether the emulator has gone."""
         return self.process.poll() is not None
 
-    def stop(self, patience=0.0):
-        """Ends the emulator and all it started, after waiting so long for it to end itself."""
+    def _spawn(self, command, **options):
+        self.process = subprocess.Popen(command, start_new_session=True,
+                                        preexec_fn=_die_with_parent, **options)
+
+    def work(self):
+        """The processor time it has taken, in seconds."""
+        try:
+            with open(f"/proc/{self.process.pid}/stat", encoding="ascii") as file:
+                # After the name, which is in parentheses: utime and stime are 14th and 15th.
+                fields = file.read().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def stop(self):
+        """Ends the emulator, which has nothing to save."""
         if self.process is None:
             return
-        for seconds, number in ((patience, None), (3, signal.SIGTERM), (5, signal.SIGKILL)):
-            if number is not None:
-                try:
-                    # It leads a process group of its own.
-                    os.killpg(self.process.pid, number)
-                except ProcessLookupError:
-                    pass
-            try:
-                self.process.wait(seconds)
-                return
-            except subprocess.TimeoutExpired:
-                continue
+        try:
+            # It leads a process group of its own.
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
 
 
 class Qemu(Machine):
     """QEMU without KVM.  With icount, its guest's clock counts instructions: 1 ns each."""
-
-    # How many instructions' worth of seconds pass on it against the host's clock: about real.
-    slowness = 1
 
     def __init__(self, directory, kernel, initrd, cmdline, *, memory=3072, smp=2, icount=False):
         super().__init__(directory, kernel, initrd, cmdline)
@@ -78,15 +93,17 @@ class Qemu(Machine):
             self.arguments += ["-accel", "tcg", "-icount", "shift=0,sleep=off", "-smp", "1"]
             self.cmdline += " tsc=reliable"
         else:
-            self.arguments += ["-accel", "tcg,thread=multi", "-smp", str(smp)]
+            # One host thread for all CPUs: with one each, a CPU may run its old translation of
+            # code that another has just patched.  Static keys and calls are patched whenever
+            # the first VM is created, and an int3 that is gone by then panics the kernel.
+            self.arguments += ["-accel", "tcg,thread=single", "-smp", str(smp)]
 
     def start(self):
         """Starts it with both ports going to files."""
         command = [*self.arguments, "-append", self.cmdline, "-display", "none",
                    "-serial", f"file:{self.console}", "-serial", f"file:{self.output}"]
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log, start_new_session=True)
+            self._spawn(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def interact(self):
         """Runs it with its console on the terminal, until it ends."""
@@ -118,9 +135,6 @@ debug: action=ignore
 
 class Bochs(Machine):
     """Bochs, one CPU.  Its clock counts instructions, a hundred million to the second."""
-
-    # It runs some 40 to 50 million instructions per second of the host's.
-    slowness = 3
 
     def __init__(self, directory, kernel, initrd, cmdline, *, memory=1024):
         super().__init__(directory, kernel, initrd, cmdline)
@@ -161,9 +175,8 @@ class Bochs(Machine):
         # Its debugger wants a terminal.
         self._terminal, terminal = pty.openpty()
         environment = {**os.environ, "TERM": "xterm", "LINES": "30", "COLUMNS": "100"}
-        self.process = subprocess.Popen(["bochs", "-q", "-f", bochsrc, "-rc", commands],
-                                        stdin=terminal, stdout=terminal, stderr=terminal,
-                                        env=environment, start_new_session=True)
+        self._spawn(["bochs", "-q", "-f", bochsrc, "-rc", commands], stdin=terminal,
+                    stdout=terminal, stderr=terminal, env=environment)
         os.close(terminal)
         threading.Thread(target=self._drain_terminal, daemon=True).start()
 

@@ -3,7 +3,6 @@
 """target.py NAME [OPTION...]: runs one of the makefile's targets, a module of suites/."""
 
 import importlib
-import signal
 import sys
 
 import boot
@@ -17,7 +16,7 @@ def main():
     name = sys.argv[1]
     suite = importlib.import_module("suites." + name.replace("-", "_"))
     del sys.argv[1]
-    signal.signal(signal.SIGTERM, boot.interrupt)
+    boot.handle_signals()
     if hasattr(suite, "name"):
         name = suite.name()
     results.forget(name)
@@ -27,6 +26,7 @@ def main():
         print(f"kvm-msr: error: {error}", file=sys.stderr)
         return results.conclude(name, [results.test(name, False, str(error).splitlines()[0])])
     except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
         return 130
 
 

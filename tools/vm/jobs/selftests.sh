@@ -3,10 +3,12 @@
 #
 # make selftests: every test once with C, once with the engine.  Tests whose verdicts differ are
 # run again on both sides when all are through, so that an emulator's whim (some tests measure
-# time) is told from a difference: until most runs of both sides agree, six times at most.
+# time) is told from a difference: until most runs of both sides agree, six more times at most.
 #
-# Prints, per run:  @@verdict <test> <c|engine> <pass|fail|skip|timeout> <ms>
-# /selftests/list names the tests, /selftests/limit has the seconds that each may take.
+# Prints @@start <test> <side> before each run, @@verdict <test> <side> <verdict> <ms> after it,
+# and @@tick every second, to show that the machine is alive.  /selftests/list has a line for
+# each test: its name and the sides to run it on; /selftests/again one for each whose verdicts
+# differed in an earlier boot: its name and both; /selftests/limit the seconds a test may take.
 
 limit=$(cat /selftests/limit)
 parameter=/sys/module/kvm_msr/parameters/enable
@@ -22,6 +24,7 @@ run() {
 	c) [ ! -e $parameter ] || echo N >$parameter ;;
 	engine) [ ! -e $parameter ] || echo Y >$parameter ;;
 	esac
+	echo "@@start $1 $2"
 	start=$(milliseconds)
 	cd /tmp || exit
 	timeout -s KILL "$limit" "/selftests/$1" >/tmp/output 2>&1
@@ -53,23 +56,31 @@ most() {
 	echo "$1" | tr ' ' '\n' | sort | uniq -c | sort -rn | sed -n '1s/.* //p'
 }
 
-while read -r test; do
+while sleep 1; do
+	echo @@tick
+done &
+
+cp /selftests/again /tmp/differing
+while read -r test sides; do
 	first=
-	run "$test" c
-	first=$verdict
-	run "$test" engine
-	[ "$first" = "$verdict" ] || echo "$test $first $verdict" >>/tmp/differing
+	for side in $sides; do
+		run "$test" "$side"
+		[ -z "$first" ] || [ "$first" = "$verdict" ] || echo "$test $first $verdict" >>/tmp/differing
+		first=$verdict
+	done
 done </selftests/list
 
-[ -e /tmp/differing ] || exit 0
 while read -r test c engine; do
-	for _ in 1 2 3 4 5 6; do
-		first=
-		run "$test" c
-		first=$verdict
-		c="$c $verdict"
-		run "$test" engine
-		engine="$engine $verdict"
+	# Two runs at a time, as of an odd number there is always a most.
+	for _ in 1 2 3; do
+		for _ in 1 2; do
+			first=
+			run "$test" c
+			first=$verdict
+			c="$c $verdict"
+			run "$test" engine
+			engine="$engine $verdict"
+		done
 		[ "$(most "$c")" != "$(most "$engine")" ] || break
 	done
 done </tmp/differing

@@ -14,8 +14,12 @@ from suites import job
 # How many have to pass with the engine, where the emulator lets them.
 _MUST_PASS = {"amd": 50, "intel": 0}
 # Seconds per test, of the guest's clock.
-_LIMIT = {"amd": 60, "intel": 60}
+_LIMIT = {"amd": 60, "intel": 30}
 _TIMEOUT = {"amd": 1800, "intel": 3600}
+# Seconds of the emulator's work without a sign of life.
+_SILENCE = {"amd": 120, "intel": 60}
+# Boots after which something else must be wrong than a test that hangs the emulator.
+_BOOTS = 6
 
 
 class Progress:
@@ -23,13 +27,18 @@ class Progress:
 
     def __init__(self, total):
         self.runs = {}
+        # The test and side that is running.
+        self.current = None
         self._total = total
         self._start = time.monotonic()
 
     def frame(self, word, text):
-        """One verdict."""
+        """One frame."""
+        if word == "start":
+            self.current = tuple(text.split())
         if word != "verdict":
             return
+        self.current = None
         name, side, verdict, milliseconds = text.split()
         self.runs.setdefault(name, {"c": [], "engine": []})[side].append(verdict)
         runs = self.runs[name]
@@ -39,6 +48,20 @@ class Progress:
             print(f"[{time.monotonic() - self._start:5.0f} s] {len(self.runs):3}/{self._total} "
                   f"{os.path.basename(name):40} C {runs['c'][-1]:8} engine {verdict:8}"
                   f"{int(milliseconds) / 1000:6.1f} s{again}{same}", flush=True)
+
+    def left(self, tests):
+        """What is still to be run: (test, sides)."""
+        for test in tests:
+            runs = self.runs.get(test, {"c": [], "engine": []})
+            sides = [side for side in ("c", "engine") if not runs[side]]
+            if sides:
+                yield test, sides
+
+    def again(self):
+        """What differs so far: (test, C's verdict, the engine's)."""
+        for test, runs in self.runs.items():
+            if runs["c"] and runs["engine"] and _majority(runs["c"]) != _majority(runs["engine"]):
+                yield test, _majority(runs["c"]), _majority(runs["engine"])
 
 
 def _majority(verdicts):
@@ -80,6 +103,37 @@ def _print_summary(tests, vendor):
     print(f"{equal} verdicts equal, {len(tests) - equal} different")
 
 
+def _run_all(vm, vendor, listed, progress):
+    """Runs the tests, in one boot unless the emulator hangs; returns the tests about the run."""
+    splats = []
+    for _ in range(_BOOTS):
+        left = list(progress.left(listed))
+        vm.initramfs.add("selftests/list", "".join(
+            f"{test} {' '.join(sides)}\n" for test, sides in left), 0o644)
+        vm.initramfs.add("selftests/again", "".join(
+            " ".join(entry) + "\n" for entry in progress.again()), 0o644)
+        try:
+            _, kernel = vm.run(job("selftests.sh"), timeout=_TIMEOUT[vendor],
+                               silence=_SILENCE[vendor], show=print, on_frame=progress.frame)
+            splats += kernel.splats
+            break
+        except boot.Hung as error:
+            if not progress.current:
+                return [results.test("the machine stays up", False, str(error).splitlines()[0])]
+            test, side = progress.current
+            print(f"{test} on {side} hangs the emulator; going on in a new boot")
+            progress.frame("verdict", f"{test} {side} timeout 0")
+            if not list(progress.left(listed)) and not list(progress.again()):
+                break
+        except boot.RunError as error:
+            print(error)
+            return [results.test("the machine stays up", False, str(error).splitlines()[0])]
+    for splat in splats:
+        print("the kernel complained:\n" + "\n".join("  " + line for line in splat))
+    return [results.test("no complaint of the kernel", not splats,
+                         splats[0][0] if splats else "")]
+
+
 def _options():
     parser = argparse.ArgumentParser(prog="selftests")
     parser.add_argument("--vendor", choices=("amd", "intel"),
@@ -109,23 +163,10 @@ def main():
     for test in listed:
         vm.initramfs.add_file(f"selftests/{test}", os.path.join(directory, "bin", test))
     vm.initramfs.add_tree("", os.path.join(directory, "lib"))
-    vm.initramfs.add("selftests/list", "".join(f"{test}\n" for test in listed), 0o644)
     vm.initramfs.add("selftests/limit", f"{_LIMIT[vendor]}\n", 0o644)
 
     progress = Progress(len(listed))
-    more = []
-    try:
-        _, kernel = vm.run(job("selftests.sh"), timeout=_TIMEOUT[vendor], show=print,
-                           on_frame=progress.frame)
-        # Tests provoke KVM's own complaints, on C as on the engine, so these do not decide.
-        for splat in kernel.splats:
-            print("the kernel complained:\n" + "\n".join("  " + line for line in splat))
-        more.append(results.test("no complaint of the kernel", not kernel.splats,
-                                 kernel.splats[0][0] if kernel.splats else ""))
-    except boot.RunError as error:
-        print(error)
-        more.append(results.test("the machine stays up", False, str(error).splitlines()[0]))
-
+    more = _run_all(vm, vendor, listed, progress)
     tests = [entry_of(test, progress.runs.get(test, {"c": [], "engine": []}))
              for test in listed]
     _print_summary(tests, vendor)

@@ -2,7 +2,6 @@
 """make test: every suite, whatever the others say, and the sum of them."""
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -77,7 +76,7 @@ def main():
             took[_BESIDE] = time.monotonic() - started
         finally:
             if beside.poll() is None:
-                beside.send_signal(signal.SIGTERM)
+                beside.terminate()
                 beside.wait()
 
     print(f"\n{'':20}{'passed':>8}{'failed':>8}{'skipped':>8}")
