@@ -94,11 +94,9 @@ impl<P: Send + Sync> SrcuPtr<P> {
     }
 
     /// Publishes a new value.
-    pub(super) fn swap(&self, new: Option<KBox<P>>) -> Replaced<P> {
-        let new = new.map_or(ptr::null_mut(), KBox::into_raw);
-
-        // INVARIANT: `new` is null or comes from a box.
-        Replaced(self.value.xchg(new, Full))
+    pub(super) fn swap(&self, new: KBox<P>) -> Replaced<P> {
+        // INVARIANT: The new pointer comes from a box.
+        Replaced(self.value.xchg(KBox::into_raw(new), Full))
     }
 }
 

@@ -78,7 +78,7 @@ impl<P: Send + Sync> Vm<P> {
     /// this, nobody sees the old value.
     ///
     /// Sleeps, and takes `kvm->lock`. Must not be called in a [`Section`] of the VM.
-    pub(crate) fn replace(&self, new: Option<KBox<P>>) {
+    pub(crate) fn replace(&self, new: KBox<P>) {
         // SAFETY: `self` is a valid VM, hence its lock is initialised.
         unsafe { bindings::kvm_msr_glue_lock(self.as_raw()) };
         let old = self.protected().swap(new);

@@ -54,7 +54,7 @@ pub(crate) fn set(vm: &Vm, filter: MsrFilter) -> Result {
     let mut filter = KBox::new(Filter::new(&spec, words), GFP_KERNEL_ACCOUNT)?;
 
     filter.compile(&spec)?;
-    vm.replace(Some(filter));
+    vm.replace(filter);
 
     // Userspace may want to see accesses that vCPUs would let through to hardware otherwise.
     vm.recalc_intercepts();

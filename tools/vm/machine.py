@@ -6,7 +6,10 @@ kernel's console and the job's output.
 """
 
 import ctypes
+import functools
+import mmap
 import os
+import platform
 import pty
 import re
 import shutil
@@ -14,6 +17,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 import tty
 
 
@@ -80,6 +84,35 @@ class Machine:
         self.process.wait()
 
 
+# rdtsc; shl rdx, 32; or rax, rdx; ret
+_RDTSC = b"\x0f\x31\x48\xc1\xe2\x20\x48\x09\xd0\xc3"
+
+
+@functools.cache
+def _host_tsc():
+    """Tells Linux how fast the TSC is, which in QEMU is the host's.
+
+    It measures that by timers which come late if the host is short of time, and all its clocks
+    are wrong then.
+    """
+    if platform.machine() != "x86_64":
+        return ""
+    code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    code.write(_RDTSC)
+    rdtsc = ctypes.CFUNCTYPE(ctypes.c_uint64)(
+        ctypes.addressof(ctypes.c_char.from_buffer(code)))
+
+    def now():
+        # The quickest of some, as we may be interrupted between the two clocks.
+        return min(((time.perf_counter_ns(), rdtsc(), time.perf_counter_ns())
+                    for _ in range(50)), key=lambda read: read[2] - read[0])
+
+    start = now()
+    time.sleep(0.1)
+    end = now()
+    return f" tsc_early_khz={(end[1] - start[1]) * 1_000_000 // (end[0] - start[0])}"
+
+
 class Qemu(Machine):
     """QEMU without KVM.  With icount, its guest's clock counts instructions: 1 ns each."""
 
@@ -89,14 +122,15 @@ class Qemu(Machine):
         self.arguments = ["qemu-system-x86_64", "-machine", "q35", "-cpu", "max",
                           "-m", str(memory), "-nodefaults", "-no-reboot",
                           "-kernel", kernel, "-initrd", initrd]
+        self.cmdline += " tsc=reliable"
         if icount:
             self.arguments += ["-accel", "tcg", "-icount", "shift=0,sleep=off", "-smp", "1"]
-            self.cmdline += " tsc=reliable"
         else:
             # One host thread for all CPUs: with one each, a CPU may run its old translation of
             # code that another has just patched.  Static keys and calls are patched whenever
             # the first VM is created, and an int3 that is gone by then panics the kernel.
             self.arguments += ["-accel", "tcg,thread=single", "-smp", str(smp)]
+            self.cmdline += _host_tsc()
 
     def start(self):
         """Starts it with both ports going to files."""

@@ -58,6 +58,8 @@ impl Errno {
     pub const EEXIST: Errno = Errno(libc::EEXIST);
     /// Operation would block; the same number as `EAGAIN`.
     pub const EWOULDBLOCK: Errno = Errno(libc::EWOULDBLOCK);
+    /// Out of memory.
+    pub const ENOMEM: Errno = Errno(libc::ENOMEM);
     /// No such ioctl.
     pub const ENOTTY: Errno = Errno(libc::ENOTTY);
 

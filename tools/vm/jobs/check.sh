@@ -3,7 +3,7 @@
 #
 # make check.  On the debug kernel, the leak detector has the last word.
 
-kvm-msr-check
+kvm-msr-check --test "$(cat /check/test)"
 code=$?
 if [ -e /sys/kernel/debug/kmemleak ]; then
 	# It does not count what is younger than five seconds, or was just moved.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
 """make check: scenarios on C and on the engine, and the lifetimes, in QEMU."""
 
+import argparse
 import os
 
 import boot
@@ -11,8 +12,12 @@ from suites import job
 
 def main():
     """Runs kvm-msr-check and takes its verdicts over."""
+    parser = argparse.ArgumentParser(prog="check")
+    parser.add_argument("--test", default="", help="tests whose names contain this")
+    options = parser.parse_args()
     variant = os.environ.get("KERNEL") or "base"
     vm = boot.Vm(products.Kernel(variant), programs=products.programs())
+    vm.initramfs.add("check/test", options.test, 0o644)
     log, kernel = vm.run(job("check.sh"), timeout=600 if variant == "base" else 2400,
                          show=print)
     tests = [entry for report in log.json() for entry in report["tests"]]

@@ -26,6 +26,7 @@ use kvm_msr_guest::filter::WRITE;
 use kvm_msr_guest::msrs;
 
 use super::filter_guest::NOBODY;
+use super::lifetimes_memory;
 use super::lifetimes_race;
 use crate::Arguments;
 use crate::module::Module;
@@ -69,7 +70,11 @@ pub fn run(arguments: &Arguments, report: &mut Report) {
         }
     };
 
-    for (name, test) in TESTS {
+    // Only the debug kernel can make allocations fail.
+    let memory: Option<&(&str, Test)> = lifetimes_memory::possible()
+        .then_some(&("allocations fail", lifetimes_memory::allocations_fail));
+
+    for (name, test) in TESTS.iter().chain(memory) {
         let name = format!("lifetimes: {name}");
 
         if name.contains(&arguments.test) {

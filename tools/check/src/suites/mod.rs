@@ -7,6 +7,7 @@ mod filter_guest;
 mod filter_random;
 mod filter_swap;
 mod lifetimes;
+mod lifetimes_memory;
 mod lifetimes_race;
 mod msrs;
 mod msrs_values;
