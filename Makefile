@@ -94,4 +94,4 @@ deps-kernel:
 deps-vm:
 	@$(T)/kernel/deps.sh kernel vm
 deps-all:
-	@$(T)/kernel/deps.sh kernel vm intel lint
+	@$(T)/kernel/deps.sh kernel vm selftests intel lint

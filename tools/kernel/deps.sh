@@ -29,6 +29,10 @@ for group in "$@"; do
 	vm)
 		packages+=(qemu-system-x86 busybox-static)
 		;;
+	selftests)
+		# For their library of VFIO, which one of KVM's uses.
+		packages+=(uuid-dev)
+		;;
 	intel)
 		packages+=(bochs bochsbios vgabios bochs-term grub-pc-bin grub-common xorriso mtools)
 		;;
