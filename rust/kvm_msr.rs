@@ -46,6 +46,8 @@ struct KvmMsr {
 
 impl kernel::Module for KvmMsr {
     fn init(_module: &'static ThisModule) -> Result<Self> {
+        ops::cpu::init();
+
         // Once this succeeded, nothing may fail anymore: VMs can attach.
         let registration = Registration::new().inspect_err(|error| {
             if *error == EBUSY {
@@ -129,5 +131,37 @@ impl MsrEngine for KvmMsr {
         data: u64,
     ) -> Result<(), Denial> {
         ops::access::write(vcpu, section, index, data)
+    }
+
+    fn emulate_msr_read_unfiltered(vcpu: &Vcpu, index: u32) -> Result<u64, Denial> {
+        ops::access::read_unfiltered(vcpu, index)
+    }
+
+    fn emulate_msr_write_unfiltered(vcpu: &Vcpu, index: u32, data: u64) -> Result<(), Denial> {
+        ops::access::write_unfiltered(vcpu, index, data)
+    }
+
+    fn emulator_get_msr_unfiltered(vcpu: &Vcpu, index: u32) -> Result<u64, Denial> {
+        ops::emulator::get_unfiltered(vcpu, index)
+    }
+
+    fn msr_read(vcpu: &Vcpu, index: u32) -> Result<u64, Denial> {
+        ops::access::read_as_host(vcpu, index)
+    }
+
+    fn msr_write(vcpu: &Vcpu, index: u32, data: u64) -> Result<(), Denial> {
+        ops::access::write_as_host(vcpu, index, data)
+    }
+
+    fn get_msr_common(vcpu: &Vcpu, index: u32, host: bool) -> Result<u64, Denial> {
+        ops::access::read_common(vcpu, index, host)
+    }
+
+    fn set_msr_common(vcpu: &Vcpu, index: u32, data: u64, host: bool) -> Result<(), Denial> {
+        ops::access::write_common(vcpu, index, data, host)
+    }
+
+    fn valid_efer(vcpu: &Vcpu, efer: u64) -> bool {
+        ops::access::is_valid_efer(vcpu, efer)
     }
 }

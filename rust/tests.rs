@@ -18,7 +18,8 @@ use crate::{
             READ,
             WRITE, //
         },
-        io, //
+        io,
+        registers::lookup, //
     },
     kvm::Registration,
     KvmMsr, //
@@ -315,10 +316,13 @@ mod exits {
         assert_eq!(exit::REASON_UNKNOWN, bindings::KVM_MSR_EXIT_REASON_UNKNOWN);
         assert_eq!(exit::REASON_FILTER, bindings::KVM_MSR_EXIT_REASON_FILTER);
         assert_eq!(
-            exit::RET_UNSUPPORTED,
+            exit::UNSUPPORTED.get(),
             bindings::KVM_MSR_RET_UNSUPPORTED as i32
         );
-        assert_eq!(exit::RET_FILTERED, bindings::KVM_MSR_RET_FILTERED as i32);
+        assert_eq!(
+            exit::FILTERED.get(),
+            bindings::KVM_MSR_RET_FILTERED as i32
+        );
         assert_eq!(READ, bindings::KVM_MSR_FILTER_READ);
         assert_eq!(WRITE, bindings::KVM_MSR_FILTER_WRITE);
         assert_eq!(DEFAULT_DENY, bindings::KVM_MSR_FILTER_DEFAULT_DENY);
@@ -337,7 +341,7 @@ mod exits {
             for (ret, reason) in [(1, 1), (2, 2), (3, 4), (4, 1), (-22, 1)] {
                 let expected = (mask & reason != 0).then_some(reason);
 
-                assert_eq!(reasons.reason_for(ret), expected);
+                assert_eq!(reasons.reason_for(exit::Denial::new(ret).unwrap()), expected);
             }
         }
     }
@@ -365,12 +369,12 @@ mod ios {
     #[test]
     fn immutable_features() {
         let nr = (0..0x2000)
-            .filter(|&index| io::is_immutable_feature(index))
+            .filter(|&index| lookup(index).is_immutable())
             .count();
 
         assert_eq!(nr, 18 + 3);
-        assert!(io::is_immutable_feature(0xc001_1029));
-        assert!(!io::is_immutable_feature(0x8b));
+        assert!(lookup(0xc001_1029).is_immutable());
+        assert!(!lookup(0x8b).is_immutable());
     }
 
     #[test]

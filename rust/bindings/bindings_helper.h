@@ -3,9 +3,15 @@
 
 #include <linux/kvm_host.h>
 
+#include <asm/pvclock-abi.h>
+
+#include "hyperv.h"
 #include "kvm_emulate.h"
+#include "lapic.h"
 #include "msr_engine.h"
 #include "msrs.h"
+#include "pmu.h"
 #include "x86.h"
+#include "xen.h"
 
 #include "glue.h"

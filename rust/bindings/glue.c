@@ -6,8 +6,16 @@
 #include <linux/debugfs.h>
 #include <linux/kvm_host.h>
 #include <linux/module.h>
+#include <linux/sched/stat.h>
 
+#include <asm/fpu/api.h>
+#include <asm/intel_pt.h>
+
+#include "cpuid.h"
 #include "fpu.h"
+#include "hyperv.h"
+#include "lapic.h"
+#include "mmu.h"
 #include "msrs.h"
 #include "trace.h"
 #include "x86.h"
@@ -48,19 +56,239 @@ void kvm_msr_glue_put_guest_fpu(struct kvm_vcpu *vcpu)
 	kvm_put_guest_fpu(vcpu);
 }
 
-bool kvm_msr_glue_has_shstk(struct kvm_vcpu *vcpu)
-{
-	return guest_cpu_cap_has(vcpu, X86_FEATURE_SHSTK);
-}
-
-bool kvm_msr_glue_has_ibt(struct kvm_vcpu *vcpu)
-{
-	return guest_cpu_cap_has(vcpu, X86_FEATURE_IBT);
-}
-
 bool kvm_msr_glue_can_set_feature_msrs(struct kvm_vcpu *vcpu)
 {
 	return kvm_can_set_cpuid_and_feature_msrs(vcpu);
+}
+
+int kvm_msr_glue_vendor_get(struct kvm_vcpu *vcpu, struct msr_data *msr)
+{
+	return kvm_x86_call(get_msr)(vcpu, msr);
+}
+
+int kvm_msr_glue_vendor_set(struct kvm_vcpu *vcpu, struct msr_data *msr)
+{
+	return kvm_x86_call(set_msr)(vcpu, msr);
+}
+
+int kvm_msr_glue_vendor_set_efer(struct kvm_vcpu *vcpu, u64 efer)
+{
+	int ret = kvm_x86_call(set_efer)(vcpu, efer);
+
+	WARN_ON(ret > 0);
+	return ret;
+}
+
+int kvm_msr_glue_vendor_feature(u32 index, u64 *data)
+{
+	return kvm_x86_call(get_feature_msr)(index, data);
+}
+
+bool kvm_msr_glue_vendor_emulates(u32 index)
+{
+	return kvm_x86_call(has_emulated_msr)(NULL, index);
+}
+
+bool kvm_msr_glue_is_intel_compatible(struct kvm_vcpu *vcpu)
+{
+	return guest_cpuid_is_intel_compatible(vcpu);
+}
+
+bool kvm_msr_glue_is_amd_compatible(struct kvm_vcpu *vcpu)
+{
+	return guest_cpuid_is_amd_compatible(vcpu);
+}
+
+bool kvm_msr_glue_has_xsaves(struct kvm_vcpu *vcpu)
+{
+	return guest_cpuid_has(vcpu, X86_FEATURE_XSAVES);
+}
+
+bool kvm_msr_glue_is_paging(struct kvm_vcpu *vcpu)
+{
+	return is_paging(vcpu);
+}
+
+bool kvm_msr_glue_has_lapic(struct kvm_vcpu *vcpu)
+{
+	return lapic_in_kernel(vcpu);
+}
+
+bool kvm_msr_glue_misc_enable_is_quirky(struct kvm_vcpu *vcpu)
+{
+	return kvm_check_has_quirk(vcpu->kvm, KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT);
+}
+
+void kvm_msr_glue_efer_changed(struct kvm_vcpu *vcpu, u64 old, u64 efer)
+{
+	if ((efer ^ old) & KVM_MMU_EFER_ROLE_BITS)
+		kvm_mmu_reset_context(vcpu);
+
+	/* Hyper-V guests with nested virtualization depend on these. */
+	if (!cpu_feature_enabled(X86_FEATURE_XSAVES) && (efer & EFER_SVME))
+		kvm_hv_xsaves_xsavec_maybe_warn(vcpu);
+}
+
+bool kvm_msr_glue_host_has(u32 feature)
+{
+	return boot_cpu_has(feature);
+}
+
+bool kvm_msr_glue_host_has_ibpb(void)
+{
+	return boot_cpu_has(X86_FEATURE_IBPB);
+}
+
+bool kvm_msr_glue_host_has_svm(void)
+{
+	return boot_cpu_has(X86_FEATURE_SVM);
+}
+
+bool kvm_msr_glue_offers_mpx(void)
+{
+	return kvm_mpx_supported();
+}
+
+bool kvm_msr_glue_has_sched_info(void)
+{
+	return sched_info_on();
+}
+
+int kvm_msr_glue_read_host(u32 index, u64 *data)
+{
+	return rdmsrq_safe(index, data);
+}
+
+bool kvm_msr_glue_pt_any_output(void)
+{
+	return intel_pt_validate_hw_cap(PT_CAP_topa_output) ||
+	       intel_pt_validate_hw_cap(PT_CAP_single_range_output);
+}
+
+bool kvm_msr_glue_pt_cr3_filtering(void)
+{
+	return intel_pt_validate_hw_cap(PT_CAP_cr3_filtering);
+}
+
+u32 kvm_msr_glue_pt_ranges(void)
+{
+	return intel_pt_validate_hw_cap(PT_CAP_num_address_ranges);
+}
+
+void kvm_msr_glue_predict(u64 data)
+{
+	wrmsrq(MSR_IA32_PRED_CMD, data);
+}
+
+void kvm_msr_glue_flush_l1d(void)
+{
+	wrmsrq(MSR_IA32_FLUSH_CMD, L1D_FLUSH);
+}
+
+/* The guest's FPU state is loaded, but interrupts may have put it to memory. */
+u64 kvm_msr_glue_xstate_read(struct kvm_vcpu *vcpu, u32 index)
+{
+	u64 data;
+
+	KVM_BUG_ON(!vcpu->arch.guest_fpu.fpstate->in_use, vcpu->kvm);
+
+	kvm_fpu_get();
+	rdmsrq(index, data);
+	kvm_fpu_put();
+	return data;
+}
+
+void kvm_msr_glue_xstate_write(struct kvm_vcpu *vcpu, u32 index, u64 data)
+{
+	KVM_BUG_ON(!vcpu->arch.guest_fpu.fpstate->in_use, vcpu->kvm);
+
+	kvm_fpu_get();
+	wrmsrq(index, data);
+	kvm_fpu_put();
+}
+
+void kvm_msr_glue_set_xfd(struct kvm_vcpu *vcpu, u64 xfd)
+{
+	fpu_update_guest_xfd(&vcpu->arch.guest_fpu, xfd);
+}
+
+u64 kvm_msr_glue_scaled_tsc(u64 ratio)
+{
+	return kvm_scale_tsc(rdtsc(), ratio);
+}
+
+void kvm_msr_glue_set_clock(struct kvm_vcpu *vcpu, gpa_t gpa)
+{
+	kvm_gpc_activate(&vcpu->arch.pv_time, gpa, sizeof(struct pvclock_vcpu_time_info));
+}
+
+void kvm_msr_glue_clear_clock(struct kvm_vcpu *vcpu)
+{
+	kvm_gpc_deactivate(&vcpu->arch.pv_time);
+}
+
+int kvm_msr_glue_set_async_pf(struct kvm_vcpu *vcpu, gpa_t gpa)
+{
+	return kvm_gfn_to_hva_cache_init(vcpu->kvm, &vcpu->arch.apf.data, gpa, sizeof(u64));
+}
+
+void kvm_msr_glue_clear_async_pf(struct kvm_vcpu *vcpu)
+{
+	kvm_clear_async_pf_completion_queue(vcpu);
+	kvm_async_pf_hash_reset(vcpu);
+}
+
+void kvm_msr_glue_acknowledge_async_pf(struct kvm_vcpu *vcpu)
+{
+	/* Pairs with the barrier in kvm_arch_async_page_present_queued(). */
+	smp_store_mb(vcpu->arch.apf.pageready_pending, false);
+	kvm_check_async_pf_completion(vcpu);
+}
+
+void kvm_msr_glue_request_clock(struct kvm_vcpu *vcpu)
+{
+	kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
+}
+
+void kvm_msr_glue_request_global_clock(struct kvm_vcpu *vcpu)
+{
+	kvm_make_request(KVM_REQ_GLOBAL_CLOCK_UPDATE, vcpu);
+}
+
+void kvm_msr_glue_request_master_clock(struct kvm_vcpu *vcpu)
+{
+	kvm_make_request(KVM_REQ_MASTERCLOCK_UPDATE, vcpu);
+}
+
+void kvm_msr_glue_request_intercepts(struct kvm_vcpu *vcpu)
+{
+	kvm_make_request(KVM_REQ_RECALC_INTERCEPTS, vcpu);
+}
+
+void kvm_msr_glue_request_steal(struct kvm_vcpu *vcpu)
+{
+	kvm_make_request(KVM_REQ_STEAL_UPDATE, vcpu);
+}
+
+void kvm_msr_glue_report_unimplemented(struct kvm_vcpu *vcpu, u32 index, u64 data)
+{
+	kvm_pr_unimpl_wrmsr(vcpu, index, data);
+}
+
+static const char *access_name(bool write)
+{
+	return write ? "wrmsr" : "rdmsr";
+}
+
+void kvm_msr_glue_report_unhandled(bool write, u32 index, u64 data)
+{
+	kvm_debug_ratelimited("unhandled %s: 0x%x data 0x%llx\n", access_name(write), index, data);
+}
+
+void kvm_msr_glue_report_ignored(bool write, u32 index, u64 data)
+{
+	if (report_ignored_msrs)
+		kvm_pr_unimpl("ignored %s: 0x%x data 0x%llx\n", access_name(write), index, data);
 }
 
 void kvm_msr_glue_trace_read(u32 index, u64 data)

@@ -5,6 +5,9 @@
 
 #include <linux/kvm_host.h>
 
+#include "reverse_cpuid.h"
+#include "x86.h"
+
 extern bool kvm_msr_glue_enable;
 
 int kvm_msr_glue_complete_emulated_msr(struct kvm_vcpu *vcpu, int err);
@@ -13,9 +16,88 @@ void kvm_msr_glue_register_write(struct kvm_vcpu *vcpu, int reg, unsigned long v
 void kvm_msr_glue_inject_gp(struct kvm_vcpu *vcpu);
 void kvm_msr_glue_load_guest_fpu(struct kvm_vcpu *vcpu);
 void kvm_msr_glue_put_guest_fpu(struct kvm_vcpu *vcpu);
-bool kvm_msr_glue_has_shstk(struct kvm_vcpu *vcpu);
-bool kvm_msr_glue_has_ibt(struct kvm_vcpu *vcpu);
 bool kvm_msr_glue_can_set_feature_msrs(struct kvm_vcpu *vcpu);
+
+/* CPUID features by the leaf and bit that KVM keeps them at. */
+enum kvm_msr_feature {
+	KVM_MSR_FEATURE_XMM3 = X86_FEATURE_XMM3,
+	KVM_MSR_FEATURE_PDCM = X86_FEATURE_PDCM,
+	KVM_MSR_FEATURE_NX = X86_FEATURE_NX,
+	KVM_MSR_FEATURE_FXSR_OPT = X86_FEATURE_FXSR_OPT,
+	KVM_MSR_FEATURE_RDTSCP = X86_FEATURE_RDTSCP,
+	KVM_MSR_FEATURE_LM = X86_FEATURE_LM,
+	KVM_MSR_FEATURE_SVM = X86_FEATURE_SVM,
+	KVM_MSR_FEATURE_OSVW = X86_FEATURE_OSVW,
+	KVM_MSR_FEATURE_TSC_ADJUST = X86_FEATURE_TSC_ADJUST,
+	KVM_MSR_FEATURE_INTEL_PT = X86_FEATURE_INTEL_PT,
+	KVM_MSR_FEATURE_XFD = X86_FEATURE_XFD,
+	KVM_MSR_FEATURE_AMD_IBPB = X86_FEATURE_AMD_IBPB,
+	KVM_MSR_FEATURE_SHSTK = X86_FEATURE_SHSTK,
+	KVM_MSR_FEATURE_WAITPKG = X86_FEATURE_WAITPKG,
+	KVM_MSR_FEATURE_RDPID = X86_FEATURE_RDPID,
+	KVM_MSR_FEATURE_LA57 = X86_FEATURE_LA57,
+	KVM_MSR_FEATURE_IBT = X86_FEATURE_IBT,
+	KVM_MSR_FEATURE_SPEC_CTRL = X86_FEATURE_SPEC_CTRL,
+	KVM_MSR_FEATURE_FLUSH_L1D = X86_FEATURE_FLUSH_L1D,
+	KVM_MSR_FEATURE_ARCH_CAPABILITIES = X86_FEATURE_ARCH_CAPABILITIES,
+	KVM_MSR_FEATURE_AUTOIBRS = X86_FEATURE_AUTOIBRS,
+	KVM_MSR_FEATURE_SBPB = X86_FEATURE_SBPB,
+	KVM_MSR_FEATURE_GP_ON_USER_CPUID = X86_FEATURE_GP_ON_USER_CPUID,
+	KVM_MSR_FEATURE_PERFMON_V2 = KVM_X86_FEATURE_PERFMON_V2,
+};
+
+enum {
+	KVM_MSR_MCE_BANKS = KVM_MAX_MCE_BANKS,
+	KVM_MSR_WITH_SMM = IS_ENABLED(CONFIG_KVM_SMM),
+	KVM_MSR_TSC_AUX = MSR_TSC_AUX,
+};
+
+int kvm_msr_glue_vendor_get(struct kvm_vcpu *vcpu, struct msr_data *msr);
+int kvm_msr_glue_vendor_set(struct kvm_vcpu *vcpu, struct msr_data *msr);
+int kvm_msr_glue_vendor_set_efer(struct kvm_vcpu *vcpu, u64 efer);
+int kvm_msr_glue_vendor_feature(u32 index, u64 *data);
+bool kvm_msr_glue_vendor_emulates(u32 index);
+
+bool kvm_msr_glue_is_intel_compatible(struct kvm_vcpu *vcpu);
+bool kvm_msr_glue_is_amd_compatible(struct kvm_vcpu *vcpu);
+bool kvm_msr_glue_has_xsaves(struct kvm_vcpu *vcpu);
+bool kvm_msr_glue_is_paging(struct kvm_vcpu *vcpu);
+bool kvm_msr_glue_has_lapic(struct kvm_vcpu *vcpu);
+bool kvm_msr_glue_misc_enable_is_quirky(struct kvm_vcpu *vcpu);
+void kvm_msr_glue_efer_changed(struct kvm_vcpu *vcpu, u64 old, u64 efer);
+
+bool kvm_msr_glue_host_has(u32 feature);
+bool kvm_msr_glue_host_has_ibpb(void);
+bool kvm_msr_glue_host_has_svm(void);
+bool kvm_msr_glue_offers_mpx(void);
+bool kvm_msr_glue_has_sched_info(void);
+int kvm_msr_glue_read_host(u32 index, u64 *data);
+bool kvm_msr_glue_pt_any_output(void);
+bool kvm_msr_glue_pt_cr3_filtering(void);
+u32 kvm_msr_glue_pt_ranges(void);
+
+void kvm_msr_glue_predict(u64 data);
+void kvm_msr_glue_flush_l1d(void);
+u64 kvm_msr_glue_xstate_read(struct kvm_vcpu *vcpu, u32 index);
+void kvm_msr_glue_xstate_write(struct kvm_vcpu *vcpu, u32 index, u64 data);
+void kvm_msr_glue_set_xfd(struct kvm_vcpu *vcpu, u64 xfd);
+
+u64 kvm_msr_glue_scaled_tsc(u64 ratio);
+void kvm_msr_glue_set_clock(struct kvm_vcpu *vcpu, gpa_t gpa);
+void kvm_msr_glue_clear_clock(struct kvm_vcpu *vcpu);
+int kvm_msr_glue_set_async_pf(struct kvm_vcpu *vcpu, gpa_t gpa);
+void kvm_msr_glue_clear_async_pf(struct kvm_vcpu *vcpu);
+void kvm_msr_glue_acknowledge_async_pf(struct kvm_vcpu *vcpu);
+
+void kvm_msr_glue_request_clock(struct kvm_vcpu *vcpu);
+void kvm_msr_glue_request_global_clock(struct kvm_vcpu *vcpu);
+void kvm_msr_glue_request_master_clock(struct kvm_vcpu *vcpu);
+void kvm_msr_glue_request_intercepts(struct kvm_vcpu *vcpu);
+void kvm_msr_glue_request_steal(struct kvm_vcpu *vcpu);
+
+void kvm_msr_glue_report_unimplemented(struct kvm_vcpu *vcpu, u32 index, u64 data);
+void kvm_msr_glue_report_unhandled(bool write, u32 index, u64 data);
+void kvm_msr_glue_report_ignored(bool write, u32 index, u64 data);
 
 void kvm_msr_glue_trace_read(u32 index, u64 data);
 void kvm_msr_glue_trace_write(u32 index, u64 data);

@@ -9,16 +9,27 @@ use super::error::{
     Error,
     Result, //
 };
+use core::num::NonZero;
 
-/// KVM's internal result of an access to an MSR that does not exist for the vCPU
-/// (`KVM_MSR_RET_UNSUPPORTED`).
-pub(crate) const RET_UNSUPPORTED: i32 = 2;
+/// KVM's internal reason for which it did not access an MSR: one of those below, an errno, or
+/// another value for an invalid access.
+pub(crate) type Denial = NonZero<i32>;
 
-/// KVM's internal result of an access that the filter denies (`KVM_MSR_RET_FILTERED`).
-pub(crate) const RET_FILTERED: i32 = 3;
+/// The access is invalid (1 by convention).
+pub(crate) const INVALID: Denial = denial(1);
 
-/// KVM's internal result of an access that is invalid for any other reason.
-pub(crate) const RET_INVALID: i32 = 1;
+/// The MSR does not exist for the vCPU (`KVM_MSR_RET_UNSUPPORTED`).
+pub(crate) const UNSUPPORTED: Denial = denial(2);
+
+/// The filter denies the access (`KVM_MSR_RET_FILTERED`).
+pub(crate) const FILTERED: Denial = denial(3);
+
+const fn denial(reason: i32) -> Denial {
+    match Denial::new(reason) {
+        Some(denial) => denial,
+        None => panic!("0 is success"),
+    }
+}
 
 /// `KVM_MSR_EXIT_REASON_INVAL`: the access is invalid, e.g. it sets reserved bits.
 pub(crate) const REASON_INVAL: u32 = 1 << 0;
@@ -63,13 +74,12 @@ impl ReasonMask {
 
     /// Returns the reason to exit to user space with, or [`None`] if it did not ask for it.
     ///
-    /// `ret` is KVM's internal result of the access, and not 0: a failure of whatever kind that
-    /// is neither of the `RET_*` above is an invalid access.
+    /// A denial of whatever kind that is not one of those above is an invalid access.
     #[inline]
-    pub(crate) fn reason_for(self, ret: i32) -> Option<u32> {
-        let reason = match ret {
-            RET_UNSUPPORTED => REASON_UNKNOWN,
-            RET_FILTERED => REASON_FILTER,
+    pub(crate) fn reason_for(self, denial: Denial) -> Option<u32> {
+        let reason = match denial {
+            UNSUPPORTED => REASON_UNKNOWN,
+            FILTERED => REASON_FILTER,
             _ => REASON_INVAL,
         };
         (self.0 & reason != 0).then_some(reason)

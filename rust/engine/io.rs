@@ -11,15 +11,9 @@ use super::error::{
 /// The first number of entries that one ioctl does not take.
 pub(crate) const MAX_ENTRIES: u32 = 256;
 
-const PLATFORM_INFO: u32 = 0xce;
-const IA32_ARCH_CAPABILITIES: u32 = 0x10a;
-const IA32_PERF_CAPABILITIES: u32 = 0x345;
-const IA32_VMX_BASIC: u32 = 0x480;
-const IA32_VMX_VMFUNC: u32 = 0x491;
 const IA32_U_CET: u32 = 0x6a0;
 const IA32_PL0_SSP: u32 = 0x6a4;
 const IA32_PL3_SSP: u32 = 0x6a7;
-const AMD64_DE_CFG: u32 = 0xc001_1029;
 
 /// Checks the number of entries.
 ///
@@ -32,23 +26,6 @@ pub(crate) fn check_count(nmsrs: u32) -> Result {
         return Err(Error::TooBig);
     }
     Ok(())
-}
-
-/// Returns whether an MSR describes a feature, as a CPUID leaf does, and thus can't change once
-/// the vCPU has run.
-///
-/// The microcode revision is a feature MSR too, but follows what is loaded and so may change.
-#[inline]
-pub(crate) fn is_immutable_feature(index: u32) -> bool {
-    matches!(
-        index,
-        IA32_VMX_BASIC
-            ..=IA32_VMX_VMFUNC
-                | PLATFORM_INFO
-                | IA32_ARCH_CAPABILITIES
-                | IA32_PERF_CAPABILITIES
-                | AMD64_DE_CFG
-    )
 }
 
 /// Which parts of CET a vCPU has.

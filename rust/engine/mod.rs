@@ -8,7 +8,10 @@
 
 #![forbid(unsafe_code)]
 
+pub(crate) mod access;
 pub(crate) mod error;
 pub(crate) mod exit;
 pub(crate) mod filter;
 pub(crate) mod io;
+pub(crate) mod lists;
+pub(crate) mod registers;

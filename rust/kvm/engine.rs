@@ -113,6 +113,49 @@ pub(crate) trait MsrEngine: Sized + 'static {
         index: u32,
         data: u64,
     ) -> Result<(), Denial>;
+
+    /// A guest read that no filter has a say in.
+    fn emulate_msr_read_unfiltered(
+        vcpu: &Vcpu<Self::Protected>,
+        index: u32,
+    ) -> Result<u64, Denial>;
+
+    /// A guest write that no filter has a say in.
+    fn emulate_msr_write_unfiltered(
+        vcpu: &Vcpu<Self::Protected>,
+        index: u32,
+        data: u64,
+    ) -> Result<(), Denial>;
+
+    /// A read of the emulator's own, that is not RDMSR.
+    fn emulator_get_msr_unfiltered(
+        vcpu: &Vcpu<Self::Protected>,
+        index: u32,
+    ) -> Result<u64, Denial>;
+
+    /// A read of KVM's own, as user space would.
+    fn msr_read(vcpu: &Vcpu<Self::Protected>, index: u32) -> Result<u64, Denial>;
+
+    /// A write of KVM's own, as user space would.
+    fn msr_write(vcpu: &Vcpu<Self::Protected>, index: u32, data: u64) -> Result<(), Denial>;
+
+    /// A read that the vendor module does not serve itself, for user space if `host`.
+    fn get_msr_common(
+        vcpu: &Vcpu<Self::Protected>,
+        index: u32,
+        host: bool,
+    ) -> Result<u64, Denial>;
+
+    /// A write that the vendor module does not serve itself, for user space if `host`.
+    fn set_msr_common(
+        vcpu: &Vcpu<Self::Protected>,
+        index: u32,
+        data: u64,
+        host: bool,
+    ) -> Result<(), Denial>;
+
+    /// Whether a value of EFER is one that the vCPU may have.
+    fn valid_efer(vcpu: &Vcpu<Self::Protected>, efer: u64) -> bool;
 }
 
 /// The registration of an engine. VMs that are created while it exists are the engine's, if the
@@ -187,6 +230,14 @@ impl<T: MsrEngine> VTable<T> {
         msr_allowed: Some(Self::msr_allowed),
         emulate_msr_read: Some(Self::emulate_msr_read),
         emulate_msr_write: Some(Self::emulate_msr_write),
+        emulate_msr_read_unfiltered: Some(Self::emulate_msr_read_unfiltered),
+        emulate_msr_write_unfiltered: Some(Self::emulate_msr_write_unfiltered),
+        emulator_get_msr: Some(Self::emulator_get_msr),
+        msr_read: Some(Self::msr_read),
+        msr_write: Some(Self::msr_write),
+        get_msr_common: Some(Self::get_msr_common),
+        set_msr_common: Some(Self::set_msr_common),
+        valid_efer: Some(Self::valid_efer),
         ..pin_init::zeroed()
     };
 
@@ -379,14 +430,11 @@ impl<T: MsrEngine> VTable<T> {
         let vcpu: &Vcpu<T::Protected> = unsafe { Vcpu::from_raw(vcpu) };
 
         // Vendor code may ask from wherever.
-        match T::emulate_msr_read(vcpu, &vcpu.vm().read_section(), index) {
-            Ok(value) => {
-                // SAFETY: By the caller's promise.
-                unsafe { data.write(value) };
-                0
-            }
-            Err(denial) => denial.get(),
-        }
+        let read = T::emulate_msr_read(vcpu, &vcpu.vm().read_section(), index);
+
+        // SAFETY: By the caller's promise.
+        unsafe { data.write(read.unwrap_or(0)) };
+        code_of(read.map(|_| ()))
     }
 
     /// # Safety
@@ -401,10 +449,138 @@ impl<T: MsrEngine> VTable<T> {
         let vcpu: &Vcpu<T::Protected> = unsafe { Vcpu::from_raw(vcpu) };
 
         // Vendor code may ask from wherever.
-        match T::emulate_msr_write(vcpu, &vcpu.vm().read_section(), index, data) {
-            Ok(()) => 0,
+        code_of(T::emulate_msr_write(
+            vcpu,
+            &vcpu.vm().read_section(),
+            index,
+            data,
+        ))
+    }
+
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`]. `data` must be valid for writes, and nobody
+    /// else's.
+    unsafe extern "C" fn emulate_msr_read_unfiltered(
+        vcpu: *mut bindings::kvm_vcpu,
+        index: u32,
+        data: *mut u64,
+    ) -> c_int {
+        // SAFETY: By the caller's promise.
+        let read = T::emulate_msr_read_unfiltered(unsafe { Vcpu::from_raw(vcpu) }, index);
+
+        // SAFETY: By the caller's promise.
+        unsafe { data.write(read.unwrap_or(0)) };
+        code_of(read.map(|_| ()))
+    }
+
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`].
+    unsafe extern "C" fn emulate_msr_write_unfiltered(
+        vcpu: *mut bindings::kvm_vcpu,
+        index: u32,
+        data: u64,
+    ) -> c_int {
+        // SAFETY: By the caller's promise.
+        let vcpu = unsafe { Vcpu::from_raw(vcpu) };
+
+        code_of(T::emulate_msr_write_unfiltered(vcpu, index, data))
+    }
+
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`]. `data` must be valid for writes, and nobody
+    /// else's.
+    unsafe extern "C" fn emulator_get_msr(
+        vcpu: *mut bindings::kvm_vcpu,
+        index: u32,
+        data: *mut u64,
+    ) -> c_int {
+        // SAFETY: By the caller's promise.
+        let read = T::emulator_get_msr_unfiltered(unsafe { Vcpu::from_raw(vcpu) }, index);
+
+        // SAFETY: By the caller's promise.
+        unsafe { data.write(read.unwrap_or(0)) };
+        code_of(read.map(|_| ()))
+    }
+
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`]. `data` must be valid for writes, and nobody
+    /// else's.
+    unsafe extern "C" fn msr_read(
+        vcpu: *mut bindings::kvm_vcpu,
+        index: u32,
+        data: *mut u64,
+    ) -> c_int {
+        // SAFETY: By the caller's promise.
+        let read = T::msr_read(unsafe { Vcpu::from_raw(vcpu) }, index);
+
+        if let Ok(value) = read {
+            // SAFETY: By the caller's promise.
+            unsafe { data.write(value) };
+        }
+        code_of(read.map(|_| ()))
+    }
+
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`].
+    unsafe extern "C" fn msr_write(
+        vcpu: *mut bindings::kvm_vcpu,
+        index: u32,
+        data: u64,
+    ) -> c_int {
+        // SAFETY: By the caller's promise.
+        let vcpu = unsafe { Vcpu::from_raw(vcpu) };
+
+        code_of(T::msr_write(vcpu, index, data))
+    }
+
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`]. `msr` must be valid, and nobody else's.
+    unsafe extern "C" fn get_msr_common(
+        vcpu: *mut bindings::kvm_vcpu,
+        msr: *mut bindings::msr_data,
+    ) -> c_int {
+        // SAFETY: By the caller's promise.
+        let (vcpu, msr) = unsafe { (Vcpu::from_raw(vcpu), &mut *msr) };
+
+        match T::get_msr_common(vcpu, msr.index, msr.host_initiated) {
+            Ok(value) => {
+                msr.data = value;
+                0
+            }
             Err(denial) => denial.get(),
         }
+    }
+
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`]. `msr` must be valid, and nobody else's.
+    unsafe extern "C" fn set_msr_common(
+        vcpu: *mut bindings::kvm_vcpu,
+        msr: *mut bindings::msr_data,
+    ) -> c_int {
+        // SAFETY: By the caller's promise.
+        let (vcpu, msr) = unsafe { (Vcpu::from_raw(vcpu), &*msr) };
+
+        code_of(T::set_msr_common(
+            vcpu,
+            msr.index,
+            msr.data,
+            msr.host_initiated,
+        ))
+    }
+
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`].
+    unsafe extern "C" fn valid_efer(vcpu: *mut bindings::kvm_vcpu, efer: u64) -> bool {
+        // SAFETY: By the caller's promise.
+        T::valid_efer(unsafe { Vcpu::from_raw(vcpu) }, efer)
     }
 
     /// # Safety
@@ -421,4 +597,9 @@ impl<T: MsrEngine> VTable<T> {
         // SAFETY: By the caller's promise.
         (vcpu, unsafe { Section::enclosing(vcpu.vm()) })
     }
+}
+
+#[inline]
+fn code_of(access: Result<(), Denial>) -> c_int {
+    access.map_or_else(Denial::get, |()| 0)
 }

@@ -11,6 +11,8 @@ mod debugfs;
 mod engine;
 mod exit;
 mod fpu;
+pub(crate) mod host;
+mod registers;
 mod srcu;
 pub(crate) mod user;
 mod vcpu;
@@ -29,6 +31,11 @@ pub(crate) use self::{
         UserSpaceExit, //
     },
     fpu::GuestFpu,
+    registers::{
+        CpuidBit,
+        KvmRequest,
+        Place, //
+    },
     srcu::Section,
     vcpu::{
         Counter,

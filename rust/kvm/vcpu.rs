@@ -54,10 +54,6 @@ pub(crate) type Denial = NonZero<c_int>;
 const _: () =
     assert!((Counter::HostWrites as usize) < bindings::KVM_NR_MSR_ENGINE_COUNTERS as usize);
 
-fn to_access(ret: c_int) -> Result<(), Denial> {
-    Denial::new(ret).map_or(Ok(()), Err)
-}
-
 impl<P: Send + Sync> Vcpu<P> {
     /// # Safety
     ///
@@ -139,51 +135,6 @@ impl<P: Send + Sync> Vcpu<P> {
     pub(crate) fn set_rdmsr_imm_reg(&self, reg: c_int) {
         // SAFETY: By the type invariants.
         unsafe { (*self.as_raw()).arch.cui_rdmsr_imm_reg = reg }
-    }
-
-    /// Reads an MSR for the guest. The filter has no say, `ignore_msrs` has.
-    #[inline]
-    pub(crate) fn guest_read(&self, index: u32) -> Result<u64, Denial> {
-        let mut data = 0;
-
-        // SAFETY: By the type invariants, and `data` can be written.
-        to_access(unsafe { bindings::__kvm_emulate_msr_read(self.as_raw(), index, &mut data) })?;
-        Ok(data)
-    }
-
-    /// Writes an MSR for the guest. The filter has no say, `ignore_msrs` has.
-    #[inline]
-    pub(crate) fn guest_write(&self, index: u32, data: u64) -> Result<(), Denial> {
-        // SAFETY: By the type invariants.
-        to_access(unsafe { bindings::__kvm_emulate_msr_write(self.as_raw(), index, data) })
-    }
-
-    /// Reads an MSR for user space.
-    ///
-    /// A value is stored to `data` in any case; it is 0 if the access is denied.
-    #[inline]
-    pub(crate) fn user_read(&self, index: u32, data: &mut u64) -> Result<(), Denial> {
-        // SAFETY: By the type invariants, and `data` can be written.
-        to_access(unsafe { bindings::kvm_msr_user_read(self.as_raw(), index, data) })
-    }
-
-    /// Writes an MSR for user space.
-    #[inline]
-    pub(crate) fn user_write(&self, index: u32, data: u64) -> Result<(), Denial> {
-        // SAFETY: By the type invariants.
-        to_access(unsafe { bindings::kvm_msr_user_write(self.as_raw(), index, data) })
-    }
-
-    /// Whether the vCPU has shadow stacks, `X86_FEATURE_SHSTK`.
-    pub(crate) fn has_shadow_stack(&self) -> bool {
-        // SAFETY: By the type invariants.
-        unsafe { bindings::kvm_msr_glue_has_shstk(self.as_raw()) }
-    }
-
-    /// Whether the vCPU has indirect branch tracking, `X86_FEATURE_IBT`.
-    pub(crate) fn has_branch_tracking(&self) -> bool {
-        // SAFETY: By the type invariants.
-        unsafe { bindings::kvm_msr_glue_has_ibt(self.as_raw()) }
     }
 
     /// Whether feature MSRs may still change, i.e. the vCPU has not run yet.

@@ -110,6 +110,88 @@ impl<P: Send + Sync> Vm<P> {
         unsafe { (&raw mut (*self.as_raw()).arch.user_space_msr_mask).write_volatile(mask) }
     }
 
+    /// Whether guests may read `PLATFORM_INFO`.
+    pub(crate) fn guest_can_read_platform_info(&self) -> bool {
+        // SAFETY: `self` is a valid VM. As in C, an ioctl may write concurrently.
+        unsafe {
+            (&raw const (*self.as_raw()).arch.guest_can_read_msr_platform_info).read_volatile()
+        }
+    }
+
+    /// The guest's address of the wall clock.
+    pub(crate) fn wall_clock_address(&self) -> u64 {
+        // SAFETY: `self` is a valid VM. As in C, another vCPU may write concurrently.
+        unsafe { (&raw const (*self.as_raw()).arch.wall_clock).read_volatile() }
+    }
+
+    /// Stores the guest's address of the wall clock.
+    pub(crate) fn set_wall_clock_address(&self, address: u64) {
+        // SAFETY: `self` is a valid VM. As in C, another vCPU may read or write concurrently.
+        unsafe { (&raw mut (*self.as_raw()).arch.wall_clock).write_volatile(address) }
+    }
+
+    /// Whether the boot vCPU's clock is set by the old MSR.
+    pub(crate) fn boot_clock_is_old(&self) -> bool {
+        // SAFETY: `self` is a valid VM. Only the boot vCPU writes it.
+        unsafe {
+            (&raw const (*self.as_raw()).arch.boot_vcpu_runs_old_kvmclock).read_volatile()
+        }
+    }
+
+    /// Stores whether the boot vCPU's clock is set by the old MSR.
+    pub(crate) fn set_boot_clock_is_old(&self, old: bool) {
+        // SAFETY: `self` is a valid VM. As in C, other vCPUs may read concurrently.
+        unsafe { (&raw mut (*self.as_raw()).arch.boot_vcpu_runs_old_kvmclock).write_volatile(old) }
+    }
+
+    /// Writes the time at which the guest's clocks were 0 to the guest's memory, as a
+    /// `struct pvclock_wall_clock`. The version is odd meanwhile.
+    ///
+    /// Nothing is written if there is no memory: the guest is not told.
+    pub(crate) fn write_wall_clock(&self, address: u64) {
+        let Some(old) = self.read_guest(address) else {
+            return;
+        };
+        // It may be odd if this is the first time, as memory may hold anything.
+        let odd = u32::from_ne_bytes(old).wrapping_add(1) | 1;
+
+        if !self.write_guest(address, &odd.to_ne_bytes()) {
+            return;
+        }
+        // SAFETY: `self` is a valid VM.
+        let epoch = unsafe { bindings::kvm_get_wall_clock_epoch(self.as_raw()) };
+        // The guest's seconds end in 2106.
+        let (seconds, nanoseconds) = ((epoch / 1_000_000_000) as u32, (epoch % 1_000_000_000) as u32);
+        let mut clock = [0; 12];
+
+        for (bytes, value) in clock.chunks_exact_mut(4).zip([odd, seconds, nanoseconds]) {
+            bytes.copy_from_slice(&value.to_ne_bytes());
+        }
+        self.write_guest(address, &clock);
+        self.write_guest(address, &odd.wrapping_add(1).to_ne_bytes());
+    }
+
+    /// Reads the guest's memory, all of it or nothing.
+    fn read_guest<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        // SAFETY: `self` is a valid VM, whose `kvm->srcu` section the caller is in as all who
+        // access MSRs are, and `bytes` can be written.
+        let ret = unsafe {
+            bindings::kvm_read_guest(self.as_raw(), address, bytes.as_mut_ptr().cast(), N)
+        };
+
+        (ret == 0).then_some(bytes)
+    }
+
+    /// Writes the guest's memory, and returns whether that worked.
+    fn write_guest(&self, address: u64, bytes: &[u8]) -> bool {
+        // SAFETY: As in `read_guest()`.
+        unsafe {
+            bindings::kvm_write_guest(self.as_raw(), address, bytes.as_ptr().cast(), bytes.len())
+                == 0
+        }
+    }
+
     /// The vCPUs that are there now, for what needs none of them to be loaded.
     pub(super) fn vcpus(&self) -> impl Iterator<Item = *mut bindings::kvm_vcpu> + '_ {
         // SAFETY: `self` is a valid VM.

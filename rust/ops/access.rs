@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Guest accesses that the filter has a say in.
+//! Guest accesses, with and without the filter.
 
 use super::{
     msr_filter,
@@ -9,10 +9,11 @@ use super::{
 };
 use crate::{
     engine::{
-        exit::{
-            RET_FILTERED,
-            RET_INVALID, //
+        access::{
+            self,
+            By, //
         },
+        exit::FILTERED,
         filter::Access, //
     },
     kvm::{
@@ -20,18 +21,6 @@ use crate::{
         Denial, //
     },
 };
-
-const FILTERED: Denial = denial(RET_FILTERED);
-
-/// What a refusal of user space means to the access.
-pub(super) const INVALID: Denial = denial(RET_INVALID);
-
-const fn denial(ret: i32) -> Denial {
-    match Denial::new(ret) {
-        Some(denial) => denial,
-        None => panic!("0 is success"),
-    }
-}
 
 /// Reads an MSR for the guest.
 #[inline]
@@ -41,7 +30,7 @@ pub(crate) fn read(vcpu: &Vcpu, section: &Section<'_>, index: u32) -> Result<u64
         vcpu.count(Counter::Filtered, 1);
         return Err(FILTERED);
     }
-    vcpu.guest_read(index)
+    access::read_excused(vcpu, index, By::Guest)
 }
 
 /// Writes an MSR for the guest.
@@ -57,5 +46,48 @@ pub(crate) fn write(
         vcpu.count(Counter::Filtered, 1);
         return Err(FILTERED);
     }
-    vcpu.guest_write(index, data)
+    access::write_excused(vcpu, index, data, By::Guest)
+}
+
+/// Reads an MSR for the guest, whatever the filter says.
+pub(crate) fn read_unfiltered(vcpu: &Vcpu, index: u32) -> Result<u64, Denial> {
+    access::read_excused(vcpu, index, By::Guest)
+}
+
+/// Writes an MSR for the guest, whatever the filter says.
+pub(crate) fn write_unfiltered(vcpu: &Vcpu, index: u32, data: u64) -> Result<(), Denial> {
+    access::write_excused(vcpu, index, data, By::Guest)
+}
+
+/// Reads an MSR for KVM itself, for which it has to exist.
+pub(crate) fn read_as_host(vcpu: &Vcpu, index: u32) -> Result<u64, Denial> {
+    access::read(vcpu, index, By::Host)
+}
+
+/// Writes an MSR for KVM itself, for which it has to exist.
+pub(crate) fn write_as_host(vcpu: &Vcpu, index: u32, data: u64) -> Result<(), Denial> {
+    access::write(vcpu, index, data, By::Host)
+}
+
+fn by(host: bool) -> By {
+    if host {
+        By::Host
+    } else {
+        By::Guest
+    }
+}
+
+/// Reads an MSR that the vendor module leaves to the engine.
+pub(crate) fn read_common(vcpu: &Vcpu, index: u32, host: bool) -> Result<u64, Denial> {
+    access::read_common(vcpu, index, by(host))
+}
+
+/// Writes an MSR that the vendor module leaves to the engine.
+pub(crate) fn write_common(vcpu: &Vcpu, index: u32, data: u64, host: bool) -> Result<(), Denial> {
+    access::write_common(vcpu, index, data, by(host))
+}
+
+/// Returns whether the vCPU may have a value of EFER.
+pub(crate) fn is_valid_efer(vcpu: &Vcpu, efer: u64) -> bool {
+    access::efer::is_valid(vcpu, efer)
 }

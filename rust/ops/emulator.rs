@@ -12,9 +12,12 @@ use super::{
 use crate::kvm::{
     Completion,
     Counter,
+    Denial,
     Emulation,
     Run, //
 };
+
+const KVM_INTERNAL_GUEST_SSP: u32 = 0x4b56_4dff;
 
 /// RDMSR. Also returns the value, which is 0 if there is none.
 pub(crate) fn get(vcpu: &Vcpu, section: &Section<'_>, index: u32) -> (Emulation, u64) {
@@ -53,6 +56,16 @@ pub(crate) fn set(vcpu: &Vcpu, section: &Section<'_>, index: u32, data: u64) -> 
     match write {
         Ok(()) => Emulation::Continue,
         Err(_) => Emulation::Fault,
+    }
+}
+
+/// Reads an MSR that an instruction needs which is not RDMSR. The current shadow stack pointer is
+/// an MSR for KVM only, and what the emulator reads is up to KVM.
+pub(crate) fn get_unfiltered(vcpu: &Vcpu, index: u32) -> Result<u64, Denial> {
+    if index == KVM_INTERNAL_GUEST_SSP {
+        access::read_as_host(vcpu, index)
+    } else {
+        access::read_unfiltered(vcpu, index)
     }
 }
 

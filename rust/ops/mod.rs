@@ -3,6 +3,7 @@
 //! The entry points: each asks the engine's rules, and does to KVM what they say.
 
 pub(crate) mod access;
+pub(crate) mod cpu;
 pub(crate) mod debugfs;
 pub(crate) mod emulator;
 pub(crate) mod exits;

@@ -4,9 +4,20 @@
 
 use super::Vcpu;
 use crate::{
-    engine::io::{
-        self,
-        Cet, //
+    engine::{
+        access::{
+            self,
+            By,
+            Cpu, //
+        },
+        io::{
+            self,
+            Cet, //
+        },
+        registers::{
+            self,
+            Feature, //
+        },
     },
     kvm::{
         user::{
@@ -29,7 +40,7 @@ pub(crate) fn get(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
     let _section = vcpu.vm().read_section();
     let mut entries = read_entries(list)?;
     let nr = for_each(vcpu, &mut entries, |entry| {
-        vcpu.user_read(entry.index(), entry.data_mut()).is_ok()
+        read(vcpu, entry)
     });
 
     vcpu.count(Counter::HostReads, nr as u64);
@@ -67,8 +78,8 @@ fn for_each(
     mut access: impl FnMut(&mut MsrEntry) -> bool,
 ) -> usize {
     let cet = || Cet {
-        shadow_stack: vcpu.has_shadow_stack(),
-        branch_tracking: vcpu.has_branch_tracking(),
+        shadow_stack: vcpu.has(Feature::ShadowStack),
+        branch_tracking: vcpu.has(Feature::BranchTracking),
     };
     let mut fpu = None;
     let mut nr = 0;
@@ -85,17 +96,24 @@ fn for_each(
     nr
 }
 
+/// Reads an MSR. What can't be read is 0.
+#[inline]
+fn read(vcpu: &Vcpu, entry: &mut MsrEntry) -> bool {
+    let read = access::read_excused(vcpu, entry.index(), By::Host);
+
+    *entry.data_mut() = read.unwrap_or(0);
+    read.is_ok()
+}
+
 /// Writes an MSR, unless it describes a feature and the vCPU has run: then it may only be written
 /// what it is already, so that userspace can restore all MSRs on reset.
 fn write(vcpu: &Vcpu, entry: &MsrEntry) -> bool {
     let (index, data) = (entry.index(), entry.data());
 
-    if io::is_immutable_feature(index) && !vcpu.can_set_feature_msrs() {
-        let mut current = 0;
-
-        if vcpu.user_read(index, &mut current).is_err() || data != current {
+    if registers::lookup(index).is_immutable() && !vcpu.can_set_feature_msrs() {
+        if access::read_excused(vcpu, index, By::Host) != Ok(data) {
             return false;
         }
     }
-    vcpu.user_write(index, data).is_ok()
+    access::write_excused(vcpu, index, data, By::Host).is_ok()
 }

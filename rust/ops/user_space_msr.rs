@@ -3,12 +3,14 @@
 //! `KVM_CAP_X86_USER_SPACE_MSR`, and the exits to user space that it enables.
 
 use super::{
-    access::INVALID,
     Vcpu,
     Vm, //
 };
 use crate::{
-    engine::exit::ReasonMask,
+    engine::exit::{
+        ReasonMask,
+        INVALID, //
+    },
     kvm::{
         Completion,
         Counter,
@@ -39,7 +41,7 @@ pub(super) fn offer<C: Completion<super::Protected>>(
     denial: Denial,
 ) -> bool {
     let mask = ReasonMask::from_raw(vcpu.vm().user_space_msr_mask());
-    let Some(reason) = mask.reason_for(denial.get()) else {
+    let Some(reason) = mask.reason_for(denial) else {
         return false;
     };
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # deps.sh GROUP...: installs the Debian packages of these groups that are missing, and runs apt
-# only when some are.  Groups: kernel, vm, intel, lint.
+# only when some are.  Groups: kernel, vm, selftests, intel, lint.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

@@ -4,6 +4,7 @@
 
 use crate::engine::{error::Error, exit::*};
 use proptest::prelude::*;
+use std::num::NonZero;
 
 /// The table of api.rst: KVM's result, and the reason that user space sees.
 fn documented_reason(ret: i32) -> u32 {
@@ -34,8 +35,8 @@ proptest! {
     }
 
     #[test]
-    fn a_failure_has_one_reason(mask in 0u32..8, ret: i32) {
-        let reason = documented_reason(ret);
+    fn a_failure_has_one_reason(mask in 0u32..8, ret: NonZero<i32>) {
+        let reason = documented_reason(ret.get());
         let expected = (mask & reason != 0).then_some(reason);
 
         prop_assert_eq!(ReasonMask::from_raw(mask).reason_for(ret), expected);
@@ -49,7 +50,9 @@ fn all_masks_and_results() {
             let reason = documented_reason(ret);
 
             assert_eq!(
-                ReasonMask::from_cap(mask).unwrap().reason_for(ret),
+                ReasonMask::from_cap(mask)
+                    .unwrap()
+                    .reason_for(NonZero::new(ret).unwrap()),
                 (mask as u32 & reason != 0).then_some(reason),
                 "mask {mask}, result {ret}",
             );

@@ -2,7 +2,7 @@
 
 //! `KVM_GET_MSRS` and `KVM_SET_MSRS`: the list, and who needs what.
 
-use crate::engine::{error::Error, io::*};
+use crate::engine::{error::Error, io::*, registers::lookup};
 
 #[test]
 fn takes_up_to_255_entries() {
@@ -24,7 +24,7 @@ fn immutable_are_all_feature_msrs_but_the_microcode_revision() {
         .chain(0xc001_0000..0xc001_2000)
     {
         assert_eq!(
-            is_immutable_feature(index),
+            lookup(index).is_immutable(),
             features.contains(&index),
             "{index:#x}",
         );

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `EFER`, which says what the vCPU's modes may be.
+
+use super::{
+    By,
+    Cpu,
+    Feature,
+    Field,
+    Result,
+    INVALID, //
+};
+
+const LME: u64 = 1 << 8;
+const LMA: u64 = 1 << 10;
+const NX: u64 = 1 << 11;
+const SVME: u64 = 1 << 12;
+const FFXSR: u64 = 1 << 14;
+const AUTOIBRS: u64 = 1 << 21;
+
+/// Whether the guest has the features for all bits that are set.
+fn has_features<C: Cpu>(cpu: &C, efer: u64) -> bool {
+    [
+        (AUTOIBRS, Feature::AutoIbrs),
+        (FFXSR, Feature::FxsrOpt),
+        (SVME, Feature::Svm),
+        (LME | LMA, Feature::Lm),
+        (NX, Feature::Nx),
+    ]
+    .iter()
+    .all(|&(bits, feature)| efer & bits == 0 || cpu.has(feature))
+}
+
+/// Returns whether a value is one that the vCPU could have.
+pub(crate) fn is_valid<C: Cpu>(cpu: &C, efer: u64) -> bool {
+    efer & !cpu.supported_efer() == 0 && has_features(cpu, efer)
+}
+
+pub(super) fn write<C: Cpu>(cpu: &C, data: u64, by: By) -> Result {
+    let old = cpu.field(Field::Efer);
+
+    if data & !cpu.supported_efer() != 0 {
+        return Err(INVALID);
+    }
+    if by == By::Guest {
+        if !has_features(cpu, data) {
+            return Err(INVALID);
+        }
+        // Long mode can't be switched while paging is on.
+        if cpu.is_paging() && old & LME != data & LME {
+            return Err(INVALID);
+        }
+    }
+
+    // LMA follows from LME and paging, and is not for anybody to write.
+    let new = data & !LMA | old & LMA;
+
+    cpu.vendor_set_efer(new)?;
+    cpu.efer_changed(old, new);
+    Ok(())
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Commands against side channels, which the CPU itself carries out.
+
+use super::{
+    By,
+    Command,
+    Cpu,
+    Feature,
+    Result,
+    INVALID, //
+};
+
+const IBPB: u64 = 1 << 0;
+const SBPB: u64 = 1 << 7;
+const L1D_FLUSH: u64 = 1 << 0;
+
+pub(super) fn write_pred_cmd<C: Cpu>(cpu: &C, data: u64, by: By) -> Result {
+    let mut allowed = IBPB | SBPB;
+
+    if by == By::Guest {
+        let ibpb = cpu.has(Feature::SpecCtrl) || cpu.has(Feature::AmdIbpb);
+        let sbpb = cpu.has(Feature::Sbpb);
+
+        if !ibpb && !sbpb {
+            return Err(INVALID);
+        }
+        if !ibpb {
+            allowed &= !IBPB;
+        }
+        if !sbpb {
+            allowed &= !SBPB;
+        }
+    }
+    if !cpu.host_has_ibpb() {
+        allowed &= !IBPB;
+    }
+    if !cpu.host_has(Feature::Sbpb) {
+        allowed &= !SBPB;
+    }
+    if data & !allowed != 0 {
+        return Err(INVALID);
+    }
+    if data != 0 {
+        cpu.command(Command::Predict(data));
+    }
+    Ok(())
+}
+
+pub(super) fn write_flush_cmd<C: Cpu>(cpu: &C, data: u64, by: By) -> Result {
+    if by == By::Guest && !cpu.has(Feature::FlushL1d)
+        || !cpu.host_has(Feature::FlushL1d)
+        || data & !L1D_FLUSH != 0
+    {
+        return Err(INVALID);
+    }
+    if data != 0 {
+        cpu.command(Command::FlushL1d);
+    }
+    Ok(())
+}

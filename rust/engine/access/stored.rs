@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! MSRs that are stored, if the value is one that they can have.
+
+use super::{
+    By,
+    Cpu,
+    Feature,
+    Field,
+    Report,
+    Request,
+    Result,
+    INVALID,
+    UNSUPPORTED, //
+};
+
+const MISC_ENABLE_EMON: u64 = 1 << 7;
+const MISC_ENABLE_BTS_UNAVAIL: u64 = 1 << 11;
+const MISC_ENABLE_PEBS_UNAVAIL: u64 = 1 << 12;
+const MISC_ENABLE_MWAIT: u64 = 1 << 18;
+
+const HWCR_TLB_CACHE_DIS: u64 = 1 << 3;
+const HWCR_FLUSH_FILTER_DIS: u64 = 1 << 6;
+const HWCR_IGNNE_EM: u64 = 1 << 8;
+const HWCR_MC_STATUS_WR_EN: u64 = 1 << 18;
+const HWCR_TSC_FREQ_SEL: u64 = 1 << 24;
+const HWCR_CPUID_USER_DIS: u64 = 1 << 35;
+
+/// CPUID can be made to fault; [`MISC_FEATURES_CPUID_FAULT`] makes it.
+const PLATFORM_INFO_CPUID_FAULT: u64 = 1 << 31;
+const MISC_FEATURES_CPUID_FAULT: u64 = 1 << 0;
+
+pub(super) fn write_pat<C: Cpu>(cpu: &C, data: u64) -> Result {
+    // Eight memory types, a byte each, of which 2 and 3 do not exist.
+    let valid = data
+        .to_le_bytes()
+        .iter()
+        .all(|memory_type| matches!(memory_type, 0 | 1 | 4..=7));
+
+    if !valid {
+        return Err(INVALID);
+    }
+    cpu.set_field(Field::Pat, data);
+    Ok(())
+}
+
+pub(super) fn write_misc_enable<C: Cpu>(cpu: &C, mut data: u64, by: By) -> Result {
+    let old = cpu.field(Field::MiscEnable);
+
+    if by == By::Guest {
+        if (old ^ data) & (MISC_ENABLE_BTS_UNAVAIL | MISC_ENABLE_PEBS_UNAVAIL) != 0 {
+            return Err(INVALID);
+        }
+        // Writes to this one do nothing.
+        data = data & !MISC_ENABLE_EMON | old & MISC_ENABLE_EMON;
+    }
+    if (old ^ data) & MISC_ENABLE_MWAIT != 0 && !cpu.misc_enable_is_quirky() {
+        if !cpu.has(Feature::Xmm3) {
+            return Err(INVALID);
+        }
+        cpu.set_field(Field::MiscEnable, data);
+        cpu.cpuid_changed();
+    } else {
+        cpu.set_field(Field::MiscEnable, data);
+    }
+    Ok(())
+}
+
+pub(super) fn write_perf_capabilities<C: Cpu>(cpu: &C, data: u64) -> Result {
+    if data & !cpu.supported_perf_capabilities() != 0 {
+        return Err(INVALID);
+    }
+    // The PMU can't be refreshed once the vCPU has run, but the same value may be written.
+    if cpu.field(Field::PerfCapabilities) != data {
+        cpu.set_field(Field::PerfCapabilities, data);
+        cpu.refresh_pmu();
+        cpu.request(Request::RecalcIntercepts);
+    }
+    Ok(())
+}
+
+pub(super) fn write_xss<C: Cpu>(cpu: &C, data: u64) -> Result {
+    if !cpu.has_xsaves() {
+        return Err(UNSUPPORTED);
+    }
+    if data & !cpu.supported_xss() != 0 {
+        return Err(INVALID);
+    }
+    // The size of the XSAVE area follows, in CPUID.
+    if cpu.field(Field::Xss) != data {
+        cpu.set_field(Field::Xss, data);
+        cpu.cpuid_changed();
+    }
+    Ok(())
+}
+
+pub(super) fn write_xfd<C: Cpu>(cpu: &C, data: u64) -> Result {
+    if data & !cpu.supported_xfd() != 0 {
+        return Err(INVALID);
+    }
+    cpu.set_xfd(data);
+    Ok(())
+}
+
+pub(super) fn write_xfd_err<C: Cpu>(cpu: &C, data: u64) -> Result {
+    if data & !cpu.supported_xfd() != 0 {
+        return Err(INVALID);
+    }
+    cpu.set_field(Field::XfdErr, data);
+    Ok(())
+}
+
+pub(super) fn write_hwcr<C: Cpu>(cpu: &C, index: u32, data: u64) -> Result {
+    // What firmware and old systems set, to no effect here.
+    let data = data & !(HWCR_TLB_CACHE_DIS | HWCR_FLUSH_FILTER_DIS | HWCR_IGNNE_EM);
+    let mut valid = HWCR_MC_STATUS_WR_EN | HWCR_TSC_FREQ_SEL;
+
+    if cpu.has(Feature::CpuidUserDis) {
+        valid |= HWCR_CPUID_USER_DIS;
+    }
+    if data & !valid != 0 {
+        cpu.report(Report::Unimplemented, index, data);
+        return Err(INVALID);
+    }
+    cpu.set_field(Field::Hwcr, data);
+    Ok(())
+}
+
+pub(super) fn write_misc_features_enables<C: Cpu>(cpu: &C, data: u64) -> Result {
+    let can_fault = cpu.field(Field::PlatformInfo) & PLATFORM_INFO_CPUID_FAULT != 0;
+
+    match data {
+        0 => (),
+        MISC_FEATURES_CPUID_FAULT if can_fault => (),
+        _ => return Err(INVALID),
+    }
+    cpu.set_field(Field::MiscFeaturesEnables, data);
+    Ok(())
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The time stamp counter.
+
+use super::{
+    By,
+    Cpu,
+    Feature,
+    Field,
+    Request, //
+};
+
+pub(super) fn write_tsc<C: Cpu>(cpu: &C, data: u64, by: By) {
+    if by == By::Host {
+        cpu.synchronise_tsc(data);
+    } else if !cpu.is_tsc_protected() {
+        let adjustment = cpu.tsc_adjustment(data);
+
+        cpu.adjust_tsc_offset(adjustment);
+        cpu.set_field(
+            Field::TscAdjust,
+            cpu.field(Field::TscAdjust).wrapping_add(adjustment),
+        );
+    }
+}
+
+pub(super) fn write_tsc_adjust<C: Cpu>(cpu: &C, data: u64, by: By) {
+    if !cpu.has(Feature::TscAdjust) {
+        return;
+    }
+    if by == By::Guest {
+        cpu.adjust_tsc_offset(data.wrapping_sub(cpu.field(Field::TscAdjust)));
+        // The guest's clocks follow the TSC, and would jump.
+        cpu.request(Request::ClockUpdate);
+    }
+    cpu.set_field(Field::TscAdjust, data);
+}

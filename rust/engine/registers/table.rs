@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The declarations.
+//!
+//! Source: the vendors' manuals, `Documentation/virt/kvm/x86/msr.rst` and `api.rst`, and what
+//! KVM of Linux 7.3 does where these leave it open.
+
+use super::{
+    Condition,
+    Feature,
+    Field,
+    Gate,
+    Guard,
+    Model,
+    Outside,
+    Pv,
+    Read,
+    Register,
+    Trace,
+    VendorSet,
+    Write, //
+};
+
+const AMD: u8 = VendorSet::AMD_READ | VendorSet::AMD_WRITE;
+const INTEL: u8 = VendorSet::INTEL_READ | VendorSet::INTEL_WRITE;
+const ZERO: Read = Read::Constant(0);
+
+const fn counter(fixed: bool, number: u32) -> Condition {
+    Condition::Counter { fixed, number }
+}
+
+/// All MSRs. The lists for user space have the order of this table; of two declarations for an
+/// index, the first counts.
+#[rustfmt::skip]
+pub(crate) const REGISTERS: &[Register] = &[
+    // Saved, in the order of the list.
+    Register::msr(0x174, "IA32_SYSENTER_CS").vendor(AMD | INTEL).saved(),
+    Register::msr(0x175, "IA32_SYSENTER_ESP").vendor(AMD | INTEL).gate(Gate::MakeCanonical).saved(),
+    Register::msr(0x176, "IA32_SYSENTER_EIP").vendor(AMD | INTEL).gate(Gate::MakeCanonical).saved(),
+    Register::msr(0xc000_0081, "STAR").vendor(AMD | INTEL).saved(),
+    Register::msr(0xc000_0083, "CSTAR").vendor(AMD | INTEL).gate(Gate::Canonical).saved(),
+    Register::msr(0xc000_0102, "KERNEL_GS_BASE").vendor(AMD | INTEL).gate(Gate::Canonical).saved(),
+    Register::msr(0xc000_0084, "SYSCALL_MASK").vendor(AMD | INTEL).saved(),
+    Register::msr(0xc000_0082, "LSTAR").vendor(AMD | INTEL).gate(Gate::Canonical).saved(),
+    Register::msr(0x10, "IA32_TSC").read(Read::Tsc).write(Write::Tsc).saved(),
+    Register::msr(0x277, "IA32_CR_PAT").vendor(AMD | VendorSet::INTEL_WRITE)
+        .read(Read::Field(Field::Pat)).write(Write::Pat).saved(),
+    Register::msr(0xc001_0117, "VM_HSAVE_PA").vendor(AMD).read(ZERO).write(Write::Ignore).saved(),
+    Register::msr(0x3a, "IA32_FEAT_CTL").vendor(INTEL).saved(),
+    Register::msr(0xd90, "IA32_BNDCFGS").vendor(INTEL).saved_if(Condition::Mpx),
+    Register::msr(0xc000_0103, "TSC_AUX").vendor(AMD | INTEL).gate(Gate::TscAux)
+        .saved_if(Condition::Either(Feature::Rdtscp, Feature::Rdpid)),
+    Register::msr(0x48, "IA32_SPEC_CTRL").vendor(AMD | INTEL).saved(),
+    Register::msr(0x122, "IA32_TSX_CTRL").vendor(INTEL).saved_if(Condition::TsxCtrl),
+    Register::msr(0x570, "IA32_RTIT_CTL").vendor(INTEL)
+        .saved_if(Condition::ProcessorTrace(Trace::Any)),
+    Register::msr(0x571, "IA32_RTIT_STATUS").vendor(INTEL)
+        .saved_if(Condition::ProcessorTrace(Trace::Any)),
+    Register::msr(0x572, "IA32_RTIT_CR3_MATCH").vendor(INTEL)
+        .saved_if(Condition::ProcessorTrace(Trace::Cr3Filtering)),
+    Register::msr(0x560, "IA32_RTIT_OUTPUT_BASE").vendor(INTEL)
+        .saved_if(Condition::ProcessorTrace(Trace::Output)),
+    Register::msr(0x561, "IA32_RTIT_OUTPUT_MASK").vendor(INTEL)
+        .saved_if(Condition::ProcessorTrace(Trace::Output)),
+    Register::msr(0x580, "IA32_RTIT_ADDR0_A").vendor(INTEL)
+        .saved_if(Condition::ProcessorTrace(Trace::Ranges(0))),
+    Register::msr(0x581, "IA32_RTIT_ADDR0_B").vendor(INTEL)
+        .saved_if(Condition::ProcessorTrace(Trace::Ranges(0))),
+    Register::msr(0x582, "IA32_RTIT_ADDR1_A").vendor(INTEL)
+        .saved_if(Condition::ProcessorTrace(Trace::Ranges(1))),
+    Register::msr(0x583, "IA32_RTIT_ADDR1_B").vendor(INTEL)
+        .saved_if(Condition::ProcessorTrace(Trace::Ranges(1))),
+    Register::msr(0x584, "IA32_RTIT_ADDR2_A").vendor(INTEL)
+        .saved_if(Condition::ProcessorTrace(Trace::Ranges(2))),
+    Register::msr(0x585, "IA32_RTIT_ADDR2_B").vendor(INTEL)
+        .saved_if(Condition::ProcessorTrace(Trace::Ranges(2))),
+    Register::msr(0x586, "IA32_RTIT_ADDR3_A").vendor(INTEL)
+        .saved_if(Condition::ProcessorTrace(Trace::Ranges(3))),
+    Register::msr(0x587, "IA32_RTIT_ADDR3_B").vendor(INTEL)
+        .saved_if(Condition::ProcessorTrace(Trace::Ranges(3))),
+    Register::msr(0xe1, "IA32_UMWAIT_CONTROL").vendor(INTEL)
+        .saved_if(Condition::Offers(Feature::Waitpkg)),
+    Register::msr(0x1c4, "IA32_XFD").vendor(VendorSet::INTEL_WRITE)
+        .guard(Guard::GuestFeature(Feature::Xfd)).read(Read::Outside(Outside::Xfd))
+        .write(Write::Xfd).saved_if(Condition::Offers(Feature::Xfd)),
+    Register::msr(0x1c5, "IA32_XFD_ERR").guard(Guard::GuestFeature(Feature::Xfd))
+        .read(Read::Field(Field::XfdErr)).write(Write::XfdErr)
+        .saved_if(Condition::Offers(Feature::Xfd)),
+    Register::msr(0xda0, "IA32_XSS").read(Read::Xss).write(Write::Xss).saved_if(Condition::Xss),
+    Register::msr(0x6a0, "IA32_U_CET").gate(Gate::Cet).outside(Outside::Xstate)
+        .saved_if(Condition::Either(Feature::ShadowStack, Feature::BranchTracking)),
+    Register::msr(0x6a2, "IA32_S_CET").vendor(AMD | INTEL).gate(Gate::Cet)
+        .saved_if(Condition::Either(Feature::ShadowStack, Feature::BranchTracking)),
+    Register::msr(0x6a4, "IA32_PL0_SSP").gate(Gate::ShadowStackPointer).outside(Outside::Xstate)
+        .saved_if(Condition::Offers(Feature::ShadowStack)),
+    Register::msr(0x6a5, "IA32_PL1_SSP").gate(Gate::ShadowStackPointer).outside(Outside::Xstate)
+        .saved_if(Condition::Offers(Feature::ShadowStack)),
+    Register::msr(0x6a6, "IA32_PL2_SSP").gate(Gate::ShadowStackPointer).outside(Outside::Xstate)
+        .saved_if(Condition::Offers(Feature::ShadowStack)),
+    Register::msr(0x6a7, "IA32_PL3_SSP").gate(Gate::ShadowStackPointer).outside(Outside::Xstate)
+        .saved_if(Condition::Offers(Feature::ShadowStack)),
+    Register::msr(0x6a8, "IA32_INT_SSP_TAB").vendor(AMD | INTEL).gate(Gate::ShadowStackTable)
+        .saved_if(Condition::Both(Feature::Lm, Feature::ShadowStack)),
+    Register::msr(0x1d9, "IA32_DEBUGCTLMSR").vendor(AMD | INTEL).saved(),
+    Register::msr(0x1db, "IA32_LASTBRANCHFROMIP").vendor(AMD).read(ZERO).saved(),
+    Register::msr(0x1dc, "IA32_LASTBRANCHTOIP").vendor(AMD).read(ZERO).saved(),
+    Register::msr(0x1dd, "IA32_LASTINTFROMIP").vendor(AMD).read(ZERO).saved(),
+    Register::msr(0x1de, "IA32_LASTINTTOIP").vendor(AMD).read(ZERO).saved(),
+    // Saved if there is a PMU, which has most of them.
+    Register::range(0x309, 0x30b, "ARCH_PERFMON_FIXED_CTR0").saved_pmu_if(counter(true, 0)),
+    Register::msr(0x38d, "CORE_PERF_FIXED_CTR_CTRL").saved_pmu(),
+    Register::msr(0x38e, "CORE_PERF_GLOBAL_STATUS").saved_pmu(),
+    Register::msr(0x38f, "CORE_PERF_GLOBAL_CTRL").saved_pmu(),
+    Register::msr(0x3f1, "IA32_PEBS_ENABLE").saved_pmu(),
+    Register::msr(0x600, "IA32_DS_AREA").saved_pmu(),
+    Register::msr(0x3f2, "PEBS_DATA_CFG").saved_pmu(),
+    Register::range(0xc1, 0xc2, "ARCH_PERFMON_PERFCTR0").read(Read::LegacyPmu)
+        .write(Write::LegacyPmu).saved_pmu_if(counter(false, 0)),
+    Register::range(0xc3, 0xc8, "ARCH_PERFMON_PERFCTR2").saved_pmu_if(counter(false, 2)),
+    Register::range(0x186, 0x187, "ARCH_PERFMON_EVENTSEL0").read(Read::LegacyPmu)
+        .write(Write::LegacyPmu).saved_pmu_if(counter(false, 0)),
+    Register::range(0x188, 0x18d, "ARCH_PERFMON_EVENTSEL2").saved_pmu_if(counter(false, 2)),
+    Register::range(0xc001_0000, 0xc001_0003, "K7_EVNTSEL0").read(Read::LegacyPmu)
+        .write(Write::LegacyPmu).saved_pmu(),
+    Register::range(0xc001_0004, 0xc001_0007, "K7_PERFCTR0").read(Read::LegacyPmu)
+        .write(Write::LegacyPmu).saved_pmu(),
+    Register::msr(0xc001_0200, "F15H_PERF_CTL0").saved_pmu(),
+    Register::msr(0xc001_0202, "F15H_PERF_CTL1").saved_pmu(),
+    Register::msr(0xc001_0204, "F15H_PERF_CTL2").saved_pmu(),
+    Register::msr(0xc001_0206, "F15H_PERF_CTL3").saved_pmu(),
+    Register::msr(0xc001_0208, "F15H_PERF_CTL4").saved_pmu(),
+    Register::msr(0xc001_020a, "F15H_PERF_CTL5").saved_pmu(),
+    Register::msr(0xc001_0201, "F15H_PERF_CTR0").saved_pmu(),
+    Register::msr(0xc001_0203, "F15H_PERF_CTR1").saved_pmu(),
+    Register::msr(0xc001_0205, "F15H_PERF_CTR2").saved_pmu(),
+    Register::msr(0xc001_0207, "F15H_PERF_CTR3").saved_pmu(),
+    Register::msr(0xc001_0209, "F15H_PERF_CTR4").saved_pmu(),
+    Register::msr(0xc001_020b, "F15H_PERF_CTR5").saved_pmu(),
+    Register::msr(0xc000_0301, "AMD64_PERF_CNTR_GLOBAL_CTL")
+        .saved_pmu_if(Condition::Offers(Feature::PerfmonV2)),
+    Register::msr(0xc000_0300, "AMD64_PERF_CNTR_GLOBAL_STATUS")
+        .saved_pmu_if(Condition::Offers(Feature::PerfmonV2)),
+    Register::msr(0xc000_0302, "AMD64_PERF_CNTR_GLOBAL_STATUS_CLR")
+        .saved_pmu_if(Condition::Offers(Feature::PerfmonV2)),
+    Register::msr(0xc000_0303, "AMD64_PERF_CNTR_GLOBAL_STATUS_SET")
+        .saved_pmu_if(Condition::Offers(Feature::PerfmonV2)),
+    // Emulated.
+    Register::msr(0x12, "KVM_SYSTEM_TIME").guard(Guard::Pv(Pv::CLOCKSOURCE))
+        .read(Read::Field(Field::SystemTime)).write(Write::SystemTime { old: true }).emulated(),
+    Register::msr(0x11, "KVM_WALL_CLOCK").guard(Guard::Pv(Pv::CLOCKSOURCE)).read(Read::WallClock)
+        .write(Write::WallClock).emulated(),
+    Register::msr(0x4b56_4d01, "KVM_SYSTEM_TIME_NEW").guard(Guard::Pv(Pv::CLOCKSOURCE2))
+        .read(Read::Field(Field::SystemTime)).write(Write::SystemTime { old: false }).emulated(),
+    Register::msr(0x4b56_4d00, "KVM_WALL_CLOCK_NEW").guard(Guard::Pv(Pv::CLOCKSOURCE2))
+        .read(Read::WallClock).write(Write::WallClock).emulated(),
+    Register::msr(0x4000_0000, "HV_X64_GUEST_OS_ID").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_0001, "HV_X64_HYPERCALL").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_0020, "HV_X64_TIME_REF_COUNT").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_0021, "HV_X64_REFERENCE_TSC").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_0022, "HV_X64_TSC_FREQUENCY").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_0023, "HV_X64_APIC_FREQUENCY").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_0100, "HV_X64_CRASH_P0").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_0101, "HV_X64_CRASH_P1").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_0102, "HV_X64_CRASH_P2").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_0103, "HV_X64_CRASH_P3").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_0104, "HV_X64_CRASH_P4").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_0105, "HV_X64_CRASH_CTL").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_0003, "HV_X64_RESET").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_0002, "HV_X64_VP_INDEX").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_0010, "HV_X64_VP_RUNTIME").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_0080, "HV_X64_SCONTROL").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_00b0, "HV_X64_STIMER0_CONFIG").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_0073, "HV_X64_VP_ASSIST_PAGE").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_0106, "HV_X64_REENLIGHTENMENT_CONTROL").outside(Outside::HyperV)
+        .emulated(),
+    Register::msr(0x4000_0107, "HV_X64_TSC_EMULATION_CONTROL").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_0108, "HV_X64_TSC_EMULATION_STATUS").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_0118, "HV_X64_TSC_INVARIANT_CONTROL").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_00ff, "HV_X64_SYNDBG_OPTIONS").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_00f1, "HV_X64_SYNDBG_CONTROL").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_00f2, "HV_X64_SYNDBG_STATUS").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_00f3, "HV_X64_SYNDBG_SEND_BUFFER").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_00f4, "HV_X64_SYNDBG_RECV_BUFFER").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_00f5, "HV_X64_SYNDBG_PENDING_BUFFER").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4b56_4d02, "KVM_ASYNC_PF_EN").guard(Guard::Pv(Pv::ASYNC_PF))
+        .read(Read::Field(Field::AsyncPfEn)).write(Write::AsyncPfEn).emulated(),
+    Register::msr(0x4b56_4d03, "KVM_STEAL_TIME").guard(Guard::Pv(Pv::STEAL_TIME))
+        .read(Read::Field(Field::StealTime)).write(Write::StealTime).emulated(),
+    Register::msr(0x4b56_4d04, "KVM_PV_EOI_EN").guard(Guard::Pv(Pv::EOI))
+        .read(Read::Field(Field::PvEoi)).write(Write::PvEoi).emulated(),
+    Register::msr(0x4b56_4d06, "KVM_ASYNC_PF_INT").guard(Guard::Pv(Pv::ASYNC_PF_INT))
+        .read(Read::Field(Field::AsyncPfInt)).write(Write::AsyncPfInt).emulated(),
+    Register::msr(0x4b56_4d07, "KVM_ASYNC_PF_ACK").guard(Guard::Pv(Pv::ASYNC_PF_INT)).read(ZERO)
+        .write(Write::AsyncPfAck).emulated(),
+    Register::msr(0x3b, "IA32_TSC_ADJUST").read(Read::Field(Field::TscAdjust))
+        .write(Write::TscAdjust).emulated(),
+    Register::msr(0x6e0, "IA32_TSC_DEADLINE").outside(Outside::TscDeadline).emulated(),
+    Register::msr(0x10a, "IA32_ARCH_CAPABILITIES").vendor(VendorSet::INTEL_WRITE)
+        .guard(Guard::Feature(Feature::ArchCapabilities))
+        .write_guard(Guard::HostFeature(Feature::ArchCapabilities)).field(Field::ArchCapabilities)
+        .emulated().model(Model::Fixed(20)),
+    Register::msr(0x345, "IA32_PERF_CAPABILITIES").vendor(VendorSet::INTEL_WRITE)
+        .guard(Guard::Feature(Feature::Pdcm)).write_guard(Guard::HostFeature(Feature::Pdcm))
+        .read(Read::Field(Field::PerfCapabilities)).write(Write::PerfCapabilities).emulated()
+        .model(Model::Fixed(21)),
+    Register::msr(0x1a0, "IA32_MISC_ENABLE").read(Read::Field(Field::MiscEnable))
+        .write(Write::MiscEnable).emulated(),
+    Register::msr(0x17a, "IA32_MCG_STATUS").field(Field::McgStatus).emulated(),
+    Register::msr(0x17b, "IA32_MCG_CTL").read(Read::MachineCheckCtl).write(Write::MachineCheckCtl)
+        .emulated(),
+    Register::msr(0x4d0, "IA32_MCG_EXT_CTL").vendor(INTEL).emulated(),
+    Register::msr(0x9e, "IA32_SMBASE").guard(Guard::Smm).field(Field::Smbase).emulated(),
+    Register::msr(0x34, "SMI_COUNT").write_guard(Guard::Host).field(Field::SmiCount).emulated(),
+    Register::msr(0xce, "PLATFORM_INFO").write_guard(Guard::Host).read(Read::PlatformInfo)
+        .write(Write::Field(Field::PlatformInfo)).emulated().model(Model::Fixed(22)),
+    Register::msr(0x140, "MISC_FEATURES_ENABLES").read(Read::Field(Field::MiscFeaturesEnables))
+        .write(Write::MiscFeaturesEnables).emulated(),
+    Register::msr(0xc001_011f, "AMD64_VIRT_SPEC_CTRL").vendor(AMD).emulated(),
+    Register::msr(0xc000_0104, "AMD64_TSC_RATIO").vendor(AMD).emulated(),
+    Register::msr(0x1fc, "IA32_POWER_CTL").field(Field::PowerCtl).emulated(),
+    Register::msr(0x8b, "IA32_UCODE_REV").read(Read::Field(Field::MicrocodeVersion))
+        .write(Write::HostField(Field::MicrocodeVersion)).emulated().model(Model::Changing(19)),
+    Register::msr(0x480, "IA32_VMX_BASIC").vendor(INTEL).emulated().model(Model::Fixed(0)),
+    Register::msr(0x48d, "IA32_VMX_TRUE_PINBASED_CTLS").vendor(INTEL).emulated()
+        .model(Model::Fixed(13)),
+    Register::msr(0x48e, "IA32_VMX_TRUE_PROCBASED_CTLS").vendor(INTEL).emulated()
+        .model(Model::Fixed(14)),
+    Register::msr(0x48f, "IA32_VMX_TRUE_EXIT_CTLS").vendor(INTEL).emulated()
+        .model(Model::Fixed(15)),
+    Register::msr(0x490, "IA32_VMX_TRUE_ENTRY_CTLS").vendor(INTEL).emulated()
+        .model(Model::Fixed(16)),
+    Register::msr(0x485, "IA32_VMX_MISC").vendor(INTEL).emulated().model(Model::Fixed(5)),
+    Register::msr(0x486, "IA32_VMX_CR0_FIXED0").vendor(INTEL).emulated().model(Model::Fixed(6)),
+    Register::msr(0x488, "IA32_VMX_CR4_FIXED0").vendor(INTEL).emulated().model(Model::Fixed(8)),
+    Register::msr(0x48a, "IA32_VMX_VMCS_ENUM").vendor(INTEL).emulated().model(Model::Fixed(10)),
+    Register::msr(0x48b, "IA32_VMX_PROCBASED_CTLS2").vendor(INTEL).emulated()
+        .model(Model::Fixed(11)),
+    Register::msr(0x48c, "IA32_VMX_EPT_VPID_CAP").vendor(INTEL).emulated().model(Model::Fixed(12)),
+    Register::msr(0x491, "IA32_VMX_VMFUNC").vendor(INTEL).emulated().model(Model::Fixed(17)),
+    Register::msr(0xc001_0015, "K7_HWCR").read(Read::Field(Field::Hwcr)).write(Write::Hwcr)
+        .emulated(),
+    Register::msr(0x4b56_4d05, "KVM_POLL_CONTROL").guard(Guard::Pv(Pv::POLL_CONTROL))
+        .read(Read::Field(Field::PollControl)).write(Write::Reserved(Field::PollControl, !1))
+        .emulated(),
+    // In no list but that of the model.
+    Register::msr(0x481, "IA32_VMX_PINBASED_CTLS").vendor(INTEL).model(Model::Fixed(1)),
+    Register::msr(0x482, "IA32_VMX_PROCBASED_CTLS").vendor(INTEL).model(Model::Fixed(2)),
+    Register::msr(0x483, "IA32_VMX_EXIT_CTLS").vendor(INTEL).model(Model::Fixed(3)),
+    Register::msr(0x484, "IA32_VMX_ENTRY_CTLS").vendor(INTEL).model(Model::Fixed(4)),
+    Register::msr(0x487, "IA32_VMX_CR0_FIXED1").vendor(INTEL).model(Model::Fixed(7)),
+    Register::msr(0x489, "IA32_VMX_CR4_FIXED1").vendor(INTEL).model(Model::Fixed(9)),
+    Register::msr(0xc001_1029, "AMD64_DE_CFG").vendor(AMD).model(Model::Fixed(18)),
+    // In no list.
+    Register::msr(0x0, "IA32_P5_MC_ADDR").read(ZERO),
+    Register::msr(0x1, "IA32_P5_MC_TYPE").read(ZERO),
+    Register::msr(0x17, "IA32_PLATFORM_ID").read(ZERO),
+    Register::msr(0x1b, "IA32_APICBASE").read(Read::Field(Field::ApicBase)).write(Write::ApicBase),
+    Register::msr(0x2a, "IA32_EBL_CR_POWERON").read(ZERO),
+    Register::msr(0x2c, "EBC_FREQUENCY_ID").read(Read::Constant(1 << 24)),
+    Register::msr(0x49, "IA32_PRED_CMD").write(Write::PredCmd),
+    Register::msr(0x79, "IA32_UCODE_WRITE").write(Write::Ignore),
+    Register::range(0x8c, 0x8f, "IA32_SGXLEPUBKEYHASH0").vendor(INTEL),
+    Register::msr(0xcd, "FSB_FREQ").read(Read::Constant(3)),
+    Register::msr(0xfe, "MTRRcap").read(Read::Outside(Outside::Mtrr)),
+    Register::msr(0x10b, "IA32_FLUSH_CMD").write(Write::FlushCmd),
+    Register::msr(0x11e, "IA32_BBL_CR_CTL3").read(Read::Constant(0xbe70_2111)).write(Write::Drop),
+    Register::msr(0x179, "IA32_MCG_CAP").read(Read::Field(Field::McgCap)),
+    Register::msr(0x198, "IA32_PERF_STATUS").read(Read::Constant(4 << 40 | 1000)),
+    Register::msr(0x199, "IA32_PERF_CTL").read(ZERO),
+    Register::range(0x200, 0x26f, "MTRRphysBase0").outside(Outside::Mtrr),
+    Register::range(0x280, 0x29f, "IA32_MC0_CTL2").read(Read::MachineCheckCtl2)
+        .write(Write::MachineCheckCtl2),
+    Register::msr(0x2ff, "MTRRdefType").outside(Outside::Mtrr),
+    Register::range(0x400, 0x47f, "IA32_MC0_CTL").read(Read::MachineCheckBank)
+        .write(Write::MachineCheckBank),
+    Register::msr(0x606, "RAPL_POWER_UNIT").read(ZERO),
+    Register::msr(0x611, "PKG_ENERGY_STATUS").read(ZERO),
+    Register::msr(0x619, "DRAM_ENERGY_STATUS").read(ZERO),
+    Register::msr(0x639, "PP0_ENERGY_STATUS").read(ZERO),
+    Register::msr(0x641, "PP1_ENERGY_STATUS").read(ZERO),
+    Register::range(0x800, 0x8ff, "APIC_BASE_MSR").outside(Outside::X2apic),
+    Register::range(0x4000_0000, 0x4000_009f, "HV_X64").outside(Outside::HyperV),
+    Register::range(0x4000_00b1, 0x4000_00b7, "HV_X64_STIMER0_COUNT").outside(Outside::HyperV),
+    Register::msr(0x4b56_4dff, "KVM_INTERNAL_GUEST_SSP").vendor(AMD | INTEL)
+        .gate(Gate::GuestShadowStackPointer),
+    Register::msr(0xc000_0080, "EFER").read(Read::Field(Field::Efer)).write(Write::Efer),
+    Register::msr(0xc000_0100, "FS_BASE").vendor(AMD | INTEL).gate(Gate::Canonical),
+    Register::msr(0xc000_0101, "GS_BASE").vendor(AMD | INTEL).gate(Gate::Canonical),
+    Register::msr(0xc001_0010, "AMD64_SYSCFG").read(ZERO),
+    Register::msr(0xc001_001b, "K7_CLK_CTL").read(Read::Constant(0x2000_0000)).write(Write::Ignore),
+    Register::msr(0xc001_001f, "AMD64_NB_CFG").read(ZERO).write(Write::Ignore),
+    Register::msr(0xc001_0020, "AMD64_PATCH_LOADER").write(Write::Ignore),
+    Register::msr(0xc001_0055, "K8_INT_PENDING_MSG").read(ZERO),
+    Register::msr(0xc001_0058, "FAM10H_MMIO_CONF_BASE").read(ZERO).write(Write::Zero),
+    Register::msr(0xc001_0112, "K8_TSEG_ADDR").read(ZERO),
+    Register::msr(0xc001_0113, "K8_TSEG_MASK").read(ZERO),
+    Register::msr(0xc001_0114, "VM_CR").vendor(AMD),
+    Register::msr(0xc001_0115, "VM_IGNNE").vendor(VendorSet::AMD_WRITE),
+    Register::msr(0xc001_0140, "AMD64_OSVW_ID_LENGTH")
+        .guard(Guard::FeatureElseInvalid(Feature::Osvw)).field(Field::OsvwLength),
+    Register::msr(0xc001_0141, "AMD64_OSVW_STATUS").guard(Guard::FeatureElseInvalid(Feature::Osvw))
+        .field(Field::OsvwStatus),
+    Register::msr(0xc001_1021, "F15H_IC_CFG").vendor(VendorSet::AMD_READ),
+    Register::msr(0xc001_1022, "AMD64_DC_CFG").read(ZERO).write(Write::Ignore),
+    Register::msr(0xc001_1023, "AMD64_TW_CFG").read(ZERO).write(Write::Ignore),
+    Register::msr(0xc001_102a, "AMD64_BU_CFG2").read(ZERO).write(Write::Ignore),
+    Register::msr(0xc001_102c, "F15H_EX_CFG").read(ZERO).write(Write::Ignore),
+];
