@@ -44,6 +44,10 @@ host-test: deps-kernel ## The engine's files, built and tested by cargo on the h
 check: deps-vm ## C against the engine, errno by errno, and lifetimes, in QEMU
 	@$(TARGET) check
 
+.PHONY: sweep
+sweep: deps-all ## Every MSR on C and the engine, value by value; VENDOR=amd or intel
+	@$(TARGET) sweep
+
 .PHONY: selftests
 selftests: deps-all ## The kernel's KVM selftests on both; VENDOR=amd (QEMU) or intel (Bochs)
 	@$(TARGET) selftests

@@ -18,6 +18,7 @@ use crate::{
         user,
         Denial,
         Emulation,
+        Fastpath,
         Files,
         MsrEngine,
         Registration,
@@ -46,8 +47,6 @@ struct KvmMsr {
 
 impl kernel::Module for KvmMsr {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        ops::cpu::init();
-
         // Once this succeeded, nothing may fail anymore: VMs can attach.
         let registration = Registration::new().inspect_err(|error| {
             if *error == EBUSY {
@@ -88,6 +87,38 @@ impl MsrEngine for KvmMsr {
 
     fn set_msrs(vcpu: &Vcpu, list: user::MsrList) -> Result<usize> {
         ops::msrs::set(vcpu, list)
+    }
+
+    fn get_msr_index_list(list: user::UserList<u32>) -> Result {
+        ops::lists::get_indices(list)
+    }
+
+    fn get_feature_msr_index_list(list: user::UserList<u32>) -> Result {
+        ops::lists::get_model_indices(list)
+    }
+
+    fn get_feature_msrs(list: user::MsrList) -> Result<usize> {
+        ops::lists::get_models(list)
+    }
+
+    fn get_one_reg(vcpu: &Vcpu, one_reg: user::OneReg) -> Result {
+        ops::one_reg::get(vcpu, one_reg)
+    }
+
+    fn set_one_reg(vcpu: &Vcpu, one_reg: user::OneReg) -> Result {
+        ops::one_reg::set(vcpu, one_reg)
+    }
+
+    fn get_reg_list(vcpu: &Vcpu, list: user::UserList<u64>) -> Result {
+        ops::lists::get_registers(vcpu, list)
+    }
+
+    fn fastpath_wrmsr(vcpu: &Vcpu) -> Fastpath {
+        ops::fastpath::wrmsr(vcpu)
+    }
+
+    fn fastpath_wrmsr_imm(vcpu: &Vcpu, index: u32, reg: c_int) -> Fastpath {
+        ops::fastpath::wrmsr_imm(vcpu, index, reg)
     }
 
     #[inline]

@@ -319,10 +319,7 @@ mod exits {
             exit::UNSUPPORTED.get(),
             bindings::KVM_MSR_RET_UNSUPPORTED as i32
         );
-        assert_eq!(
-            exit::FILTERED.get(),
-            bindings::KVM_MSR_RET_FILTERED as i32
-        );
+        assert_eq!(exit::FILTERED.get(), bindings::KVM_MSR_RET_FILTERED as i32);
         assert_eq!(READ, bindings::KVM_MSR_FILTER_READ);
         assert_eq!(WRITE, bindings::KVM_MSR_FILTER_WRITE);
         assert_eq!(DEFAULT_DENY, bindings::KVM_MSR_FILTER_DEFAULT_DENY);
@@ -341,7 +338,10 @@ mod exits {
             for (ret, reason) in [(1, 1), (2, 2), (3, 4), (4, 1), (-22, 1)] {
                 let expected = (mask & reason != 0).then_some(reason);
 
-                assert_eq!(reasons.reason_for(exit::Denial::new(ret).unwrap()), expected);
+                assert_eq!(
+                    reasons.reason_for(exit::Denial::new(ret).unwrap()),
+                    expected
+                );
             }
         }
     }
@@ -378,17 +378,13 @@ mod ios {
     }
 
     #[test]
-    fn xstate_needs_the_feature() {
-        let all = || io::Cet {
-            shadow_stack: true,
-            branch_tracking: true,
-        };
+    fn xstate_has_the_user_cet_msrs() {
+        let nr = (0..0x2000).filter(|&index| lookup(index).is_xstate).count();
 
-        assert!(io::is_xstate_managed(0x6a0, all));
-        assert!(io::is_xstate_managed(0x6a7, all));
-        assert!(!io::is_xstate_managed(0x6a2, all));
-        assert!(!io::is_xstate_managed(0x6a8, all));
-        assert!(!io::is_xstate_managed(0x6a0, io::Cet::default));
+        assert_eq!(nr, 5);
+        for index in [0x6a0, 0x6a4, 0x6a5, 0x6a6, 0x6a7] {
+            assert!(lookup(index).is_xstate);
+        }
     }
 }
 

@@ -17,6 +17,7 @@
 #include "lapic.h"
 #include "mmu.h"
 #include "msrs.h"
+#include "pmu.h"
 #include "trace.h"
 #include "x86.h"
 
@@ -25,6 +26,14 @@
 bool kvm_msr_glue_enable = true;
 module_param_named(enable, kvm_msr_glue_enable, bool, 0644);
 MODULE_PARM_DESC(enable, "Serve the VMs that are created from now on (default: Y)");
+
+/* Which of the vendor modules there can be: it depends on the CPU. */
+bool kvm_msr_glue_amd __read_mostly;
+
+void kvm_msr_glue_find_vendor(void)
+{
+	kvm_msr_glue_amd = boot_cpu_has(X86_FEATURE_SVM);
+}
 
 int kvm_msr_glue_complete_emulated_msr(struct kvm_vcpu *vcpu, int err)
 {
@@ -129,6 +138,17 @@ void kvm_msr_glue_efer_changed(struct kvm_vcpu *vcpu, u64 old, u64 efer)
 		kvm_hv_xsaves_xsavec_maybe_warn(vcpu);
 }
 
+bool kvm_msr_glue_pmu_allows_fastpath(struct kvm_vcpu *vcpu)
+{
+	return kvm_pmu_is_fastpath_emulation_allowed(vcpu);
+}
+
+bool kvm_msr_glue_send_ipi_fast(struct kvm_vcpu *vcpu, u64 data)
+{
+	return lapic_in_kernel(vcpu) && apic_x2apic_mode(vcpu->arch.apic) &&
+	       !kvm_x2apic_icr_write_fast(vcpu->arch.apic, data);
+}
+
 bool kvm_msr_glue_host_has(u32 feature)
 {
 	return boot_cpu_has(feature);
@@ -137,11 +157,6 @@ bool kvm_msr_glue_host_has(u32 feature)
 bool kvm_msr_glue_host_has_ibpb(void)
 {
 	return boot_cpu_has(X86_FEATURE_IBPB);
-}
-
-bool kvm_msr_glue_host_has_svm(void)
-{
-	return boot_cpu_has(X86_FEATURE_SVM);
 }
 
 bool kvm_msr_glue_offers_mpx(void)

@@ -9,6 +9,9 @@
 #include "x86.h"
 
 extern bool kvm_msr_glue_enable;
+extern bool kvm_msr_glue_amd;
+
+void kvm_msr_glue_find_vendor(void);
 
 int kvm_msr_glue_complete_emulated_msr(struct kvm_vcpu *vcpu, int err);
 unsigned long kvm_msr_glue_register_read(struct kvm_vcpu *vcpu, int reg);
@@ -50,6 +53,7 @@ enum {
 	KVM_MSR_MCE_BANKS = KVM_MAX_MCE_BANKS,
 	KVM_MSR_WITH_SMM = IS_ENABLED(CONFIG_KVM_SMM),
 	KVM_MSR_TSC_AUX = MSR_TSC_AUX,
+	KVM_MSR_GET_ONE_REG = KVM_GET_ONE_REG,
 };
 
 int kvm_msr_glue_vendor_get(struct kvm_vcpu *vcpu, struct msr_data *msr);
@@ -66,9 +70,11 @@ bool kvm_msr_glue_has_lapic(struct kvm_vcpu *vcpu);
 bool kvm_msr_glue_misc_enable_is_quirky(struct kvm_vcpu *vcpu);
 void kvm_msr_glue_efer_changed(struct kvm_vcpu *vcpu, u64 old, u64 efer);
 
+bool kvm_msr_glue_pmu_allows_fastpath(struct kvm_vcpu *vcpu);
+bool kvm_msr_glue_send_ipi_fast(struct kvm_vcpu *vcpu, u64 data);
+
 bool kvm_msr_glue_host_has(u32 feature);
 bool kvm_msr_glue_host_has_ibpb(void);
-bool kvm_msr_glue_host_has_svm(void);
 bool kvm_msr_glue_offers_mpx(void);
 bool kvm_msr_glue_has_sched_info(void);
 int kvm_msr_glue_read_host(u32 index, u64 *data);

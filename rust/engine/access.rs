@@ -25,7 +25,6 @@ use super::{
         Field,
         Gate,
         Guard,
-        Outside,
         Pv,
         Read,
         Register,
@@ -116,6 +115,13 @@ pub(crate) trait Cpu {
     fn is_boot_cpu(&self) -> bool;
     /// Whether the local APIC is in the kernel.
     fn has_lapic(&self) -> bool;
+    /// Whether [`Self::is_nested`] or [`Self::is_protected`].
+    #[inline]
+    fn is_unusual(&self) -> bool {
+        self.is_nested() || self.is_protected()
+    }
+    /// Whether a guest of the guest runs.
+    fn is_nested(&self) -> bool;
     /// Whether the guest's state is encrypted, so that only the vendor module can tell what of
     /// it there is.
     fn is_protected(&self) -> bool;
@@ -161,10 +167,28 @@ pub(crate) trait Cpu {
     fn pmu_write(&self, index: u32, data: u64, by: By) -> Result;
     /// Has the PMU take the guest's CPUID and capabilities anew.
     fn refresh_pmu(&self);
-    /// Has others read an MSR.
-    fn outside_read(&self, outside: Outside, index: u32, by: By) -> Result<u64>;
-    /// Has others write an MSR.
-    fn outside_write(&self, outside: Outside, index: u32, data: u64, by: By) -> Result;
+    /// Reads a memory type range register.
+    fn read_mtrr(&self, index: u32) -> Result<u64>;
+    /// Writes a memory type range register.
+    fn write_mtrr(&self, index: u32, data: u64) -> Result;
+    /// Reads an MSR of the local APIC.
+    fn read_x2apic(&self, index: u32) -> Result<u64>;
+    /// Writes an MSR of the local APIC.
+    fn write_x2apic(&self, index: u32, data: u64) -> Result;
+    /// Reads an MSR of Hyper-V.
+    fn read_hyperv(&self, index: u32, by: By) -> Result<u64>;
+    /// Writes an MSR of Hyper-V.
+    fn write_hyperv(&self, index: u32, data: u64, by: By) -> Result;
+    /// Reads an MSR from the guest's FPU state.
+    fn read_xstate(&self, index: u32) -> u64;
+    /// Writes an MSR to the guest's FPU state.
+    fn write_xstate(&self, index: u32, data: u64);
+    /// When the local APIC's timer expires.
+    fn tsc_deadline(&self) -> u64;
+    /// Sets when the local APIC's timer expires.
+    fn set_tsc_deadline(&self, data: u64);
+    /// Which features of the FPU fault.
+    fn xfd(&self) -> u64;
     /// Has the local APIC take `IA32_APICBASE`.
     fn set_apic_base(&self, data: u64, by: By) -> Result;
     /// Has the local APIC take `KVM_PV_EOI_EN`.
@@ -243,13 +267,22 @@ pub(crate) fn read<C: Cpu>(cpu: &C, index: u32, by: By) -> Result<u64> {
 
 #[inline]
 fn read_as<C: Cpu>(cpu: &C, register: &Register, index: u32, by: By) -> Result<u64> {
-    if register.gate != Gate::None {
+    if register.gates_reads {
         check_read(cpu, register.gate, by)?;
     }
-    if register.vendor.reads(cpu.vendor()) || cpu.is_protected() {
+    if is_vendors(cpu, register) {
         return cpu.vendor_read(index, by);
     }
     read_own(cpu, register, index, by)
+}
+
+#[inline]
+fn is_vendors<C: Cpu>(cpu: &C, register: &Register) -> bool {
+    let vendor = cpu.vendor();
+
+    register.vendor.reads(vendor)
+        || cpu.is_protected()
+        || register.vendor.reads_nested(vendor) && cpu.is_nested()
 }
 
 /// Reads an MSR that the vendor module does not have.
@@ -262,7 +295,7 @@ pub(crate) fn read_common<C: Cpu>(cpu: &C, index: u32, by: By) -> Result<u64> {
     read_own(cpu, lookup(index), index, by)
 }
 
-#[inline]
+#[inline(always)]
 fn read_own<C: Cpu>(cpu: &C, register: &Register, index: u32, by: By) -> Result<u64> {
     if register.read_guard != Guard::None {
         check_guard(cpu, register.read_guard, by)?;
@@ -274,6 +307,7 @@ fn read_own<C: Cpu>(cpu: &C, register: &Register, index: u32, by: By) -> Result<
     }
 }
 
+#[inline(always)]
 fn read_special<C: Cpu>(cpu: &C, read: Read, index: u32, by: By) -> Result<u64> {
     match read {
         Read::Field(field) => Ok(cpu.field(field)),
@@ -291,7 +325,12 @@ fn read_special<C: Cpu>(cpu: &C, read: Read, index: u32, by: By) -> Result<u64> 
         Read::MachineCheckCtl => machine_check::read_ctl(cpu, by),
         Read::MachineCheckBank => machine_check::read_bank(cpu, index),
         Read::MachineCheckCtl2 => machine_check::read_ctl2(cpu, index, by),
-        Read::Outside(outside) => cpu.outside_read(outside, index, by),
+        Read::HyperV => cpu.read_hyperv(index, by),
+        Read::Mtrr => cpu.read_mtrr(index),
+        Read::X2apic => cpu.read_x2apic(index),
+        Read::TscDeadline => Ok(cpu.tsc_deadline()),
+        Read::Xstate => Ok(cpu.read_xstate(index)),
+        Read::Xfd => Ok(cpu.xfd()),
     }
 }
 
@@ -307,7 +346,7 @@ pub(crate) fn write<C: Cpu>(cpu: &C, index: u32, data: u64, by: By) -> Result {
 
 #[inline]
 fn write_as<C: Cpu>(cpu: &C, register: &Register, index: u32, mut data: u64, by: By) -> Result {
-    if register.gate != Gate::None {
+    if register.gates_writes {
         data = check_write(cpu, register.gate, data, by)?;
     }
     if register.vendor.writes(cpu.vendor()) || cpu.is_protected() {
@@ -321,12 +360,18 @@ fn write_as<C: Cpu>(cpu: &C, register: &Register, index: u32, mut data: u64, by:
 /// # Errors
 ///
 /// As [`write`].
-#[inline]
+#[inline(always)]
 pub(crate) fn write_common<C: Cpu>(cpu: &C, index: u32, data: u64, by: By) -> Result {
-    write_own(cpu, lookup(index), index, data, by)
+    let register = lookup(index);
+
+    // The most frequent of those that vendor modules have a part in.
+    if register.write == Write::Pat {
+        return stored::write_pat(cpu, data);
+    }
+    write_own(cpu, register, index, data, by)
 }
 
-#[inline]
+#[inline(always)]
 fn write_own<C: Cpu>(cpu: &C, register: &Register, index: u32, data: u64, by: By) -> Result {
     if by == By::Guest && XEN.contains(&index) {
         if let Some(written) = cpu.write_xen_hypercall_page(index, data) {
@@ -338,11 +383,13 @@ fn write_own<C: Cpu>(cpu: &C, register: &Register, index: u32, data: u64, by: By
     }
     match register.write {
         Write::Field(field) => cpu.set_field(field, data),
+        Write::Ignore => (),
         other => return write_special(cpu, other, index, data, by),
     }
     Ok(())
 }
 
+#[inline(always)]
 fn write_special<C: Cpu>(cpu: &C, write: Write, index: u32, data: u64, by: By) -> Result {
     match write {
         Write::Field(field) => cpu.set_field(field, data),
@@ -364,9 +411,14 @@ fn write_special<C: Cpu>(cpu: &C, write: Write, index: u32, data: u64, by: By) -
             }
             cpu.set_field(field, data);
         }
-        Write::Unsupported | Write::LegacyPmu | Write::Outside(_) => {
-            return write_other(cpu, write, index, data, by);
+        Write::Unsupported | Write::LegacyPmu => {
+            return write_by_pmu(cpu, write, index, data, by);
         }
+        Write::HyperV => return cpu.write_hyperv(index, data, by),
+        Write::Mtrr => return cpu.write_mtrr(index, data),
+        Write::X2apic => return cpu.write_x2apic(index, data),
+        Write::TscDeadline => cpu.set_tsc_deadline(data),
+        Write::Xstate => cpu.write_xstate(index, data),
         Write::Efer => return efer::write(cpu, data, by),
         Write::Pat => return stored::write_pat(cpu, data),
         Write::ApicBase => return cpu.set_apic_base(data, by),
@@ -395,10 +447,7 @@ fn write_special<C: Cpu>(cpu: &C, write: Write, index: u32, data: u64, by: By) -
     Ok(())
 }
 
-fn write_other<C: Cpu>(cpu: &C, write: Write, index: u32, data: u64, by: By) -> Result {
-    if let Write::Outside(outside) = write {
-        return cpu.outside_write(outside, index, data, by);
-    }
+fn write_by_pmu<C: Cpu>(cpu: &C, write: Write, index: u32, data: u64, by: By) -> Result {
     if cpu.pmu_has(index) {
         return cpu.pmu_write(index, data, by);
     }
@@ -416,10 +465,50 @@ fn write_other<C: Cpu>(cpu: &C, write: Write, index: u32, data: u64, by: By) -> 
 /// # Errors
 ///
 /// As [`read`].
-#[inline]
+#[inline(always)]
 pub(crate) fn read_excused<C: Cpu>(cpu: &C, index: u32, by: By) -> Result<u64> {
-    let register = lookup(index);
+    read_excused_as(cpu, lookup(index), index, by)
+}
 
+/// Does what [`read_excused`] does, to an MSR whose declaration is at hand.
+///
+/// # Errors
+///
+/// As [`read`].
+#[inline(always)]
+pub(crate) fn read_excused_as<C: Cpu>(
+    cpu: &C,
+    register: &Register,
+    index: u32,
+    by: By,
+) -> Result<u64> {
+    // Most are like one of these.
+    let read = if register.plain_read && !cpu.is_unusual() {
+        match register.read {
+            Read::Field(field) => return Ok(cpu.field(field)),
+            Read::Constant(value) => return Ok(value),
+            Read::HyperV => cpu.read_hyperv(index, by),
+            _ => return read_excused_with_care(cpu, register, index, by),
+        }
+    } else if !register.gates_reads && register.vendor.reads(cpu.vendor()) {
+        cpu.vendor_read(index, by)
+    } else {
+        if let (Guard::Pv(feature), Read::Field(field)) = (register.read_guard, register.read) {
+            if cpu.has_pv(feature) && !cpu.is_unusual() {
+                return Ok(cpu.field(field));
+            }
+        }
+        return read_excused_with_care(cpu, register, index, by);
+    };
+
+    if read != Err(UNSUPPORTED) {
+        return read;
+    }
+    excuse(cpu, register, index, 0, by, Way::Read).map(|()| 0)
+}
+
+#[inline(never)]
+fn read_excused_with_care<C: Cpu>(cpu: &C, register: &Register, index: u32, by: By) -> Result<u64> {
     match read_as(cpu, register, index, by) {
         Err(UNSUPPORTED) => {
             excuse(cpu, register, index, 0, by, Way::Read)?;
@@ -434,27 +523,82 @@ pub(crate) fn read_excused<C: Cpu>(cpu: &C, index: u32, by: By) -> Result<u64> {
 /// # Errors
 ///
 /// As [`write`].
-#[inline]
+#[inline(always)]
 pub(crate) fn write_excused<C: Cpu>(cpu: &C, index: u32, data: u64, by: By) -> Result {
-    let register = lookup(index);
+    write_excused_as(cpu, lookup(index), index, data, by)
+}
 
+/// Does what [`write_excused`] does, to an MSR whose declaration is at hand.
+///
+/// # Errors
+///
+/// As [`write`].
+#[inline(always)]
+pub(crate) fn write_excused_as<C: Cpu>(
+    cpu: &C,
+    register: &Register,
+    index: u32,
+    data: u64,
+    by: By,
+) -> Result {
+    if register.plain_write && !cpu.is_unusual() {
+        match register.write {
+            Write::Field(field) => {
+                cpu.set_field(field, data);
+                return Ok(());
+            }
+            Write::HostField(_) if by == By::Guest => return Ok(()),
+            // A guest's could be the one for Xen.
+            Write::Unsupported if by == By::Host => {
+                return write_unknown(cpu, register, index, data, by)
+            }
+            _ => (),
+        }
+    } else if !register.gates_writes && register.vendor.writes(cpu.vendor()) {
+        let write = cpu.vendor_write(index, data, by);
+
+        if write != Err(UNSUPPORTED) {
+            return write;
+        }
+        return excuse(cpu, register, index, data, by, Way::Write);
+    }
+    write_excused_with_care(cpu, register, index, data, by)
+}
+
+/// Writes an MSR that only the PMU could have.
+#[inline(never)]
+fn write_unknown<C: Cpu>(cpu: &C, register: &Register, index: u32, data: u64, by: By) -> Result {
+    match write_by_pmu(cpu, Write::Unsupported, index, data, by) {
+        Err(UNSUPPORTED) => excuse(cpu, register, index, data, by, Way::Write),
+        other => other,
+    }
+}
+
+#[inline(never)]
+fn write_excused_with_care<C: Cpu>(
+    cpu: &C,
+    register: &Register,
+    index: u32,
+    data: u64,
+    by: By,
+) -> Result {
     match write_as(cpu, register, index, data, by) {
         Err(UNSUPPORTED) => excuse(cpu, register, index, data, by, Way::Write),
         other => other,
     }
 }
 
+/// Returns whether an MSR is in the guest's FPU state, and the vCPU has it: then that state has to
+/// be loaded for an access.
+#[inline]
+pub(crate) fn needs_fpu<C: Cpu>(cpu: &C, register: &Register) -> bool {
+    register.is_xstate && check_read(cpu, register.gate, By::Host).is_ok()
+}
+
 /// User space may save all MSRs that it is told of and restore what it got, even if the vCPU's
 /// model lacks them. For the others there is a module parameter.
 #[cold]
-fn excuse<C: Cpu>(
-    cpu: &C,
-    register: &Register,
-    index: u32,
-    data: u64,
-    by: By,
-    way: Way,
-) -> Result {
+fn excuse<C: Cpu>(cpu: &C, register: &Register, index: u32, data: u64, by: By, way: Way) -> Result {
     if by == By::Host && data == 0 && cpu.is_listed(register, index) {
         return Ok(());
     }

@@ -28,8 +28,10 @@ const PLATFORM_INFO_CPUID_FAULT: u64 = 1 << 31;
 
 /// The host, as the lists depend on it.
 pub(crate) trait Host {
-    /// Reads an MSR of the CPU, if it has that.
-    fn read(&self, index: u32) -> Option<u64>;
+    /// Whether the CPU has a saved MSR. `register` is its declaration.
+    fn has(&self, register: &Register, index: u32) -> bool;
+    /// The revision of the CPU's microcode.
+    fn microcode_revision(&self) -> u64;
     /// Whether KVM offers a feature to guests.
     fn offers(&self, feature: Feature) -> bool;
     /// Whether KVM offers MPX.
@@ -77,13 +79,15 @@ pub(crate) fn is_listed<H: Host>(host: &H, register: &Register, index: u32) -> b
         Listed::SavedPmu(condition) | Listed::Saved(condition) => condition,
     };
 
-    meets(host, condition, index.wrapping_sub(register.first)) && host.read(index).is_some()
+    meets(host, condition, index.wrapping_sub(register.first)) && host.has(register, index)
 }
 
 /// The list of `KVM_GET_MSR_INDEX_LIST`.
 pub(crate) fn indices<H: Host>(host: &H) -> impl Iterator<Item = u32> + '_ {
     REGISTERS
         .iter()
+        // Those of nothing have all the indices.
+        .filter(|register| register.list_position.is_some())
         .flat_map(|register| (register.first..=register.last).map(move |index| (register, index)))
         .filter(|&(register, index)| is_listed(host, register, index))
         .map(|(_, index)| index)
@@ -112,7 +116,7 @@ pub(crate) fn read_model<H: Host>(host: &H, index: u32) -> Result<u64> {
         IA32_PERF_CAPABILITIES => Ok(host.perf_capabilities()),
         PLATFORM_INFO => Ok(PLATFORM_INFO_CPUID_FAULT),
         // A CPU may be without, and there is nothing to tell then.
-        IA32_UCODE_REV => Ok(host.read(index).unwrap_or(0)),
+        IA32_UCODE_REV => Ok(host.microcode_revision()),
         _ => host.vendor_feature(index),
     }
 }

@@ -14,4 +14,5 @@ pub(crate) mod exit;
 pub(crate) mod filter;
 pub(crate) mod io;
 pub(crate) mod lists;
+pub(crate) mod one_reg;
 pub(crate) mod registers;

@@ -9,7 +9,49 @@
 
 mod table;
 
-pub(crate) use self::table::REGISTERS;
+/// The declarations, from 1 on. All others are of nothing, so that any number of a byte is one of
+/// a declaration.
+pub(crate) static REGISTERS: [Register; 256] = {
+    let mut registers = [UNDECLARED; 256];
+    let mut at = 0;
+    let mut listed = 0;
+
+    while at < table::REGISTERS.len() {
+        registers[at + 1] = table::REGISTERS[at].finished(listed);
+        listed += table::REGISTERS[at].nr_listed();
+        at += 1;
+    }
+    registers
+};
+
+/// How many MSRs may be in the lists.
+pub(crate) const NR_LISTED: usize = {
+    let mut at = 0;
+    let mut listed = 0;
+
+    while at < table::REGISTERS.len() {
+        listed += table::REGISTERS[at].nr_listed() as usize;
+        at += 1;
+    }
+    listed
+};
+
+/// Defines an enum of variants without data, and an array of them all.
+macro_rules! enum_with_all {
+    ($(#[$attribute:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident,)* }) => {
+        $(#[$attribute])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub(crate) enum $name {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl $name {
+            /// All of them, each at the place that is its number.
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$variant,)*];
+        }
+    };
+}
 
 /// The lists that user space can ask for, in whose order the table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +107,9 @@ pub(crate) enum Trace {
     Ranges(u32),
 }
 
+enum_with_all! {
 /// A feature that guests may or may not have, by CPUID.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Feature {
+Feature {
     /// `X86_FEATURE_XMM3`
     Xmm3,
     /// `X86_FEATURE_PDCM`
@@ -116,6 +157,7 @@ pub(crate) enum Feature {
     /// `X86_FEATURE_PERFMON_V2`
     PerfmonV2,
 }
+}
 
 /// A bit of the paravirtual features, `KVM_CPUID_FEATURES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,10 +182,9 @@ impl Pv {
     pub(crate) const ASYNC_PF_INT: Self = Self(14);
 }
 
-/// A value of 64 bits that KVM keeps for each vCPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Field {
+enum_with_all! {
+/// A value of 64 bits that KVM keeps for each vCPU. Each is named like the MSR.
+Field {
     ApicBase,
     ArchCapabilities,
     AsyncPfEn,
@@ -171,6 +212,7 @@ pub(crate) enum Field {
     TscAdjust,
     XfdErr,
     Xss,
+}
 }
 
 /// Who may access an MSR at all, and what others are told.
@@ -216,23 +258,6 @@ pub(crate) enum Gate {
     GuestShadowStackPointer,
 }
 
-/// Something that serves MSRs outside the engine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outside {
-    /// Memory type range registers.
-    Mtrr,
-    /// The local APIC, in x2APIC mode.
-    X2apic,
-    /// The local APIC's timer.
-    TscDeadline,
-    /// Hyper-V's enlightenments.
-    HyperV,
-    /// What is in the guest's FPU state.
-    Xstate,
-    /// The FPU's mask of features that fault.
-    Xfd,
-}
-
 /// How an MSR is read that the vendor module does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Read {
@@ -258,8 +283,18 @@ pub(crate) enum Read {
     MachineCheckCtl2,
     /// The PMU's if that has it, else 0.
     LegacyPmu,
-    /// Others know.
-    Outside(Outside),
+    /// Memory type range registers.
+    Mtrr,
+    /// The local APIC, in x2APIC mode.
+    X2apic,
+    /// The local APIC's timer.
+    TscDeadline,
+    /// Hyper-V's enlightenments.
+    HyperV,
+    /// What is in the guest's FPU state.
+    Xstate,
+    /// The FPU's mask of features that fault.
+    Xfd,
 }
 
 /// How an MSR is written that the vendor module does not have.
@@ -332,8 +367,16 @@ pub(crate) enum Write {
     StealTime,
     /// `KVM_PV_EOI_EN`
     PvEoi,
-    /// Others know.
-    Outside(Outside),
+    /// Memory type range registers.
+    Mtrr,
+    /// The local APIC, in x2APIC mode.
+    X2apic,
+    /// The local APIC's timer.
+    TscDeadline,
+    /// Hyper-V's enlightenments.
+    HyperV,
+    /// What is in the guest's FPU state.
+    Xstate,
 }
 
 /// A set of the accesses that go to the vendor module, per vendor.
@@ -342,41 +385,44 @@ pub(crate) struct VendorSet(u8);
 
 impl VendorSet {
     const NONE: Self = Self(0);
-    const AMD_READ: u8 = 1;
-    const AMD_WRITE: u8 = 2;
-    const INTEL_READ: u8 = 4;
-    const INTEL_WRITE: u8 = 8;
+    const AMD_READ: u8 = 1 << Vendor::Amd as u8;
+    const AMD_WRITE: u8 = 2 << Vendor::Amd as u8;
+    const AMD_NESTED_READ: u8 = 4 << Vendor::Amd as u8;
+    const INTEL_READ: u8 = 1 << Vendor::Intel as u8;
+    const INTEL_WRITE: u8 = 2 << Vendor::Intel as u8;
+
+    #[inline]
+    fn of(self, vendor: Vendor) -> u8 {
+        self.0 >> vendor as u8
+    }
 
     /// Whether reads are the vendor module's.
     #[inline]
     pub(crate) fn reads(self, vendor: Vendor) -> bool {
-        self.0
-            & match vendor {
-                Vendor::Amd => Self::AMD_READ,
-                Vendor::Intel => Self::INTEL_READ,
-            }
-            != 0
+        self.of(vendor) & 1 != 0
+    }
+
+    /// Whether reads are the vendor module's while a guest of the guest runs.
+    #[inline]
+    pub(crate) fn reads_nested(self, vendor: Vendor) -> bool {
+        self.of(vendor) & 4 != 0
     }
 
     /// Whether writes are the vendor module's.
     #[inline]
     pub(crate) fn writes(self, vendor: Vendor) -> bool {
-        self.0
-            & match vendor {
-                Vendor::Amd => Self::AMD_WRITE,
-                Vendor::Intel => Self::INTEL_WRITE,
-            }
-            != 0
+        self.of(vendor) & 2 != 0
     }
 }
 
-/// Whose virtualisation the host has.
+/// Whose virtualisation the host has. The number is where its bits in a [`VendorSet`] begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub(crate) enum Vendor {
     /// SVM: AMD and Hygon.
-    Amd,
+    Amd = 0,
     /// VMX: Intel, Centaur and Zhaoxin.
-    Intel,
+    Intel = 4,
 }
 
 /// MSRs that describe the vCPU's model, as CPUID does: `KVM_GET_MSR_FEATURE_INDEX_LIST`.
@@ -397,7 +443,8 @@ pub(crate) struct Register {
     pub(crate) first: u32,
     /// The last index.
     pub(crate) last: u32,
-    /// As in `asm/msr-index.h`, without the `MSR_`.
+    /// As in `asm/msr-index.h`, without the `MSR_`. For people.
+    #[allow(dead_code)]
     pub(crate) name: &'static str,
     /// Which accesses are the vendor module's.
     pub(crate) vendor: VendorSet,
@@ -415,13 +462,26 @@ pub(crate) struct Register {
     pub(crate) listed: Listed,
     /// Whether it describes the model.
     pub(crate) model: Model,
+    /// Whether the gate concerns reads.
+    pub(crate) gates_reads: bool,
+    /// Whether the gate concerns writes.
+    pub(crate) gates_writes: bool,
+    /// Nothing is to be checked before a read, and it is the engine's, unless the vCPU is in an
+    /// unusual state: its own guest runs, or its state is encrypted.
+    pub(crate) plain_read: bool,
+    /// The same for writes.
+    pub(crate) plain_write: bool,
+    /// How many MSRs the declarations before this one have that are to be listed, if it is too.
+    pub(crate) list_position: Option<u16>,
+    /// It is in the guest's FPU state, which has to be loaded for it.
+    pub(crate) is_xstate: bool,
 }
 
 /// What an index has that is not declared.
-static UNKNOWN: Register = Register::range(0, u32::MAX, "");
+const UNDECLARED: Register = Register::range(0, u32::MAX, "").finished(0);
 
 /// The parts of the space of indices that have declarations: where each begins, and what is
-/// declared there, 0 for nothing, else one more than the position in the table.
+/// declared there, as a position in [`REGISTERS`].
 static LOW: [u8; 0x2000] = positions(0);
 static HYPERV: [u8; 0x200] = positions(0x4000_0000);
 static PARAVIRTUAL: [u8; 0x100] = positions(0x4b56_4d00);
@@ -429,14 +489,12 @@ static AMD: [u8; 0x400] = positions(0xc000_0000);
 static AMD_K8: [u8; 0x400] = positions(0xc001_0000);
 static AMD_F10: [u8; 0x100] = positions(0xc001_1000);
 
-const _: () = assert!(REGISTERS.len() < u8::MAX as usize);
-
 const fn positions<const N: usize>(base: u32) -> [u8; N] {
     let mut positions = [0; N];
     let mut at = 0;
 
-    while at < REGISTERS.len() {
-        let register = &REGISTERS[at];
+    while at < table::REGISTERS.len() {
+        let register = &table::REGISTERS[at];
         let mut index = register.first;
 
         while index >= base && index <= register.last {
@@ -459,28 +517,28 @@ const fn positions<const N: usize>(base: u32) -> [u8; N] {
 /// Finds what is declared for an index, or what holds for those that have no declaration.
 #[inline]
 pub(crate) fn lookup(index: u32) -> &'static Register {
-    let position = if let Some(&position) = LOW.get(index as usize) {
-        position
-    } else {
-        let (part, base): (&[u8], u32) = match index >> 12 {
-            0xc_0000 => (&AMD, 0xc000_0000),
-            0xc_0010 => (&AMD_K8, 0xc001_0000),
-            0xc_0011 => (&AMD_F10, 0xc001_1000),
-            0x4_b564 => (&PARAVIRTUAL, 0x4b56_4d00),
-            0x4_0000 => (&HYPERV, 0x4000_0000),
-            _ => return &UNKNOWN,
-        };
-
-        match part.get(index.wrapping_sub(base) as usize) {
-            Some(&position) => position,
-            None => return &UNKNOWN,
-        }
+    let position = match LOW.get(index as usize) {
+        Some(&position) => position,
+        None => high_position(index),
     };
 
-    // 0 is one less than the first position, which is past the end of the table.
-    REGISTERS
-        .get(usize::from(position).wrapping_sub(1))
-        .unwrap_or(&UNKNOWN)
+    &REGISTERS[usize::from(position)]
+}
+
+#[inline]
+fn high_position(index: u32) -> u8 {
+    let (part, base): (&[u8], u32) = match index >> 12 {
+        0xc_0000 => (&AMD, 0xc000_0000),
+        0x4_0000 => (&HYPERV, 0x4000_0000),
+        0xc_0010 => (&AMD_K8, 0xc001_0000),
+        0x4_b564 => (&PARAVIRTUAL, 0x4b56_4d00),
+        0xc_0011 => (&AMD_F10, 0xc001_1000),
+        _ => return 0,
+    };
+
+    part.get(index.wrapping_sub(base) as usize)
+        .copied()
+        .unwrap_or(0)
 }
 
 impl Register {
@@ -498,7 +556,43 @@ impl Register {
             write: Write::Unsupported,
             listed: Listed::No,
             model: Model::No,
+            gates_reads: false,
+            gates_writes: false,
+            plain_read: false,
+            plain_write: false,
+            list_position: None,
+            is_xstate: false,
         }
+    }
+
+    const fn nr_listed(&self) -> u16 {
+        match self.listed {
+            Listed::No => 0,
+            _ => (self.last - self.first) as u16 + 1,
+        }
+    }
+
+    /// Works out what follows from the rest, and from how many are listed before it.
+    const fn finished(mut self, listed_before: u16) -> Self {
+        let reads = VendorSet::AMD_READ | VendorSet::INTEL_READ;
+        let writes = VendorSet::AMD_WRITE | VendorSet::INTEL_WRITE;
+
+        self.gates_reads = !matches!(
+            self.gate,
+            Gate::None | Gate::Canonical | Gate::MakeCanonical
+        );
+        self.gates_writes = !matches!(self.gate, Gate::None);
+        self.plain_read = !self.gates_reads
+            && matches!(self.read_guard, Guard::None)
+            && self.vendor.0 & reads == 0;
+        self.plain_write = !self.gates_writes
+            && matches!(self.write_guard, Guard::None)
+            && self.vendor.0 & writes == 0;
+        self.is_xstate = matches!(self.read, Read::Xstate);
+        if self.nr_listed() != 0 {
+            self.list_position = Some(listed_before);
+        }
+        self
     }
 
     const fn msr(index: u32, name: &'static str) -> Self {
@@ -543,9 +637,8 @@ impl Register {
         self.read(Read::Field(field)).write(Write::Field(field))
     }
 
-    const fn outside(self, outside: Outside) -> Self {
-        self.read(Read::Outside(outside))
-            .write(Write::Outside(outside))
+    const fn both(self, read: Read, write: Write) -> Self {
+        self.read(read).write(write)
     }
 
     const fn listed(mut self, listed: Listed) -> Self {
@@ -582,10 +675,5 @@ impl Register {
     #[inline]
     pub(crate) fn is_immutable(&self) -> bool {
         matches!(self.model, Model::Fixed(_))
-    }
-
-    /// The name for people, with the number if there are several.
-    pub(crate) fn is_range(&self) -> bool {
-        self.first != self.last
     }
 }

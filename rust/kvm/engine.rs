@@ -6,12 +6,16 @@
 
 use super::{
     debugfs,
+    host,
     user::{
         MsrFilter,
-        MsrList, //
+        MsrList,
+        OneReg,
+        UserList, //
     },
     Denial,
     Emulation,
+    Fastpath,
     Files,
     Run,
     Section,
@@ -57,6 +61,30 @@ pub(crate) trait MsrEngine: Sized + 'static {
 
     /// `KVM_SET_MSRS`. Returns the number of MSRs that were written.
     fn set_msrs(vcpu: &Vcpu<Self::Protected>, list: MsrList) -> Result<usize>;
+
+    /// `KVM_GET_MSR_INDEX_LIST`.
+    fn get_msr_index_list(list: UserList<u32>) -> Result;
+
+    /// `KVM_GET_MSR_FEATURE_INDEX_LIST`.
+    fn get_feature_msr_index_list(list: UserList<u32>) -> Result;
+
+    /// `KVM_GET_MSRS` on the device. Returns the number of MSRs that were read.
+    fn get_feature_msrs(list: MsrList) -> Result<usize>;
+
+    /// `KVM_GET_ONE_REG`.
+    fn get_one_reg(vcpu: &Vcpu<Self::Protected>, one_reg: OneReg) -> Result;
+
+    /// `KVM_SET_ONE_REG`.
+    fn set_one_reg(vcpu: &Vcpu<Self::Protected>, one_reg: OneReg) -> Result;
+
+    /// `KVM_GET_REG_LIST`.
+    fn get_reg_list(vcpu: &Vcpu<Self::Protected>, list: UserList<u64>) -> Result;
+
+    /// WRMSR, while interrupts are off.
+    fn fastpath_wrmsr(vcpu: &Vcpu<Self::Protected>) -> Fastpath;
+
+    /// WRMSR with the index in the instruction, while interrupts are off.
+    fn fastpath_wrmsr_imm(vcpu: &Vcpu<Self::Protected>, index: u32, reg: c_int) -> Fastpath;
 
     /// RDMSR.
     fn emulate_rdmsr(vcpu: &Vcpu<Self::Protected>, section: &Section<'_, Self::Protected>) -> Run;
@@ -115,10 +143,8 @@ pub(crate) trait MsrEngine: Sized + 'static {
     ) -> Result<(), Denial>;
 
     /// A guest read that no filter has a say in.
-    fn emulate_msr_read_unfiltered(
-        vcpu: &Vcpu<Self::Protected>,
-        index: u32,
-    ) -> Result<u64, Denial>;
+    fn emulate_msr_read_unfiltered(vcpu: &Vcpu<Self::Protected>, index: u32)
+        -> Result<u64, Denial>;
 
     /// A guest write that no filter has a say in.
     fn emulate_msr_write_unfiltered(
@@ -128,10 +154,8 @@ pub(crate) trait MsrEngine: Sized + 'static {
     ) -> Result<(), Denial>;
 
     /// A read of the emulator's own, that is not RDMSR.
-    fn emulator_get_msr_unfiltered(
-        vcpu: &Vcpu<Self::Protected>,
-        index: u32,
-    ) -> Result<u64, Denial>;
+    fn emulator_get_msr_unfiltered(vcpu: &Vcpu<Self::Protected>, index: u32)
+        -> Result<u64, Denial>;
 
     /// A read of KVM's own, as user space would.
     fn msr_read(vcpu: &Vcpu<Self::Protected>, index: u32) -> Result<u64, Denial>;
@@ -140,11 +164,7 @@ pub(crate) trait MsrEngine: Sized + 'static {
     fn msr_write(vcpu: &Vcpu<Self::Protected>, index: u32, data: u64) -> Result<(), Denial>;
 
     /// A read that the vendor module does not serve itself, for user space if `host`.
-    fn get_msr_common(
-        vcpu: &Vcpu<Self::Protected>,
-        index: u32,
-        host: bool,
-    ) -> Result<u64, Denial>;
+    fn get_msr_common(vcpu: &Vcpu<Self::Protected>, index: u32, host: bool) -> Result<u64, Denial>;
 
     /// A write that the vendor module does not serve itself, for user space if `host`.
     fn set_msr_common(
@@ -182,6 +202,7 @@ impl<T: MsrEngine> Registration<T> {
     ///
     /// `EBUSY` if there is another.
     pub(crate) fn new() -> Result<Self> {
+        host::find_vendor();
         // KVM compares addresses, and a constant may have several.
         let ops = VTable::<T>::OPS;
 
@@ -217,6 +238,13 @@ impl<T: MsrEngine> VTable<T> {
         vm_init: Some(Self::vm_init),
         vm_destroy: Some(Self::vm_destroy),
         vm_debugfs: Some(Self::vm_debugfs),
+        get_msr_index_list: Some(Self::get_msr_index_list),
+        get_feature_msr_index_list: Some(Self::get_feature_msr_index_list),
+        get_feature_msrs: Some(Self::get_feature_msrs),
+        get_set_one_reg: Some(Self::get_set_one_reg),
+        get_reg_list: Some(Self::get_reg_list),
+        fastpath_wrmsr: Some(Self::fastpath_wrmsr),
+        fastpath_wrmsr_imm: Some(Self::fastpath_wrmsr_imm),
         set_msr_filter: Some(Self::set_msr_filter),
         enable_user_space_msr: Some(Self::enable_user_space_msr),
         get_msrs: Some(Self::get_msrs),
@@ -323,6 +351,83 @@ impl<T: MsrEngine> VTable<T> {
 
         // There are fewer than 256.
         from_result(|| T::set_msrs(vcpu, MsrList::new(list)).map(|nr| nr as c_int))
+    }
+
+    /// # Safety
+    ///
+    /// The vendor module must be loaded, as it is while the device is open.
+    unsafe extern "C" fn get_msr_index_list(list: *mut bindings::kvm_msr_list) -> c_int {
+        from_result(|| T::get_msr_index_list(UserList::new(list.cast())).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// The vendor module must be loaded, as it is while the device is open.
+    unsafe extern "C" fn get_feature_msr_index_list(list: *mut bindings::kvm_msr_list) -> c_int {
+        from_result(|| T::get_feature_msr_index_list(UserList::new(list.cast())).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// The vendor module must be loaded, as it is while the device is open.
+    unsafe extern "C" fn get_feature_msrs(list: *mut bindings::kvm_msrs) -> c_int {
+        // There are fewer than 256.
+        from_result(|| T::get_feature_msrs(MsrList::new(list)).map(|nr| nr as c_int))
+    }
+
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`].
+    unsafe extern "C" fn get_set_one_reg(
+        vcpu: *mut bindings::kvm_vcpu,
+        ioctl: c_uint,
+        argp: *mut c_void,
+    ) -> c_int {
+        // SAFETY: By the caller's promise.
+        let vcpu = unsafe { Vcpu::from_raw(vcpu) };
+        let one_reg = OneReg::new(argp);
+
+        from_result(|| {
+            if ioctl == bindings::KVM_MSR_GET_ONE_REG {
+                T::get_one_reg(vcpu, one_reg)
+            } else {
+                T::set_one_reg(vcpu, one_reg)
+            }
+            .map(|()| 0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`].
+    unsafe extern "C" fn get_reg_list(
+        vcpu: *mut bindings::kvm_vcpu,
+        list: *mut bindings::kvm_reg_list,
+    ) -> c_int {
+        // SAFETY: By the caller's promise.
+        let vcpu = unsafe { Vcpu::from_raw(vcpu) };
+
+        from_result(|| T::get_reg_list(vcpu, UserList::new(list.cast())).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`].
+    unsafe extern "C" fn fastpath_wrmsr(vcpu: *mut bindings::kvm_vcpu) -> bindings::fastpath_t {
+        // SAFETY: By the caller's promise.
+        T::fastpath_wrmsr(unsafe { Vcpu::from_raw(vcpu) }).into_raw()
+    }
+
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`].
+    unsafe extern "C" fn fastpath_wrmsr_imm(
+        vcpu: *mut bindings::kvm_vcpu,
+        index: u32,
+        reg: c_int,
+    ) -> bindings::fastpath_t {
+        // SAFETY: By the caller's promise.
+        T::fastpath_wrmsr_imm(unsafe { Vcpu::from_raw(vcpu) }, index, reg).into_raw()
     }
 
     /// # Safety
@@ -527,11 +632,7 @@ impl<T: MsrEngine> VTable<T> {
     /// # Safety
     ///
     /// `vcpu` must meet the invariants of [`Vcpu`].
-    unsafe extern "C" fn msr_write(
-        vcpu: *mut bindings::kvm_vcpu,
-        index: u32,
-        data: u64,
-    ) -> c_int {
+    unsafe extern "C" fn msr_write(vcpu: *mut bindings::kvm_vcpu, index: u32, data: u64) -> c_int {
         // SAFETY: By the caller's promise.
         let vcpu = unsafe { Vcpu::from_raw(vcpu) };
 

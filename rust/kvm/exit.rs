@@ -61,6 +61,28 @@ impl Emulation {
     }
 }
 
+/// What is to be done after an exit was, or was not, handled while interrupts are off.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Fastpath {
+    /// It was not: take the slow path.
+    None,
+    /// It was: enter the guest again.
+    Reenter,
+    /// It was, and user space is to be told, as it single-steps the guest.
+    UserSpace,
+}
+
+impl Fastpath {
+    pub(super) fn into_raw(self) -> bindings::fastpath_t {
+        match self {
+            Self::None => bindings::exit_fastpath_completion_EXIT_FASTPATH_NONE,
+            Self::Reenter => bindings::exit_fastpath_completion_EXIT_FASTPATH_REENTER_GUEST,
+            Self::UserSpace => bindings::exit_fastpath_completion_EXIT_FASTPATH_EXIT_USERSPACE,
+        }
+    }
+}
+
 /// An access that user space is asked to answer.
 #[derive(Clone, Copy)]
 pub(crate) struct UserSpaceExit {
@@ -145,6 +167,16 @@ impl<P: Send + Sync> Vcpu<P> {
 
         // SAFETY: By the type invariants.
         Run(unsafe { bindings::kvm_emulate_instruction(self.as_raw(), HOW as c_int) })
+    }
+
+    /// Skips the instruction, on the fast path.
+    pub(crate) fn skip_instruction_fast(&self) -> Fastpath {
+        // SAFETY: By the type invariants.
+        if unsafe { bindings::kvm_skip_emulated_instruction(self.as_raw()) } == 0 {
+            Fastpath::UserSpace
+        } else {
+            Fastpath::Reenter
+        }
     }
 
     /// Injects `#GP`.

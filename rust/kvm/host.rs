@@ -31,16 +31,25 @@ pub(crate) fn has_ibpb() -> bool {
     unsafe { bindings::kvm_msr_glue_host_has_ibpb() }
 }
 
-/// Whether the CPU has SVM, and so not VMX.
-pub(crate) fn has_svm() -> bool {
+/// Finds out whose virtualisation the CPU has, for [`is_amd`].
+pub(super) fn find_vendor() {
     // SAFETY: It has no preconditions.
-    unsafe { bindings::kvm_msr_glue_host_has_svm() }
+    unsafe { bindings::kvm_msr_glue_find_vendor() }
+}
+
+/// Whether the CPU has SVM, and so not VMX.
+#[inline]
+pub(crate) fn is_amd() -> bool {
+    // SAFETY: It was written before there was an engine, if it was.
+    unsafe { (&raw const bindings::kvm_msr_glue_amd).read() }
 }
 
 /// Whether KVM offers a feature to guests.
 pub(crate) fn offers(bit: CpuidBit) -> bool {
     // SAFETY: The vendor module writes this when it is loaded, and whoever asks uses that module.
-    bit.is_set(unsafe { &*(&raw const bindings::kvm_cpu_caps) })
+    let leaves = unsafe { (&raw const bindings::kvm_cpu_caps).as_ref() };
+
+    leaves.is_some_and(|leaves| bit.is_set(leaves))
 }
 
 /// Whether KVM offers MPX.
@@ -73,12 +82,12 @@ pub(crate) struct Supported {
 #[inline]
 pub(crate) fn supported() -> Supported {
     // SAFETY: As in `offers()`.
-    let caps = unsafe { &*(&raw const bindings::kvm_caps) };
-
-    Supported {
-        efer: caps.supported_efer_bits,
-        xss: caps.supported_xss,
-        perf_capabilities: caps.supported_perf_cap,
+    unsafe {
+        Supported {
+            efer: (&raw const bindings::kvm_caps.supported_efer_bits).read(),
+            xss: (&raw const bindings::kvm_caps.supported_xss).read(),
+            perf_capabilities: (&raw const bindings::kvm_caps.supported_perf_cap).read(),
+        }
     }
 }
 
@@ -108,13 +117,15 @@ pub(crate) fn has_pmu() -> bool {
 /// The number of the virtual PMU's counters, of the fixed or of the general purpose ones.
 pub(crate) fn pmu_counters(fixed: bool) -> u32 {
     // SAFETY: As in `offers()`.
-    let pmu = unsafe { &*(&raw const bindings::kvm_pmu_cap) };
+    let counters = unsafe {
+        if fixed {
+            (&raw const bindings::kvm_pmu_cap.num_counters_fixed).read()
+        } else {
+            (&raw const bindings::kvm_pmu_cap.num_counters_gp).read()
+        }
+    };
 
-    if fixed {
-        pmu.num_counters_fixed as u32
-    } else {
-        pmu.num_counters_gp as u32
-    }
+    counters as u32
 }
 
 /// What Intel PT can do, on this CPU.

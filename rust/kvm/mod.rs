@@ -27,6 +27,7 @@ pub(crate) use self::{
     exit::{
         Completion,
         Emulation,
+        Fastpath,
         Run,
         UserSpaceExit, //
     },

@@ -240,6 +240,13 @@ impl<P: Send + Sync> Vcpu<P> {
         unsafe { bindings::kvm_msr_glue_has_lapic(self.as_raw()) }
     }
 
+    /// Whether the guest's own guest, L2, runs.
+    #[inline]
+    pub(crate) fn is_in_guest_mode(&self) -> bool {
+        // SAFETY: By the type invariants.
+        unsafe { (*self.as_raw()).arch.hflags & bindings::HF_GUEST_MASK != 0 }
+    }
+
     /// Whether the guest's state is encrypted.
     #[inline]
     pub(crate) fn has_protected_state(&self) -> bool {
@@ -337,6 +344,19 @@ impl<P: Send + Sync> Vcpu<P> {
         unsafe { bindings::kvm_pmu_refresh(self.as_raw()) }
     }
 
+    /// Whether the PMU has no interest in instructions that the fast path handles.
+    pub(crate) fn pmu_allows_fastpath(&self) -> bool {
+        // SAFETY: By the type invariants.
+        unsafe { bindings::kvm_msr_glue_pmu_allows_fastpath(self.as_raw()) }
+    }
+
+    /// Sends what was written to the x2APIC's ICR, if that needs no more than a register of
+    /// another vCPU's local APIC. Returns whether it did.
+    pub(crate) fn send_ipi_fast(&self, data: u64) -> bool {
+        // SAFETY: By the type invariants.
+        unsafe { bindings::kvm_msr_glue_send_ipi_fast(self.as_raw(), data) }
+    }
+
     /// Reads a memory type range register.
     pub(crate) fn mtrr(&self, index: u32) -> Result<u64, Denial> {
         // SAFETY: By the type invariants.
@@ -368,13 +388,13 @@ impl<P: Send + Sync> Vcpu<P> {
     }
 
     /// When the local APIC's timer expires, by the TSC.
-    pub(crate) fn tsc_deadline(&self) -> u64 {
+    pub(crate) fn lapic_tsc_deadline(&self) -> u64 {
         // SAFETY: By the type invariants.
         unsafe { bindings::kvm_get_lapic_tscdeadline_msr(self.as_raw()) }
     }
 
     /// Sets when the local APIC's timer expires.
-    pub(crate) fn set_tsc_deadline(&self, data: u64) {
+    pub(crate) fn set_lapic_tsc_deadline(&self, data: u64) {
         // SAFETY: By the type invariants.
         unsafe { bindings::kvm_set_lapic_tscdeadline_msr(self.as_raw(), data) }
     }
@@ -451,7 +471,7 @@ impl<P: Send + Sync> Vcpu<P> {
     }
 
     /// The guest's features of the FPU that fault.
-    pub(crate) fn xfd(&self) -> u64 {
+    pub(crate) fn xfd_mask(&self) -> u64 {
         // SAFETY: By the type invariants a vCPU has FPU state.
         unsafe { (*(*self.as_raw()).arch.guest_fpu.fpstate).xfd }
     }

@@ -3,7 +3,14 @@
 //! Copies from and to user memory.
 
 use crate::bindings;
-use core::mem::MaybeUninit;
+use core::{
+    marker::PhantomData,
+    mem::MaybeUninit,
+    ops::{
+        Deref,
+        DerefMut, //
+    },
+};
 use kernel::{
     prelude::*,
     transmute::{
@@ -27,6 +34,12 @@ unsafe impl FromBytes for MsrEntry {}
 unsafe impl AsBytes for MsrEntry {}
 
 impl MsrEntry {
+    const ZERO: Self = Self(bindings::kvm_msr_entry {
+        index: 0,
+        reserved: 0,
+        data: 0,
+    });
+
     /// The MSR's index.
     #[inline]
     pub(crate) fn index(&self) -> u32 {
@@ -43,6 +56,38 @@ impl MsrEntry {
     #[inline]
     pub(crate) fn data_mut(&mut self) -> &mut u64 {
         &mut self.0.data
+    }
+}
+
+/// How many entries there may be that need no memory of their own.
+const FEW_ENTRIES: usize = 4;
+
+/// Entries of a [`MsrList`], in the kernel's memory: a few on the stack, or many.
+pub(crate) struct MsrEntries {
+    few: [MsrEntry; FEW_ENTRIES],
+    nr_few: usize,
+    many: KVec<MsrEntry>,
+}
+
+impl Deref for MsrEntries {
+    type Target = [MsrEntry];
+
+    #[inline]
+    fn deref(&self) -> &[MsrEntry] {
+        match self.few.get(..self.nr_few) {
+            Some(few) if !few.is_empty() => few,
+            _ => &self.many,
+        }
+    }
+}
+
+impl DerefMut for MsrEntries {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [MsrEntry] {
+        match self.few.get_mut(..self.nr_few) {
+            Some(few) if !few.is_empty() => few,
+            _ => &mut self.many,
+        }
     }
 }
 
@@ -74,8 +119,21 @@ impl MsrList {
     /// # Errors
     ///
     /// `ENOMEM`, or `EFAULT` if an entry can't be read.
-    pub(crate) fn read_entries(self, count: usize) -> Result<KVec<MsrEntry>> {
-        read_vec(self.entries(), count)
+    #[inline]
+    pub(crate) fn read_entries(self, count: usize) -> Result<MsrEntries> {
+        let mut entries = MsrEntries {
+            few: [MsrEntry::ZERO; FEW_ENTRIES],
+            nr_few: 0,
+            many: KVec::new(),
+        };
+
+        if let Some(few) = entries.few.get_mut(..count) {
+            read_slice(self.entries(), few)?;
+            entries.nr_few = count;
+        } else {
+            entries.many = read_vec(self.entries(), count)?;
+        }
+        Ok(entries)
     }
 
     /// Writes the entries back, so many of them as there are.
@@ -90,6 +148,100 @@ impl MsrList {
     fn entries(self) -> UserPtr {
         self.0
             .wrapping_byte_add(core::mem::offset_of!(bindings::kvm_msrs, __bindgen_anon_1))
+    }
+}
+
+/// A list in user memory that begins with the number of its elements: `struct kvm_msr_list` with
+/// numbers and elements of 32 bits, `struct kvm_reg_list` with such of 64.
+pub(crate) struct UserList<T> {
+    list: UserPtr,
+    _elements: PhantomData<T>,
+}
+
+impl<T: FromBytes + AsBytes + Copy + Default> UserList<T> {
+    pub(super) fn new(list: *mut c_void) -> Self {
+        Self {
+            list: UserPtr::from_ptr(list),
+            _elements: PhantomData,
+        }
+    }
+
+    /// Reads how many elements there is room for.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it can't be read.
+    pub(crate) fn read_count(&self) -> Result<T> {
+        let mut count = [T::default()];
+
+        read_slice(self.list, &mut count)?;
+        Ok(count[0])
+    }
+
+    /// Writes how many elements there are.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it can't be written.
+    pub(crate) fn write_count(&self, count: T) -> Result {
+        write_slice(self.list, &[count])
+    }
+
+    /// Writes the elements.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if they can't be written.
+    pub(crate) fn write_elements(&self, elements: &[T]) -> Result {
+        write_slice(self.list.wrapping_byte_add(size_of::<T>()), elements)
+    }
+}
+
+/// `struct kvm_one_reg` in user memory: an ID, and where the value is.
+pub(crate) struct OneReg(UserPtr);
+
+/// Where user space has the value of a register.
+pub(crate) struct UserValue(UserPtr);
+
+impl OneReg {
+    pub(super) fn new(one_reg: *mut c_void) -> Self {
+        Self(UserPtr::from_ptr(one_reg))
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it can't be read.
+    pub(crate) fn read(&self) -> Result<(u64, UserValue)> {
+        let mut one_reg = [0; 2];
+
+        read_slice(self.0, &mut one_reg)?;
+        let [id, address] = one_reg;
+        Ok((id, UserValue(UserPtr::from_addr(address as usize))))
+    }
+}
+
+impl UserValue {
+    /// Reads the value.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it can't be read.
+    pub(crate) fn read(&self) -> Result<u64> {
+        let mut value = [0];
+
+        read_slice(self.0, &mut value)?;
+        Ok(value[0])
+    }
+
+    /// Writes the value.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it can't be written.
+    pub(crate) fn write(&self, value: u64) -> Result {
+        write_slice(self.0, &[value])
     }
 }
 
@@ -217,6 +369,16 @@ fn read_uninit<T: FromBytes>(from: UserPtr, to: &mut [MaybeUninit<T>]) -> Result
     let bytes = unsafe { core::slice::from_raw_parts_mut(to.as_mut_ptr().cast(), len) };
 
     UserSlice::new(from, len).reader().read_raw(bytes)
+}
+
+/// Reads elements until `to` is full.
+fn read_slice<T: FromBytes + AsBytes>(from: UserPtr, to: &mut [T]) -> Result {
+    let len = size_of_val(to);
+    // SAFETY: The bytes are those of `to`, all initialised as `T` is `AsBytes`, and whatever they
+    // become is valid as `T` is `FromBytes`.
+    let bytes = unsafe { core::slice::from_raw_parts_mut(to.as_mut_ptr().cast(), len) };
+
+    UserSlice::new(from, len).reader().read_slice(bytes)
 }
 
 /// Writes all elements.

@@ -133,9 +133,7 @@ impl<P: Send + Sync> Vm<P> {
     /// Whether the boot vCPU's clock is set by the old MSR.
     pub(crate) fn boot_clock_is_old(&self) -> bool {
         // SAFETY: `self` is a valid VM. Only the boot vCPU writes it.
-        unsafe {
-            (&raw const (*self.as_raw()).arch.boot_vcpu_runs_old_kvmclock).read_volatile()
-        }
+        unsafe { (&raw const (*self.as_raw()).arch.boot_vcpu_runs_old_kvmclock).read_volatile() }
     }
 
     /// Stores whether the boot vCPU's clock is set by the old MSR.
@@ -161,7 +159,10 @@ impl<P: Send + Sync> Vm<P> {
         // SAFETY: `self` is a valid VM.
         let epoch = unsafe { bindings::kvm_get_wall_clock_epoch(self.as_raw()) };
         // The guest's seconds end in 2106.
-        let (seconds, nanoseconds) = ((epoch / 1_000_000_000) as u32, (epoch % 1_000_000_000) as u32);
+        let (seconds, nanoseconds) = (
+            (epoch / 1_000_000_000) as u32,
+            (epoch % 1_000_000_000) as u32,
+        );
         let mut clock = [0; 12];
 
         for (bytes, value) in clock.chunks_exact_mut(4).zip([odd, seconds, nanoseconds]) {

@@ -19,11 +19,11 @@ use crate::{
         registers::{
             Feature,
             Field,
-            Outside,
             Pv,
             Register,
             Trace,
-            Vendor, //
+            Vendor,
+            NR_LISTED, //
         },
     },
     kvm::{
@@ -38,16 +38,10 @@ use kernel::sync::atomic::{
     Relaxed, //
 };
 
+const IA32_UCODE_REV: u32 = 0x8b;
+
 /// The component of the FPU's state that has to be enabled by the host, for AMX.
 const XFEATURE_XTILE_DATA: u64 = 1 << 18;
-
-/// Whether the vendor module is that of AMD, which is a matter of the CPU.
-static IS_AMD: Atomic<u32> = Atomic::new(0);
-
-/// Finds out about the host what does not change.
-pub(crate) fn init() {
-    IS_AMD.store(host::has_svm().into(), Relaxed);
-}
 
 const fn place(field: Field) -> Place {
     match field {
@@ -109,20 +103,43 @@ const fn cpuid_bit(feature: Feature) -> CpuidBit {
     }
 }
 
+/// The same as arrays: a `match` is a tree of comparisons where there may be no jump tables.
+static PLACES: [Place; Field::ALL.len()] = {
+    let mut places = [Place::PAT; Field::ALL.len()];
+    let mut i = 0;
+
+    while i < places.len() {
+        places[i] = place(Field::ALL[i]);
+        i += 1;
+    }
+    places
+};
+
+static CPUID_BITS: [CpuidBit; Feature::ALL.len()] = {
+    let mut bits = [CpuidBit::NX; Feature::ALL.len()];
+    let mut i = 0;
+
+    while i < bits.len() {
+        bits[i] = cpuid_bit(Feature::ALL[i]);
+        i += 1;
+    }
+    bits
+};
+
 impl Cpu for Vcpu {
     #[inline]
     fn field(&self, field: Field) -> u64 {
-        self.value(place(field))
+        self.value(PLACES[field as usize])
     }
 
     #[inline]
     fn set_field(&self, field: Field, value: u64) {
-        self.set_value(place(field), value)
+        self.set_value(PLACES[field as usize], value)
     }
 
     #[inline]
     fn has(&self, feature: Feature) -> bool {
-        self.has_cpuid(cpuid_bit(feature))
+        self.has_cpuid(CPUID_BITS[feature as usize])
     }
 
     fn has_xsaves(&self) -> bool {
@@ -152,6 +169,11 @@ impl Cpu for Vcpu {
 
     fn has_lapic(&self) -> bool {
         self.has_lapic_in_kernel()
+    }
+
+    #[inline]
+    fn is_nested(&self) -> bool {
+        self.is_in_guest_mode()
     }
 
     #[inline]
@@ -209,7 +231,7 @@ impl Cpu for Vcpu {
 
     #[inline]
     fn vendor(&self) -> Vendor {
-        if IS_AMD.load(Relaxed) != 0 {
+        if host::is_amd() {
             Vendor::Amd
         } else {
             Vendor::Intel
@@ -246,27 +268,49 @@ impl Cpu for Vcpu {
         self.pmu_refresh()
     }
 
-    fn outside_read(&self, outside: Outside, index: u32, by: By) -> Result<u64> {
-        match outside {
-            Outside::Mtrr => self.mtrr(index),
-            Outside::X2apic => self.x2apic(index),
-            Outside::TscDeadline => Ok(self.tsc_deadline()),
-            Outside::HyperV => self.hyperv(index, by == By::Host),
-            Outside::Xstate => Ok(self.xstate(index)),
-            Outside::Xfd => Ok(self.xfd()),
-        }
+    fn read_mtrr(&self, index: u32) -> Result<u64> {
+        self.mtrr(index)
     }
 
-    fn outside_write(&self, outside: Outside, index: u32, data: u64, by: By) -> Result {
-        match outside {
-            Outside::Mtrr => return self.set_mtrr(index, data),
-            Outside::X2apic => return self.set_x2apic(index, data),
-            Outside::TscDeadline => self.set_tsc_deadline(data),
-            Outside::HyperV => return self.set_hyperv(index, data, by == By::Host),
-            Outside::Xstate => self.set_xstate(index, data),
-            Outside::Xfd => self.set_xfd_mask(data),
-        }
-        Ok(())
+    fn write_mtrr(&self, index: u32, data: u64) -> Result {
+        self.set_mtrr(index, data)
+    }
+
+    fn read_x2apic(&self, index: u32) -> Result<u64> {
+        self.x2apic(index)
+    }
+
+    fn write_x2apic(&self, index: u32, data: u64) -> Result {
+        self.set_x2apic(index, data)
+    }
+
+    #[inline]
+    fn read_hyperv(&self, index: u32, by: By) -> Result<u64> {
+        self.hyperv(index, by == By::Host)
+    }
+
+    fn write_hyperv(&self, index: u32, data: u64, by: By) -> Result {
+        self.set_hyperv(index, data, by == By::Host)
+    }
+
+    fn read_xstate(&self, index: u32) -> u64 {
+        self.xstate(index)
+    }
+
+    fn write_xstate(&self, index: u32, data: u64) {
+        self.set_xstate(index, data)
+    }
+
+    fn tsc_deadline(&self) -> u64 {
+        self.lapic_tsc_deadline()
+    }
+
+    fn set_tsc_deadline(&self, data: u64) {
+        self.set_lapic_tsc_deadline(data)
+    }
+
+    fn xfd(&self) -> u64 {
+        self.xfd_mask()
     }
 
     fn set_apic_base(&self, data: u64, by: By) -> Result {
@@ -409,12 +453,42 @@ impl Cpu for Vcpu {
     }
 }
 
+/// Whether the CPU has an MSR does not change, and a read that faults costs a thousand others.
+static PROBED: [Atomic<u32>; NR_LISTED] = [const { Atomic::new(0) }; NR_LISTED];
+const PROBED_HAS: u32 = 1;
+const PROBED_LACKS: u32 = 2;
+
+/// The place of an MSR in [`PROBED`], which has one for every MSR that is declared up to there.
+fn probed_of(register: &Register, index: u32) -> Option<&'static Atomic<u32>> {
+    let offset = index.wrapping_sub(register.first) as usize;
+
+    PROBED.get(usize::from(register.list_position?).checked_add(offset)?)
+}
+
 /// The host, whose vendor module is loaded as long as anybody can ask.
 pub(crate) struct Host;
 
 impl lists::Host for Host {
-    fn read(&self, index: u32) -> Option<u64> {
-        host::read(index)
+    fn has(&self, register: &Register, index: u32) -> bool {
+        let Some(probed) = probed_of(register, index) else {
+            return host::read(index).is_some();
+        };
+
+        match probed.load(Relaxed) {
+            PROBED_HAS => true,
+            PROBED_LACKS => false,
+            // If others find out at the same time, they find the same.
+            _ => {
+                let has = host::read(index).is_some();
+
+                probed.store(if has { PROBED_HAS } else { PROBED_LACKS }, Relaxed);
+                has
+            }
+        }
+    }
+
+    fn microcode_revision(&self) -> u64 {
+        host::read(IA32_UCODE_REV).unwrap_or(0)
     }
 
     fn offers(&self, feature: Feature) -> bool {

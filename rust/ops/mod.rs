@@ -7,8 +7,11 @@ pub(crate) mod cpu;
 pub(crate) mod debugfs;
 pub(crate) mod emulator;
 pub(crate) mod exits;
+pub(crate) mod fastpath;
+pub(crate) mod lists;
 pub(crate) mod msr_filter;
 pub(crate) mod msrs;
+pub(crate) mod one_reg;
 pub(crate) mod user_space_msr;
 
 use crate::{

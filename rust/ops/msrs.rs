@@ -7,20 +7,17 @@ use crate::{
     engine::{
         access::{
             self,
-            By,
-            Cpu, //
+            By, //
         },
-        io::{
-            self,
-            Cet, //
-        },
+        io,
         registers::{
             self,
-            Feature, //
+            Register, //
         },
     },
     kvm::{
         user::{
+            MsrEntries,
             MsrEntry,
             MsrList, //
         },
@@ -39,9 +36,7 @@ use kernel::prelude::*;
 pub(crate) fn get(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
     let _section = vcpu.vm().read_section();
     let mut entries = read_entries(list)?;
-    let nr = for_each(vcpu, &mut entries, |entry| {
-        read(vcpu, entry)
-    });
+    let nr = for_each(vcpu, &mut entries, read);
 
     vcpu.count(Counter::HostReads, nr as u64);
     list.write_entries(&entries)?;
@@ -56,13 +51,15 @@ pub(crate) fn get(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
 pub(crate) fn set(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
     let _section = vcpu.vm().read_section();
     let mut entries = read_entries(list)?;
-    let nr = for_each(vcpu, &mut entries, |entry| write(vcpu, entry));
+    let nr = for_each(vcpu, &mut entries, |vcpu, register, entry| {
+        write(vcpu, register, entry.index(), entry.data())
+    });
 
     vcpu.count(Counter::HostWrites, nr as u64);
     Ok(nr)
 }
 
-fn read_entries(list: MsrList) -> Result<KVec<MsrEntry>> {
+pub(super) fn read_entries(list: MsrList) -> Result<MsrEntries> {
     let nmsrs = list.read_count()?;
 
     io::check_count(nmsrs)?;
@@ -71,24 +68,22 @@ fn read_entries(list: MsrList) -> Result<KVec<MsrEntry>> {
 
 /// Calls `access` with one entry after the other until it fails, and returns how often it did
 /// not. From the first MSR on that needs it, the guest's FPU state is loaded.
-#[inline]
+#[inline(always)]
 fn for_each(
     vcpu: &Vcpu,
     entries: &mut [MsrEntry],
-    mut access: impl FnMut(&mut MsrEntry) -> bool,
+    mut access: impl FnMut(&Vcpu, &Register, &mut MsrEntry) -> bool,
 ) -> usize {
-    let cet = || Cet {
-        shadow_stack: vcpu.has(Feature::ShadowStack),
-        branch_tracking: vcpu.has(Feature::BranchTracking),
-    };
     let mut fpu = None;
     let mut nr = 0;
 
     for entry in entries {
-        if fpu.is_none() && io::is_xstate_managed(entry.index(), cet) {
+        let register = registers::lookup(entry.index());
+
+        if register.is_xstate && fpu.is_none() && access::needs_fpu(vcpu, register) {
             fpu = Some(GuestFpu::load(vcpu));
         }
-        if !access(entry) {
+        if !access(vcpu, register, entry) {
             break;
         }
         nr += 1;
@@ -97,9 +92,9 @@ fn for_each(
 }
 
 /// Reads an MSR. What can't be read is 0.
-#[inline]
-fn read(vcpu: &Vcpu, entry: &mut MsrEntry) -> bool {
-    let read = access::read_excused(vcpu, entry.index(), By::Host);
+#[inline(always)]
+fn read(vcpu: &Vcpu, register: &Register, entry: &mut MsrEntry) -> bool {
+    let read = access::read_excused_as(vcpu, register, entry.index(), By::Host);
 
     *entry.data_mut() = read.unwrap_or(0);
     read.is_ok()
@@ -107,13 +102,13 @@ fn read(vcpu: &Vcpu, entry: &mut MsrEntry) -> bool {
 
 /// Writes an MSR, unless it describes a feature and the vCPU has run: then it may only be written
 /// what it is already, so that userspace can restore all MSRs on reset.
-fn write(vcpu: &Vcpu, entry: &MsrEntry) -> bool {
-    let (index, data) = (entry.index(), entry.data());
-
-    if registers::lookup(index).is_immutable() && !vcpu.can_set_feature_msrs() {
-        if access::read_excused(vcpu, index, By::Host) != Ok(data) {
-            return false;
-        }
+#[inline(always)]
+pub(super) fn write(vcpu: &Vcpu, register: &Register, index: u32, data: u64) -> bool {
+    if register.is_immutable()
+        && !vcpu.can_set_feature_msrs()
+        && access::read_excused(vcpu, index, By::Host) != Ok(data)
+    {
+        return false;
     }
-    access::write_excused(vcpu, index, data, By::Host).is_ok()
+    access::write_excused_as(vcpu, register, index, data, By::Host).is_ok()
 }

@@ -14,6 +14,9 @@ use super::{
     UNSUPPORTED, //
 };
 
+const PAT_RESERVED: u64 = 0xf8f8_f8f8_f8f8_f8f8;
+const PAT_BIT_1: u64 = 0x0202_0202_0202_0202;
+
 const MISC_ENABLE_EMON: u64 = 1 << 7;
 const MISC_ENABLE_BTS_UNAVAIL: u64 = 1 << 11;
 const MISC_ENABLE_PEBS_UNAVAIL: u64 = 1 << 12;
@@ -31,13 +34,10 @@ const PLATFORM_INFO_CPUID_FAULT: u64 = 1 << 31;
 const MISC_FEATURES_CPUID_FAULT: u64 = 1 << 0;
 
 pub(super) fn write_pat<C: Cpu>(cpu: &C, data: u64) -> Result {
-    // Eight memory types, a byte each, of which 2 and 3 do not exist.
-    let valid = data
-        .to_le_bytes()
-        .iter()
-        .all(|memory_type| matches!(memory_type, 0 | 1 | 4..=7));
+    // Eight memory types, a byte each: 0, 1 and 4 to 7, so that bit 1 needs bit 2.
+    let types_with_bit_1 = data & PAT_BIT_1;
 
-    if !valid {
+    if data & PAT_RESERVED != 0 || types_with_bit_1 << 1 & !data != 0 {
         return Err(INVALID);
     }
     cpu.set_field(Field::Pat, data);

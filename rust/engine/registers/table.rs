@@ -12,7 +12,6 @@ use super::{
     Gate,
     Guard,
     Model,
-    Outside,
     Pv,
     Read,
     Register,
@@ -43,7 +42,8 @@ pub(crate) const REGISTERS: &[Register] = &[
     Register::msr(0xc000_0084, "SYSCALL_MASK").vendor(AMD | INTEL).saved(),
     Register::msr(0xc000_0082, "LSTAR").vendor(AMD | INTEL).gate(Gate::Canonical).saved(),
     Register::msr(0x10, "IA32_TSC").read(Read::Tsc).write(Write::Tsc).saved(),
-    Register::msr(0x277, "IA32_CR_PAT").vendor(AMD | VendorSet::INTEL_WRITE)
+    Register::msr(0x277, "IA32_CR_PAT")
+        .vendor(VendorSet::AMD_NESTED_READ | VendorSet::AMD_WRITE | VendorSet::INTEL_WRITE)
         .read(Read::Field(Field::Pat)).write(Write::Pat).saved(),
     Register::msr(0xc001_0117, "VM_HSAVE_PA").vendor(AMD).read(ZERO).write(Write::Ignore).saved(),
     Register::msr(0x3a, "IA32_FEAT_CTL").vendor(INTEL).saved(),
@@ -81,24 +81,24 @@ pub(crate) const REGISTERS: &[Register] = &[
     Register::msr(0xe1, "IA32_UMWAIT_CONTROL").vendor(INTEL)
         .saved_if(Condition::Offers(Feature::Waitpkg)),
     Register::msr(0x1c4, "IA32_XFD").vendor(VendorSet::INTEL_WRITE)
-        .guard(Guard::GuestFeature(Feature::Xfd)).read(Read::Outside(Outside::Xfd))
-        .write(Write::Xfd).saved_if(Condition::Offers(Feature::Xfd)),
+        .guard(Guard::GuestFeature(Feature::Xfd)).read(Read::Xfd).write(Write::Xfd)
+        .saved_if(Condition::Offers(Feature::Xfd)),
     Register::msr(0x1c5, "IA32_XFD_ERR").guard(Guard::GuestFeature(Feature::Xfd))
         .read(Read::Field(Field::XfdErr)).write(Write::XfdErr)
         .saved_if(Condition::Offers(Feature::Xfd)),
     Register::msr(0xda0, "IA32_XSS").read(Read::Xss).write(Write::Xss).saved_if(Condition::Xss),
-    Register::msr(0x6a0, "IA32_U_CET").gate(Gate::Cet).outside(Outside::Xstate)
+    Register::msr(0x6a0, "IA32_U_CET").gate(Gate::Cet).both(Read::Xstate, Write::Xstate)
         .saved_if(Condition::Either(Feature::ShadowStack, Feature::BranchTracking)),
     Register::msr(0x6a2, "IA32_S_CET").vendor(AMD | INTEL).gate(Gate::Cet)
         .saved_if(Condition::Either(Feature::ShadowStack, Feature::BranchTracking)),
-    Register::msr(0x6a4, "IA32_PL0_SSP").gate(Gate::ShadowStackPointer).outside(Outside::Xstate)
-        .saved_if(Condition::Offers(Feature::ShadowStack)),
-    Register::msr(0x6a5, "IA32_PL1_SSP").gate(Gate::ShadowStackPointer).outside(Outside::Xstate)
-        .saved_if(Condition::Offers(Feature::ShadowStack)),
-    Register::msr(0x6a6, "IA32_PL2_SSP").gate(Gate::ShadowStackPointer).outside(Outside::Xstate)
-        .saved_if(Condition::Offers(Feature::ShadowStack)),
-    Register::msr(0x6a7, "IA32_PL3_SSP").gate(Gate::ShadowStackPointer).outside(Outside::Xstate)
-        .saved_if(Condition::Offers(Feature::ShadowStack)),
+    Register::msr(0x6a4, "IA32_PL0_SSP").gate(Gate::ShadowStackPointer)
+        .both(Read::Xstate, Write::Xstate).saved_if(Condition::Offers(Feature::ShadowStack)),
+    Register::msr(0x6a5, "IA32_PL1_SSP").gate(Gate::ShadowStackPointer)
+        .both(Read::Xstate, Write::Xstate).saved_if(Condition::Offers(Feature::ShadowStack)),
+    Register::msr(0x6a6, "IA32_PL2_SSP").gate(Gate::ShadowStackPointer)
+        .both(Read::Xstate, Write::Xstate).saved_if(Condition::Offers(Feature::ShadowStack)),
+    Register::msr(0x6a7, "IA32_PL3_SSP").gate(Gate::ShadowStackPointer)
+        .both(Read::Xstate, Write::Xstate).saved_if(Condition::Offers(Feature::ShadowStack)),
     Register::msr(0x6a8, "IA32_INT_SSP_TAB").vendor(AMD | INTEL).gate(Gate::ShadowStackTable)
         .saved_if(Condition::Both(Feature::Lm, Feature::ShadowStack)),
     Register::msr(0x1d9, "IA32_DEBUGCTLMSR").vendor(AMD | INTEL).saved(),
@@ -153,35 +153,47 @@ pub(crate) const REGISTERS: &[Register] = &[
         .read(Read::Field(Field::SystemTime)).write(Write::SystemTime { old: false }).emulated(),
     Register::msr(0x4b56_4d00, "KVM_WALL_CLOCK_NEW").guard(Guard::Pv(Pv::CLOCKSOURCE2))
         .read(Read::WallClock).write(Write::WallClock).emulated(),
-    Register::msr(0x4000_0000, "HV_X64_GUEST_OS_ID").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_0001, "HV_X64_HYPERCALL").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_0020, "HV_X64_TIME_REF_COUNT").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_0021, "HV_X64_REFERENCE_TSC").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_0022, "HV_X64_TSC_FREQUENCY").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_0023, "HV_X64_APIC_FREQUENCY").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_0100, "HV_X64_CRASH_P0").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_0101, "HV_X64_CRASH_P1").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_0102, "HV_X64_CRASH_P2").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_0103, "HV_X64_CRASH_P3").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_0104, "HV_X64_CRASH_P4").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_0105, "HV_X64_CRASH_CTL").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_0003, "HV_X64_RESET").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_0002, "HV_X64_VP_INDEX").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_0010, "HV_X64_VP_RUNTIME").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_0080, "HV_X64_SCONTROL").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_00b0, "HV_X64_STIMER0_CONFIG").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_0073, "HV_X64_VP_ASSIST_PAGE").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_0106, "HV_X64_REENLIGHTENMENT_CONTROL").outside(Outside::HyperV)
+    Register::msr(0x4000_0000, "HV_X64_GUEST_OS_ID").both(Read::HyperV, Write::HyperV).emulated(),
+    Register::msr(0x4000_0001, "HV_X64_HYPERCALL").both(Read::HyperV, Write::HyperV).emulated(),
+    Register::msr(0x4000_0020, "HV_X64_TIME_REF_COUNT").both(Read::HyperV, Write::HyperV)
         .emulated(),
-    Register::msr(0x4000_0107, "HV_X64_TSC_EMULATION_CONTROL").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_0108, "HV_X64_TSC_EMULATION_STATUS").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_0118, "HV_X64_TSC_INVARIANT_CONTROL").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_00ff, "HV_X64_SYNDBG_OPTIONS").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_00f1, "HV_X64_SYNDBG_CONTROL").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_00f2, "HV_X64_SYNDBG_STATUS").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_00f3, "HV_X64_SYNDBG_SEND_BUFFER").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_00f4, "HV_X64_SYNDBG_RECV_BUFFER").outside(Outside::HyperV).emulated(),
-    Register::msr(0x4000_00f5, "HV_X64_SYNDBG_PENDING_BUFFER").outside(Outside::HyperV).emulated(),
+    Register::msr(0x4000_0021, "HV_X64_REFERENCE_TSC").both(Read::HyperV, Write::HyperV).emulated(),
+    Register::msr(0x4000_0022, "HV_X64_TSC_FREQUENCY").both(Read::HyperV, Write::HyperV).emulated(),
+    Register::msr(0x4000_0023, "HV_X64_APIC_FREQUENCY").both(Read::HyperV, Write::HyperV)
+        .emulated(),
+    Register::msr(0x4000_0100, "HV_X64_CRASH_P0").both(Read::HyperV, Write::HyperV).emulated(),
+    Register::msr(0x4000_0101, "HV_X64_CRASH_P1").both(Read::HyperV, Write::HyperV).emulated(),
+    Register::msr(0x4000_0102, "HV_X64_CRASH_P2").both(Read::HyperV, Write::HyperV).emulated(),
+    Register::msr(0x4000_0103, "HV_X64_CRASH_P3").both(Read::HyperV, Write::HyperV).emulated(),
+    Register::msr(0x4000_0104, "HV_X64_CRASH_P4").both(Read::HyperV, Write::HyperV).emulated(),
+    Register::msr(0x4000_0105, "HV_X64_CRASH_CTL").both(Read::HyperV, Write::HyperV).emulated(),
+    Register::msr(0x4000_0003, "HV_X64_RESET").both(Read::HyperV, Write::HyperV).emulated(),
+    Register::msr(0x4000_0002, "HV_X64_VP_INDEX").both(Read::HyperV, Write::HyperV).emulated(),
+    Register::msr(0x4000_0010, "HV_X64_VP_RUNTIME").both(Read::HyperV, Write::HyperV).emulated(),
+    Register::msr(0x4000_0080, "HV_X64_SCONTROL").both(Read::HyperV, Write::HyperV).emulated(),
+    Register::msr(0x4000_00b0, "HV_X64_STIMER0_CONFIG").both(Read::HyperV, Write::HyperV)
+        .emulated(),
+    Register::msr(0x4000_0073, "HV_X64_VP_ASSIST_PAGE").both(Read::HyperV, Write::HyperV)
+        .emulated(),
+    Register::msr(0x4000_0106, "HV_X64_REENLIGHTENMENT_CONTROL").both(Read::HyperV, Write::HyperV)
+        .emulated(),
+    Register::msr(0x4000_0107, "HV_X64_TSC_EMULATION_CONTROL").both(Read::HyperV, Write::HyperV)
+        .emulated(),
+    Register::msr(0x4000_0108, "HV_X64_TSC_EMULATION_STATUS").both(Read::HyperV, Write::HyperV)
+        .emulated(),
+    Register::msr(0x4000_0118, "HV_X64_TSC_INVARIANT_CONTROL").both(Read::HyperV, Write::HyperV)
+        .emulated(),
+    Register::msr(0x4000_00ff, "HV_X64_SYNDBG_OPTIONS").both(Read::HyperV, Write::HyperV)
+        .emulated(),
+    Register::msr(0x4000_00f1, "HV_X64_SYNDBG_CONTROL").both(Read::HyperV, Write::HyperV)
+        .emulated(),
+    Register::msr(0x4000_00f2, "HV_X64_SYNDBG_STATUS").both(Read::HyperV, Write::HyperV).emulated(),
+    Register::msr(0x4000_00f3, "HV_X64_SYNDBG_SEND_BUFFER").both(Read::HyperV, Write::HyperV)
+        .emulated(),
+    Register::msr(0x4000_00f4, "HV_X64_SYNDBG_RECV_BUFFER").both(Read::HyperV, Write::HyperV)
+        .emulated(),
+    Register::msr(0x4000_00f5, "HV_X64_SYNDBG_PENDING_BUFFER").both(Read::HyperV, Write::HyperV)
+        .emulated(),
     Register::msr(0x4b56_4d02, "KVM_ASYNC_PF_EN").guard(Guard::Pv(Pv::ASYNC_PF))
         .read(Read::Field(Field::AsyncPfEn)).write(Write::AsyncPfEn).emulated(),
     Register::msr(0x4b56_4d03, "KVM_STEAL_TIME").guard(Guard::Pv(Pv::STEAL_TIME))
@@ -194,7 +206,8 @@ pub(crate) const REGISTERS: &[Register] = &[
         .write(Write::AsyncPfAck).emulated(),
     Register::msr(0x3b, "IA32_TSC_ADJUST").read(Read::Field(Field::TscAdjust))
         .write(Write::TscAdjust).emulated(),
-    Register::msr(0x6e0, "IA32_TSC_DEADLINE").outside(Outside::TscDeadline).emulated(),
+    Register::msr(0x6e0, "IA32_TSC_DEADLINE").both(Read::TscDeadline, Write::TscDeadline)
+        .emulated(),
     Register::msr(0x10a, "IA32_ARCH_CAPABILITIES").vendor(VendorSet::INTEL_WRITE)
         .guard(Guard::Feature(Feature::ArchCapabilities))
         .write_guard(Guard::HostFeature(Feature::ArchCapabilities)).field(Field::ArchCapabilities)
@@ -261,16 +274,16 @@ pub(crate) const REGISTERS: &[Register] = &[
     Register::msr(0x79, "IA32_UCODE_WRITE").write(Write::Ignore),
     Register::range(0x8c, 0x8f, "IA32_SGXLEPUBKEYHASH0").vendor(INTEL),
     Register::msr(0xcd, "FSB_FREQ").read(Read::Constant(3)),
-    Register::msr(0xfe, "MTRRcap").read(Read::Outside(Outside::Mtrr)),
+    Register::msr(0xfe, "MTRRcap").read(Read::Mtrr),
     Register::msr(0x10b, "IA32_FLUSH_CMD").write(Write::FlushCmd),
     Register::msr(0x11e, "IA32_BBL_CR_CTL3").read(Read::Constant(0xbe70_2111)).write(Write::Drop),
     Register::msr(0x179, "IA32_MCG_CAP").read(Read::Field(Field::McgCap)),
     Register::msr(0x198, "IA32_PERF_STATUS").read(Read::Constant(4 << 40 | 1000)),
     Register::msr(0x199, "IA32_PERF_CTL").read(ZERO),
-    Register::range(0x200, 0x26f, "MTRRphysBase0").outside(Outside::Mtrr),
+    Register::range(0x200, 0x26f, "MTRRphysBase0").both(Read::Mtrr, Write::Mtrr),
     Register::range(0x280, 0x29f, "IA32_MC0_CTL2").read(Read::MachineCheckCtl2)
         .write(Write::MachineCheckCtl2),
-    Register::msr(0x2ff, "MTRRdefType").outside(Outside::Mtrr),
+    Register::msr(0x2ff, "MTRRdefType").both(Read::Mtrr, Write::Mtrr),
     Register::range(0x400, 0x47f, "IA32_MC0_CTL").read(Read::MachineCheckBank)
         .write(Write::MachineCheckBank),
     Register::msr(0x606, "RAPL_POWER_UNIT").read(ZERO),
@@ -278,9 +291,10 @@ pub(crate) const REGISTERS: &[Register] = &[
     Register::msr(0x619, "DRAM_ENERGY_STATUS").read(ZERO),
     Register::msr(0x639, "PP0_ENERGY_STATUS").read(ZERO),
     Register::msr(0x641, "PP1_ENERGY_STATUS").read(ZERO),
-    Register::range(0x800, 0x8ff, "APIC_BASE_MSR").outside(Outside::X2apic),
-    Register::range(0x4000_0000, 0x4000_009f, "HV_X64").outside(Outside::HyperV),
-    Register::range(0x4000_00b1, 0x4000_00b7, "HV_X64_STIMER0_COUNT").outside(Outside::HyperV),
+    Register::range(0x800, 0x8ff, "APIC_BASE_MSR").both(Read::X2apic, Write::X2apic),
+    Register::range(0x4000_0000, 0x4000_009f, "HV_X64").both(Read::HyperV, Write::HyperV),
+    Register::range(0x4000_00b1, 0x4000_00b7, "HV_X64_STIMER0_COUNT")
+        .both(Read::HyperV, Write::HyperV),
     Register::msr(0x4b56_4dff, "KVM_INTERNAL_GUEST_SSP").vendor(AMD | INTEL)
         .gate(Gate::GuestShadowStackPointer),
     Register::msr(0xc000_0080, "EFER").read(Read::Field(Field::Efer)).write(Write::Efer),

@@ -19,6 +19,7 @@ use clap::ValueEnum;
 use kvm_bindings::KVM_MSR_EXIT_REASON_FILTER;
 use kvm_ioctls::Kvm;
 use kvm_ioctls::VcpuExit;
+use kvm_ioctls::VcpuFd;
 use kvm_msr_guest::Abi;
 use kvm_msr_guest::Engine;
 use kvm_msr_guest::Filter;
@@ -27,6 +28,7 @@ use kvm_msr_guest::Mapping;
 use kvm_msr_guest::Options;
 use kvm_msr_guest::Outcome;
 use kvm_msr_guest::Range;
+use kvm_msr_guest::UserPtr;
 use kvm_msr_guest::code::Stub;
 use kvm_msr_guest::engine;
 use kvm_msr_guest::filter;
@@ -42,6 +44,15 @@ const WRITE_MSR: u32 = 0x8b;
 
 /// IA32_CR_PAT.
 const PAT_MSR: u32 = 0x277;
+
+/// IA32_POWER_CTL, which is stored and that is all.
+const STORED_MSR: u32 = 0x1fc;
+
+/// STAR, which is the vendor module's.
+const VENDOR_MSR: u32 = 0xc000_0081;
+
+/// One that no CPU has.
+const UNKNOWN_MSR: u32 = 0xc000_1fff;
 
 /// Accesses per run of the guest.
 const ACCESSES: u32 = 10_000;
@@ -63,6 +74,9 @@ struct Arguments {
     /// Measure one of the two only; `c` is for kernels without the engine
     #[arg(long, value_enum)]
     only: Option<Only>,
+    /// Measure KVM_GET_MSRS of each MSR of the index list instead
+    #[arg(long)]
+    each: bool,
 }
 
 #[derive(Clone, Copy, Eq, PartialEq, ValueEnum)]
@@ -107,6 +121,15 @@ const METRICS: &[(&str, usize, Measure)] = &[
     ("set_msr_filter", 16, set_msr_filter),
     ("get_msrs_entry", 0, get_msrs_entry),
     ("set_msrs_entry", 0, set_msrs_entry),
+    ("get_msrs_entry_stored", 0, get_msrs_entry_stored),
+    ("set_msrs_entry_stored", 0, set_msrs_entry_stored),
+    ("get_msrs_entry_vendor", 0, get_msrs_entry_vendor),
+    ("set_msrs_entry_vendor", 0, set_msrs_entry_vendor),
+    ("get_msrs_entry_unknown", 0, get_msrs_entry_unknown),
+    ("set_msrs_entry_unknown", 0, set_msrs_entry_unknown),
+    ("get_msrs_entry_saved", 0, get_msrs_entry_saved),
+    ("set_msrs_entry_saved", 0, set_msrs_entry_saved),
+    ("get_msrs_index_list", 0, get_msrs_index_list),
     ("vcpu_ioctl_floor", 0, vcpu_ioctl_floor),
 ];
 
@@ -117,8 +140,12 @@ fn main() -> Result<()> {
         bail!("the module kvm_msr is not loaded; --only c measures C alone");
     }
 
+    if arguments.each {
+        return each();
+    }
+
     println!(
-        "{:<18} {:>6} {:>10} {:>10}",
+        "{:<22} {:>6} {:>10} {:>10}",
         "instructions", "ranges", "C", "engine"
     );
     let mut metrics = Vec::new();
@@ -139,7 +166,7 @@ fn main() -> Result<()> {
         };
 
         println!(
-            "{name:<18} {ranges:>6} {:>10} {:>10}",
+            "{name:<22} {ranges:>6} {:>10} {:>10}",
             cell(metric.c),
             cell(metric.engine)
         );
@@ -151,6 +178,39 @@ fn main() -> Result<()> {
         metrics,
     };
     println!("@@json {}", serde_json::to_string(&report)?);
+    Ok(())
+}
+
+/// Per entry of KVM_GET_MSRS, for each MSR of the index list.
+fn each() -> Result<()> {
+    let kvm = Kvm::new()?;
+    let mut guests = Vec::new();
+
+    println!("{:<10} {:>10} {:>10}", "index", "C", "engine");
+    for engine in [Engine::C, Engine::Rust] {
+        let irqchip = true;
+        guests.push(Guest::new(
+            &kvm,
+            Options {
+                irqchip,
+                ..Options::new(engine)
+            },
+        )?);
+    }
+    for &index in kvm.get_msr_index_list()?.as_slice() {
+        let mut costs = Vec::new();
+        for guest in &guests {
+            let entry = msrs::Entry::new(index, 0);
+            let entries = vec![entry; ENTRIES as usize];
+            costs.push(per_entry(
+                guest,
+                ioctl::get_msrs,
+                &entries,
+                ENTRIES as usize,
+            )?);
+        }
+        println!("{index:<#10x} {:>10.1} {:>10.1}", costs[0], costs[1]);
+    }
     Ok(())
 }
 
@@ -285,39 +345,137 @@ fn set_msr_filter(guest: &mut Guest, ranges: usize) -> Result<f64> {
     Ok(cheapest)
 }
 
-/// Memory with a `struct kvm_msrs` of [`ENTRIES`] times IA32_CR_PAT.
-fn pat_entries() -> Result<Mapping> {
-    const RESET_VALUE: u64 = 0x0007_0406_0007_0406;
-    let entries = vec![msrs::Entry::new(PAT_MSR, RESET_VALUE); ENTRIES as usize];
-    let bytes = msrs::to_bytes(ENTRIES, &entries);
+/// Memory with a `struct kvm_msrs` of these entries.
+fn list_of(entries: &[msrs::Entry]) -> Result<Mapping> {
+    let bytes = msrs::to_bytes(entries.len() as u32, entries);
     let mut memory = Mapping::new(bytes.len())?;
 
     memory.write(0, &bytes);
     Ok(memory)
 }
 
-/// Per entry of KVM_GET_MSRS.
-fn get_msrs_entry(guest: &mut Guest, _ranges: usize) -> Result<f64> {
-    let memory = pat_entries()?;
+/// Which way KVM_GET_MSRS or KVM_SET_MSRS.
+type Ioctl = fn(Abi, &VcpuFd, UserPtr<'_>) -> ioctl::Result;
 
-    let time = per_call(20, || {
-        let done = ioctl::get_msrs(Abi::Native, guest.vcpu(), memory.at(0))?;
-        ensure!(done == ENTRIES as i32, "KVM_GET_MSRS returned {done}");
+/// Per entry of a list, all of whose entries but a last one that is unknown can be accessed.
+fn per_entry(guest: &Guest, ioctl: Ioctl, entries: &[msrs::Entry], known: usize) -> Result<f64> {
+    let memory = list_of(entries)?;
+
+    // About as many entries for short lists as for long ones.
+    let time = per_call(20 * ENTRIES / entries.len() as u32, || {
+        let done = ioctl(Abi::Native, guest.vcpu(), memory.at(0))?;
+        ensure!(done == known as i32, "{done} of {known} MSRs were accessed");
         Ok(())
     })?;
-    Ok(time / f64::from(ENTRIES))
+    Ok(time / entries.len() as f64)
 }
 
-/// Per entry of KVM_SET_MSRS.
-fn set_msrs_entry(guest: &mut Guest, _ranges: usize) -> Result<f64> {
-    let memory = pat_entries()?;
+/// The same MSR over and over, with the value it has.
+fn same(guest: &Guest, index: u32) -> Result<Vec<msrs::Entry>> {
+    let value = msrs::get(guest.vcpu(), index)?.with_context(|| format!("no MSR {index:#x}"))?;
 
-    let time = per_call(20, || {
-        let done = ioctl::set_msrs(Abi::Native, guest.vcpu(), memory.at(0))?;
-        ensure!(done == ENTRIES as i32, "KVM_SET_MSRS returned {done}");
-        Ok(())
-    })?;
-    Ok(time / f64::from(ENTRIES))
+    Ok(vec![msrs::Entry::new(index, value); ENTRIES as usize])
+}
+
+/// All MSRs that KVM_GET_MSR_INDEX_LIST has and the vCPU can take back, with their values.
+fn saved(guest: &Guest) -> Result<Vec<msrs::Entry>> {
+    let list = Kvm::new()?.get_msr_index_list()?;
+    let mut entries = Vec::new();
+
+    for &index in list.as_slice() {
+        if let Some(value) = msrs::get(guest.vcpu(), index)? {
+            if msrs::set(guest.vcpu(), index, value)? {
+                entries.push(msrs::Entry::new(index, value));
+            }
+        }
+    }
+    Ok(entries)
+}
+
+fn get_same(guest: &Guest, index: u32) -> Result<f64> {
+    per_entry(
+        guest,
+        ioctl::get_msrs,
+        &same(guest, index)?,
+        ENTRIES as usize,
+    )
+}
+
+fn set_same(guest: &Guest, index: u32) -> Result<f64> {
+    per_entry(
+        guest,
+        ioctl::set_msrs,
+        &same(guest, index)?,
+        ENTRIES as usize,
+    )
+}
+
+/// IA32_CR_PAT: stored, but AMD's nested paging has a part in it.
+fn get_msrs_entry(guest: &mut Guest, _ranges: usize) -> Result<f64> {
+    get_same(guest, PAT_MSR)
+}
+
+fn set_msrs_entry(guest: &mut Guest, _ranges: usize) -> Result<f64> {
+    set_same(guest, PAT_MSR)
+}
+
+fn get_msrs_entry_stored(guest: &mut Guest, _ranges: usize) -> Result<f64> {
+    get_same(guest, STORED_MSR)
+}
+
+fn set_msrs_entry_stored(guest: &mut Guest, _ranges: usize) -> Result<f64> {
+    set_same(guest, STORED_MSR)
+}
+
+fn get_msrs_entry_vendor(guest: &mut Guest, _ranges: usize) -> Result<f64> {
+    get_same(guest, VENDOR_MSR)
+}
+
+fn set_msrs_entry_vendor(guest: &mut Guest, _ranges: usize) -> Result<f64> {
+    set_same(guest, VENDOR_MSR)
+}
+
+/// A list that ends with its first entry, as that is unknown: the whole call.
+fn get_msrs_entry_unknown(guest: &mut Guest, _ranges: usize) -> Result<f64> {
+    per_entry(
+        guest,
+        ioctl::get_msrs,
+        &[msrs::Entry::new(UNKNOWN_MSR, 0)],
+        0,
+    )
+}
+
+fn set_msrs_entry_unknown(guest: &mut Guest, _ranges: usize) -> Result<f64> {
+    per_entry(
+        guest,
+        ioctl::set_msrs,
+        &[msrs::Entry::new(UNKNOWN_MSR, 1)],
+        0,
+    )
+}
+
+fn get_msrs_entry_saved(guest: &mut Guest, _ranges: usize) -> Result<f64> {
+    let entries = saved(guest)?;
+
+    per_entry(guest, ioctl::get_msrs, &entries, entries.len())
+}
+
+fn set_msrs_entry_saved(guest: &mut Guest, _ranges: usize) -> Result<f64> {
+    let entries = saved(guest)?;
+
+    per_entry(guest, ioctl::set_msrs, &entries, entries.len())
+}
+
+/// Per KVM_GET_MSRS of the whole index list.
+fn get_msrs_index_list(guest: &mut Guest, _ranges: usize) -> Result<f64> {
+    let list = Kvm::new()?.get_msr_index_list()?;
+    let entries: Vec<_> = list
+        .as_slice()
+        .iter()
+        .map(|&index| msrs::Entry::new(index, 0))
+        .collect();
+
+    Ok(per_entry(guest, ioctl::get_msrs, &entries, entries.len())? * entries.len() as f64)
 }
 
 /// Per KVM_GET_MP_STATE: what any vCPU ioctl costs at least.

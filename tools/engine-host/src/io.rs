@@ -31,36 +31,12 @@ fn immutable_are_all_feature_msrs_but_the_microcode_revision() {
     }
 }
 
+/// S_CET (0x6a2) and the table of shadow stacks (0x6a8) are not for XSAVES.
 #[test]
 fn xstate_has_the_user_cet_msrs() {
-    for cet in [(false, false), (true, false), (false, true), (true, true)].map(
-        |(shadow_stack, branch_tracking)| Cet {
-            shadow_stack,
-            branch_tracking,
-        },
-    ) {
-        for index in 0..0x1000 {
-            let managed = match index {
-                // U_CET is there with either feature, the shadow stack pointers of the four
-                // privilege levels with shadow stacks. S_CET (0x6a2) and the table (0x6a8) are
-                // no part of XSTATE.
-                0x6a0 => cet.shadow_stack || cet.branch_tracking,
-                0x6a4..=0x6a7 => cet.shadow_stack,
-                _ => false,
-            };
+    for index in 0..0x2000 {
+        let managed = matches!(index, 0x6a0 | 0x6a4..=0x6a7);
 
-            assert_eq!(
-                is_xstate_managed(index, || cet),
-                managed,
-                "{index:#x} {cet:?}"
-            );
-        }
+        assert_eq!(lookup(index).is_xstate, managed, "{index:#x}");
     }
-}
-
-#[test]
-fn features_are_only_asked_for_when_needed() {
-    assert!(!is_xstate_managed(0x277, || unreachable!(
-        "PAT needs no CET"
-    )));
 }

@@ -15,3 +15,5 @@ mod exit;
 mod filter;
 #[cfg(test)]
 mod io;
+#[cfg(test)]
+mod registers;

@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd;
 use std::os::fd::RawFd;
 
 use kvm_bindings::kvm_enable_cap;
+use kvm_bindings::kvm_one_reg;
 
 use self::number::*;
 use crate::memory::UserPtr;
@@ -22,6 +23,7 @@ mod number {
     use kvm_bindings::kvm_enable_cap;
     use kvm_bindings::kvm_msr_filter;
     use kvm_bindings::kvm_msrs;
+    use kvm_bindings::kvm_one_reg;
     use kvm_bindings::kvm_signal_mask;
     use vmm_sys_util::ioctl_iow_nr;
     use vmm_sys_util::ioctl_iowr_nr;
@@ -29,6 +31,8 @@ mod number {
     ioctl_iowr_nr!(KVM_GET_MSRS, KVMIO, 0x88, kvm_msrs);
     ioctl_iow_nr!(KVM_SET_MSRS, KVMIO, 0x89, kvm_msrs);
     ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, kvm_signal_mask);
+    ioctl_iow_nr!(KVM_GET_ONE_REG, KVMIO, 0xab, kvm_one_reg);
+    ioctl_iow_nr!(KVM_SET_ONE_REG, KVMIO, 0xac, kvm_one_reg);
     ioctl_iow_nr!(KVM_ENABLE_CAP, KVMIO, 0xa3, kvm_enable_cap);
     ioctl_iow_nr!(KVM_X86_SET_MSR_FILTER, KVMIO, 0xc6, kvm_msr_filter);
     ioctl_iow_nr!(
@@ -216,6 +220,36 @@ pub fn get_msrs(abi: Abi, fd: &impl AsRawFd, msrs: UserPtr<'_>) -> Result {
 pub fn set_msrs(abi: Abi, vcpu: &impl AsRawFd, msrs: UserPtr<'_>) -> Result {
     // SAFETY: The kernel only reads through the pointer in this ioctl.
     unsafe { ioctl(abi, vcpu.as_raw_fd(), KVM_SET_MSRS(), msrs.address()) }
+}
+
+/// `KVM_GET_ONE_REG` of a vCPU.
+pub fn get_one_reg(vcpu: &impl AsRawFd, id: u64) -> Result<u64> {
+    let mut value = 0u64;
+    let pointer = &raw mut value;
+    let reg = kvm_one_reg {
+        id,
+        addr: pointer.expose_provenance() as u64,
+    };
+
+    // SAFETY: The kernel reads the structure, and writes to the value.
+    unsafe {
+        let argument = (&raw const reg).expose_provenance() as u64;
+        ioctl(Abi::Native, vcpu.as_raw_fd(), KVM_GET_ONE_REG(), argument)?;
+        Ok(pointer.read_volatile())
+    }
+}
+
+/// `KVM_SET_ONE_REG` of a vCPU.
+pub fn set_one_reg(vcpu: &impl AsRawFd, id: u64, value: u64) -> Result<()> {
+    let reg = kvm_one_reg {
+        id,
+        addr: (&raw const value).expose_provenance() as u64,
+    };
+    let argument = (&raw const reg).expose_provenance() as u64;
+
+    // SAFETY: The kernel only reads the structure and the value.
+    unsafe { ioctl(Abi::Native, vcpu.as_raw_fd(), KVM_SET_ONE_REG(), argument) }?;
+    Ok(())
 }
 
 /// `KVM_ENABLE_CAP` of a VM.

@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
+use kvm_bindings::CpuId;
 use kvm_bindings::KVM_CAP_X86_USER_SPACE_MSR;
 use kvm_bindings::KVM_EXIT_IO;
 use kvm_bindings::KVM_EXIT_X86_RDMSR;
@@ -46,6 +47,58 @@ pub enum Cpuid {
     Full,
     /// Nothing: KVM_SET_CPUID2 is not called.
     Empty,
+    /// All but the PMU.
+    NoPmu,
+    /// All, and the vendor is the other one: Intel on AMD, AMD on Intel.
+    OtherVendor,
+}
+
+impl Cpuid {
+    /// What is to be given to KVM_SET_CPUID2, if that is to be called.
+    fn entries(self, kvm: &Kvm) -> Result<Option<CpuId>> {
+        const FEATURES: u32 = 1;
+        const PDCM: u32 = 1 << 15;
+        const PERFMON: u32 = 0xa;
+        const AMD_FEATURES: u32 = 0x8000_0001;
+        const PERFCTR_CORE: u32 = 1 << 23;
+        const AMD_PERFMON: u32 = 0x8000_0022;
+        const VENDORS: [u32; 2] = [0, 0x8000_0000];
+
+        if self == Cpuid::Empty {
+            return Ok(None);
+        }
+        let mut cpuid = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .context("KVM_GET_SUPPORTED_CPUID")?;
+
+        for entry in cpuid.as_mut_slice() {
+            match (self, entry.function) {
+                (Cpuid::NoPmu, FEATURES) => entry.ecx &= !PDCM,
+                (Cpuid::NoPmu, AMD_FEATURES) => entry.ecx &= !PERFCTR_CORE,
+                (Cpuid::NoPmu, PERFMON | AMD_PERFMON) => {
+                    (entry.eax, entry.ebx, entry.ecx, entry.edx) = (0, 0, 0, 0);
+                }
+                (Cpuid::OtherVendor, function) if VENDORS.contains(&function) => {
+                    let vendor = if entry.ebx == u32::from_le_bytes(*b"Genu") {
+                        b"AuthenticAMD"
+                    } else {
+                        b"GenuineIntel"
+                    };
+                    let word = |at: usize| {
+                        u32::from_le_bytes([
+                            vendor[at],
+                            vendor[at + 1],
+                            vendor[at + 2],
+                            vendor[at + 3],
+                        ])
+                    };
+                    (entry.ebx, entry.edx, entry.ecx) = (word(0), word(4), word(8));
+                }
+                _ => {}
+            }
+        }
+        Ok(Some(cpuid))
+    }
 }
 
 /// How to set up a [`Guest`].
@@ -114,10 +167,7 @@ impl Guest {
         unsafe { vm.set_user_memory_region(region) }.context("KVM_SET_USER_MEMORY_REGION")?;
 
         let vcpu = vm.create_vcpu(0).context("KVM_CREATE_VCPU")?;
-        if options.cpuid == Cpuid::Full {
-            let cpuid = kvm
-                .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-                .context("KVM_GET_SUPPORTED_CPUID")?;
+        if let Some(cpuid) = options.cpuid.entries(kvm)? {
             vcpu.set_cpuid2(&cpuid).context("KVM_SET_CPUID2")?;
         }
         layout::set_protected_mode(&vcpu)?;

@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The accesses, and what is compared of them.
+
+use std::fmt::Debug;
+use std::ops::Range;
+
+use anyhow::Result;
+use kvm_bindings::KVM_MSR_EXIT_REASON_INVAL;
+use kvm_bindings::KVM_MSR_EXIT_REASON_UNKNOWN;
+use kvm_ioctls::Kvm;
+use kvm_msr_guest::Cpuid;
+use kvm_msr_guest::Engine;
+use kvm_msr_guest::Errno;
+use kvm_msr_guest::Guest;
+use kvm_msr_guest::Options;
+use kvm_msr_guest::Outcome;
+use kvm_msr_guest::engine;
+use kvm_msr_guest::ioctl;
+use kvm_msr_guest::msrs;
+
+use crate::TOLD;
+
+/// Where MSRs may be.
+const INHABITED: [Range<u32>; 5] = [
+    0..0x2000,
+    0x4000_0000..0x4000_1100,
+    0x4b56_4d00..0x4b56_4e00,
+    0xc000_0000..0xc000_2000,
+    0xc001_0000..0xc001_2000,
+];
+
+/// How many more, anywhere.
+const ANYWHERE: usize = 2000;
+
+/// KVM_X86_REG_MSR(0).
+const ONE_REG_MSR: u64 = 0x2030_0002_0000_0000;
+
+/// MSRs whose value depends on time, so that it can't be equal, and why. Of
+/// these, only whether they can be accessed is compared.
+const BY_TIME: &[(u32, &str)] = &[
+    (0x10, "the TSC goes on"),
+    (0x3b, "what a write of the TSC adds depends on when it is"),
+    (0xe7, "MPERF goes on"),
+    (0xe8, "APERF goes on"),
+    (0x4000_0010, "the time that the vCPU ran"),
+    (0x4000_0020, "the time since the VM was created"),
+];
+
+/// Values that are at some edge, for MSRs that are known.
+const EDGES: [u64; 12] = [
+    0,
+    u64::MAX,
+    0x7fff_ffff_ffff,
+    0x8000_0000_0000,
+    0xffff_7fff_ffff_ffff,
+    0xffff_8000_0000_0000,
+    0x00ff_ffff_ffff_ffff,
+    0x0100_0000_0000_0000,
+    0xff00_0000_0000_0000,
+    0x0007_0406_0007_0406,
+    0xffff_ffff,
+    0xffff_ffff_ffff_fffe,
+];
+
+/// xorshift64*, so that every run makes the same accesses.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+}
+
+/// The same guest, once served by C and once by the engine.
+struct Pair([Guest; 2]);
+
+impl Pair {
+    fn new(kvm: &Kvm, cpuid: Cpuid, irqchip: bool) -> Result<Self> {
+        let guest = |engine| {
+            Guest::new(
+                kvm,
+                Options {
+                    engine,
+                    irqchip,
+                    cpuid,
+                },
+            )
+        };
+        Ok(Pair([guest(Engine::C)?, guest(Engine::Rust)?]))
+    }
+
+    /// The same with a vCPU that has run.
+    fn after_run(kvm: &Kvm, cpuid: Cpuid, irqchip: bool) -> Result<Self> {
+        let mut pair = Self::new(kvm, cpuid, irqchip)?;
+
+        for guest in &mut pair.0 {
+            guest.rdmsr(0x277)?;
+        }
+        Ok(pair)
+    }
+
+    fn both<T>(&mut self, mut access: impl FnMut(&mut Guest) -> T) -> [T; 2] {
+        let [c, engine] = &mut self.0;
+
+        [access(c), access(engine)]
+    }
+}
+
+/// The comparison, and what came of it so far.
+pub struct Sweep<'a> {
+    kvm: &'a Kvm,
+    quick: bool,
+    random: Random,
+    context: String,
+    /// Observations that were compared.
+    pub cases: u64,
+    /// Those that were not equal.
+    pub differences: u64,
+    /// The first of them, in words.
+    pub first: Vec<String>,
+}
+
+impl<'a> Sweep<'a> {
+    /// Nothing is compared yet.
+    pub fn new(kvm: &'a Kvm, quick: bool, seed: u64) -> Self {
+        Sweep {
+            kvm,
+            quick,
+            random: Random(seed),
+            context: String::new(),
+            cases: 0,
+            differences: 0,
+            first: Vec::new(),
+        }
+    }
+
+    /// Compares one observation.
+    pub fn compare<T: PartialEq + Debug + ?Sized>(&mut self, access: &str, c: &T, engine: &T) {
+        self.cases += 1;
+        if c != engine {
+            self.differences += 1;
+            if self.first.len() < TOLD {
+                self.first.push(format!(
+                    "{}{access}: C {c:x?}, engine {engine:x?}",
+                    self.context
+                ));
+            }
+        }
+    }
+
+    /// Compares one observation, whose description is only made if need be.
+    fn same<T: PartialEq + Debug>(&mut self, access: impl FnOnce() -> String, seen: [T; 2]) {
+        let [c, engine] = seen;
+
+        if c == engine {
+            self.cases += 1;
+        } else {
+            self.compare(&access(), &c, &engine);
+        }
+    }
+
+    /// Feature MSRs of the device, and some that are none.
+    pub fn features(&mut self, listed: &[u32]) -> Result<()> {
+        let others = [
+            0,
+            0x10,
+            0x277,
+            0x345,
+            0x480,
+            0x4ff,
+            0xc000_0080,
+            0xdead_beef,
+        ];
+
+        for &index in listed.iter().chain(&others) {
+            let mut seen = Vec::new();
+            for engine in [Engine::C, Engine::Rust] {
+                engine::set_enabled(engine == Engine::Rust)?;
+                let mut list = kvm_bindings::Msrs::from_entries(&[kvm_bindings::kvm_msr_entry {
+                    index,
+                    data: 0x55,
+                    ..Default::default()
+                }])?;
+                let done = self.kvm.get_msrs(&mut list);
+                seen.push((done.map_err(|error| error.errno()), list.as_slice()[0].data));
+            }
+            self.compare(&format!("feature MSR {index:#x}"), &seen[0], &seen[1]);
+        }
+        Ok(())
+    }
+
+    fn indices(&mut self) -> Vec<u32> {
+        let step = if self.quick { 17 } else { 1 };
+        let mut indices: Vec<u32> = INHABITED
+            .into_iter()
+            .flat_map(|range| range.step_by(step))
+            .collect();
+        let anywhere = ANYWHERE / step;
+
+        indices.extend((0..anywhere).map(|_| self.random.next() as u32));
+        indices
+    }
+
+    /// All accesses with one CPUID.
+    pub fn model(&mut self, cpuid: Cpuid) -> Result<()> {
+        let (known, unknown) = self.classify(cpuid)?;
+        println!(
+            "CPUID {cpuid:?}: {} MSRs are known, {} are tried",
+            known.len(),
+            unknown.len()
+        );
+
+        self.context = format!("CPUID {cpuid:?}, ");
+        for irqchip in [false, true] {
+            for ran in [false, true] {
+                self.unknown(cpuid, irqchip, ran, &unknown)?;
+                for &index in &known {
+                    self.known(cpuid, irqchip, ran, index)?;
+                }
+                println!("  {} cases, {} differences", self.cases, self.differences);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the MSRs that C knows in any way from those that it does not.
+    fn classify(&mut self, cpuid: Cpuid) -> Result<(Vec<u32>, Vec<u32>)> {
+        let guest = Guest::new(
+            self.kvm,
+            Options {
+                cpuid,
+                ..Options::new(Engine::C)
+            },
+        )?;
+        let mut known = Vec::new();
+
+        for index in INHABITED.into_iter().flatten() {
+            let vcpu = guest.vcpu();
+            if msrs::get(vcpu, index)?.is_some() || msrs::set(vcpu, index, 0)? {
+                known.push(index);
+            }
+        }
+        // Many of a kind: local APIC, machine checks, MTRRs.
+        let alike = [0x800..0x900, 0x400..0x480, 0x280..0x2a0, 0x200..0x270];
+        if self.quick {
+            known
+                .retain(|index| index % 16 < 5 || !alike.iter().any(|range| range.contains(index)));
+        }
+        let unknown = self
+            .indices()
+            .into_iter()
+            .filter(|index| known.binary_search(index).is_err())
+            .collect();
+        Ok((known, unknown))
+    }
+
+    /// MSRs that nobody knows: nothing can change.
+    fn unknown(&mut self, cpuid: Cpuid, irqchip: bool, ran: bool, indices: &[u32]) -> Result<()> {
+        let mut pair = if ran {
+            Pair::after_run(self.kvm, cpuid, irqchip)?
+        } else {
+            Pair::new(self.kvm, cpuid, irqchip)?
+        };
+
+        for &index in indices {
+            let random = self.random.next();
+
+            self.host(&mut pair, index, &[0, u64::MAX, random])?;
+            if ran && !irqchip {
+                self.guest(&mut pair, index, &[0, random])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An MSR that somebody knows, on guests that nothing else was done to.
+    fn known(&mut self, cpuid: Cpuid, irqchip: bool, ran: bool, index: u32) -> Result<()> {
+        let mut values = EDGES.to_vec();
+        let bits = (0..64).step_by(if self.quick { 9 } else { 1 });
+
+        values.extend(bits.map(|bit| 1 << bit));
+        values.extend([self.random.next(), self.random.next()]);
+        let pair = || {
+            if ran {
+                Pair::after_run(self.kvm, cpuid, irqchip)
+            } else {
+                Pair::new(self.kvm, cpuid, irqchip)
+            }
+        };
+
+        let mut host = pair()?;
+        let mut guest = pair()?;
+        self.host(&mut host, index, &values)?;
+        // With a local APIC in the kernel, a vCPU may wait for others forever.
+        if ran && !irqchip {
+            self.guest(&mut guest, index, &values)?;
+        }
+        Ok(())
+    }
+
+    /// Accesses of user space, by both of its ways.
+    fn host(&mut self, pair: &mut Pair, index: u32, values: &[u64]) -> Result<()> {
+        let id = ONE_REG_MSR | u64::from(index);
+
+        self.state(pair, index, "get");
+        for &value in values {
+            let set = pair.both(|guest| msrs::set(guest.vcpu(), index, value));
+            self.same(|| format!("{index:#x}: set to {value:#x}"), set);
+            self.state(pair, index, "get after set");
+
+            let set = pair.both(|guest| ioctl::set_one_reg(guest.vcpu(), id, value));
+            self.same(|| format!("{index:#x}: set one reg to {value:#x}"), set);
+        }
+        self.state(pair, index, "get at last");
+        Ok(())
+    }
+
+    /// Accesses of the guest.
+    fn guest(&mut self, pair: &mut Pair, index: u32, values: &[u64]) -> Result<()> {
+        let reasons = KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN;
+
+        self.rdmsr(pair, index);
+        for &value in values {
+            let wrmsr = pair.both(|guest| guest.wrmsr(index, value).map_err(|e| e.to_string()));
+            self.same(|| format!("{index:#x}: WRMSR of {value:#x}"), wrmsr);
+            self.state(pair, index, "get after WRMSR");
+            self.rdmsr(pair, index);
+        }
+        // Once more, with user space told why.
+        for guest in &pair.0 {
+            guest.deflect(reasons)?;
+        }
+        for value in [0, u64::MAX] {
+            let wrmsr = pair.both(|guest| {
+                let outcome = guest.wrmsr(index, value).map_err(|e| e.to_string());
+                finish(guest);
+                outcome
+            });
+            self.same(
+                || format!("{index:#x}: deflected WRMSR of {value:#x}"),
+                wrmsr,
+            );
+        }
+        self.rdmsr(pair, index);
+        for guest in &pair.0 {
+            guest.deflect(0)?;
+        }
+        Ok(())
+    }
+
+    fn rdmsr(&mut self, pair: &mut Pair, index: u32) {
+        let rdmsr = pair.both(|guest| {
+            let outcome = guest.rdmsr(index).map_err(|e| e.to_string());
+            finish(guest);
+            outcome
+        });
+
+        if by_time(index) {
+            let has_value = rdmsr.map(|end| matches!(end, Ok(Outcome::Value(_))));
+            self.same(|| format!("{index:#x}: RDMSR"), has_value);
+        } else {
+            self.same(|| format!("{index:#x}: RDMSR"), rdmsr);
+        }
+    }
+
+    /// What user space reads, by both of its ways.
+    fn state(&mut self, pair: &mut Pair, index: u32, step: &str) {
+        let id = ONE_REG_MSR | u64::from(index);
+        let get = pair.both(|guest| msrs::get(guest.vcpu(), index));
+        let one: [Result<u64, Errno>; 2] = pair.both(|guest| ioctl::get_one_reg(guest.vcpu(), id));
+
+        if by_time(index) {
+            self.same(
+                || format!("{index:#x}: {step}"),
+                get.map(|value| value.map(|value| value.is_some())),
+            );
+            self.same(
+                || format!("{index:#x}: {step}, one reg"),
+                one.map(|value| value.map(|_| ())),
+            );
+        } else {
+            self.same(|| format!("{index:#x}: {step}"), get);
+            self.same(|| format!("{index:#x}: {step}, one reg"), one);
+        }
+    }
+
+    /// Some of all accesses while unknown MSRs do no harm.
+    pub fn with_ignore_msrs(&mut self) -> Result<()> {
+        let step = if self.quick { 101 } else { 7 };
+        let indices: Vec<u32> = INHABITED
+            .into_iter()
+            .flat_map(|range| range.step_by(step))
+            .collect();
+        let mut host = Pair::after_run(self.kvm, Cpuid::Full, false)?;
+        let mut guest = Pair::after_run(self.kvm, Cpuid::Full, false)?;
+
+        self.context = "ignore_msrs, ".to_owned();
+        for index in indices {
+            // What is written is kept by some, and EFER and its like are no more to be trusted.
+            self.state(&mut host, index, "get");
+            if msrs::get(host.0[0].vcpu(), index)? == Some(0) {
+                self.host(&mut host, index, &[0, 1 << 40])?;
+                self.guest(&mut guest, index, &[0])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Answers an access that was handed to user space: it fails.
+fn finish(guest: &mut Guest) {
+    guest.answer(0, 1);
+}
+
+fn by_time(index: u32) -> bool {
+    BY_TIME.iter().any(|&(other, _)| other == index)
+}

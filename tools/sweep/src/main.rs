@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `kvm-msr-sweep`: makes the same MSR accesses on pairs of VMs, one of C and
+//! one of the engine, and compares everything that can be observed.
+
+mod cases;
+
+use std::fs;
+
+use anyhow::Context;
+use anyhow::Result;
+use anyhow::ensure;
+use clap::Parser;
+use kvm_ioctls::Kvm;
+use kvm_msr_guest::Cpuid;
+use kvm_msr_guest::Engine;
+use kvm_msr_guest::engine;
+use serde::Serialize;
+
+use cases::Sweep;
+
+/// How many differences are told in full.
+const TOLD: usize = 50;
+
+/// Compares every MSR of C and of the engine in one boot, value by value.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// Leave out most of the MSRs that nobody knows, and most values
+    #[arg(long)]
+    quick: bool,
+    /// The seed of all that is random
+    #[arg(long, default_value_t = 0x6b76_6d2d_6d73_7200)]
+    seed: u64,
+}
+
+/// What `make sweep` collects.
+#[derive(Serialize)]
+struct Report<'a> {
+    cases: u64,
+    differences: u64,
+    first: &'a [String],
+}
+
+/// A parameter of the module kvm, put back when this is dropped.
+struct Parameter {
+    path: String,
+    before: String,
+}
+
+impl Parameter {
+    fn set(name: &str, value: &str) -> Result<Self> {
+        let path = format!("/sys/module/kvm/parameters/{name}");
+        let before = fs::read_to_string(&path).with_context(|| path.clone())?;
+
+        fs::write(&path, value).with_context(|| path.clone())?;
+        Ok(Parameter { path, before })
+    }
+}
+
+impl Drop for Parameter {
+    fn drop(&mut self) {
+        if let Err(error) = fs::write(&self.path, self.before.trim()) {
+            eprintln!("{}: {error}", self.path);
+        }
+    }
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let kvm = Kvm::new().context("open /dev/kvm")?;
+
+    ensure!(engine::loaded(), "the module kvm_msr is not loaded");
+    let mut sweep = Sweep::new(&kvm, arguments.quick, arguments.seed);
+    lists(&kvm, &mut sweep)?;
+
+    // The log would be all that it does otherwise.
+    let _quiet = Parameter::set("report_ignored_msrs", "N")?;
+    for cpuid in [Cpuid::Full, Cpuid::Empty, Cpuid::NoPmu, Cpuid::OtherVendor] {
+        sweep.model(cpuid)?;
+    }
+    {
+        let _ignore = Parameter::set("ignore_msrs", "Y")?;
+        sweep.with_ignore_msrs()?;
+    }
+
+    for difference in &sweep.first {
+        println!("{difference}");
+    }
+    println!("{} cases, {} differences", sweep.cases, sweep.differences);
+    let report = Report {
+        cases: sweep.cases,
+        differences: sweep.differences,
+        first: &sweep.first,
+    };
+    println!("@@json {}", serde_json::to_string(&report)?);
+    Ok(())
+}
+
+/// The lists of the device, in their order.
+fn lists(kvm: &Kvm, sweep: &mut Sweep<'_>) -> Result<()> {
+    let of = |engine: Engine| -> Result<(Vec<u32>, Vec<u32>)> {
+        engine::set_enabled(engine == Engine::Rust)?;
+        Ok((
+            kvm.get_msr_index_list()?.as_slice().to_vec(),
+            kvm.get_msr_feature_index_list()?.as_slice().to_vec(),
+        ))
+    };
+    let (c, c_features) = of(Engine::C)?;
+    let (engine, engine_features) = of(Engine::Rust)?;
+
+    sweep.compare("KVM_GET_MSR_INDEX_LIST", &c, &engine);
+    sweep.compare(
+        "KVM_GET_MSR_FEATURE_INDEX_LIST",
+        &c_features,
+        &engine_features,
+    );
+    sweep.features(&c_features)?;
+    Ok(())
+}

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0
+"""make sweep VENDOR=amd|intel: every MSR of C and of the engine, value by value."""
+
+import argparse
+import os
+
+import boot
+import products
+import results
+from suites import job
+
+# How many observations have to be compared, of all and with --quick.
+_AT_LEAST = {("amd", False): 1_000_000, ("intel", False): 100_000,
+             ("amd", True): 100_000, ("intel", True): 100_000}
+_TIMEOUT = {"amd": 3600, "intel": 7200}
+
+
+def _options():
+    parser = argparse.ArgumentParser(prog="sweep")
+    parser.add_argument("--vendor", choices=("amd", "intel"),
+                        default=os.environ.get("VENDOR") or "amd")
+    parser.add_argument("--quick", action="store_true",
+                        help="fewer of the unknown MSRs, and fewer values")
+    return parser.parse_args()
+
+
+def name():
+    """The name of the results file."""
+    return f"sweep-{_options().vendor}"
+
+
+def main():
+    """Runs kvm-msr-sweep and takes its verdict over."""
+    options = _options()
+    vm = boot.Vm(products.Kernel(), kind={"amd": "qemu", "intel": "bochs"}[options.vendor],
+                 programs=products.programs())
+    vm.initramfs.add("sweep/arguments", "--quick\n" if options.quick else "\n", 0o644)
+    log, kernel = vm.run(job("sweep.sh"), timeout=_TIMEOUT[options.vendor], show=print)
+    if not log.json():
+        tests = [results.test("kvm-msr-sweep", False, f"exit code {log.exit_code}")]
+        return results.conclude(name(), tests, kernel=vm.kernel.version)
+    report = log.json()[-1]
+    least = _AT_LEAST[options.vendor, options.quick]
+    tests = [
+        results.test("no difference", report["differences"] == 0,
+                     f"{report['differences']} of {report['cases']} differ, the first: "
+                     f"{report['first'][:1]}"),
+        results.test("enough cases", report["cases"] >= least,
+                     f"{report['cases']} cases, {least} must be compared"),
+        results.kernel_log(kernel),
+    ]
+    return results.conclude(name(), tests, kernel=vm.kernel.version, **report)
