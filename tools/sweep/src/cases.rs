@@ -206,7 +206,7 @@ impl<'a> Sweep<'a> {
     }
 
     /// All accesses with one CPUID.
-    pub fn model(&mut self, cpuid: Cpuid) -> Result<()> {
+    pub fn model(&mut self, cpuid: Cpuid, with_irqchip: bool) -> Result<()> {
         let (known, unknown) = self.classify(cpuid)?;
         println!(
             "CPUID {cpuid:?}: {} MSRs are known, {} are tried",
@@ -216,6 +216,9 @@ impl<'a> Sweep<'a> {
 
         self.context = format!("CPUID {cpuid:?}, ");
         for irqchip in [false, true] {
+            if irqchip && !with_irqchip {
+                continue;
+            }
             for ran in [false, true] {
                 self.unknown(cpuid, irqchip, ran, &unknown)?;
                 for &index in &known {

@@ -29,6 +29,9 @@ struct Arguments {
     /// Leave out most of the MSRs that nobody knows, and most values
     #[arg(long)]
     quick: bool,
+    /// Only the CPUIDs with all features and with none, and no irqchip
+    #[arg(long)]
+    few_models: bool,
     /// The seed of all that is random
     #[arg(long, default_value_t = 0x6b76_6d2d_6d73_7200)]
     seed: u64,
@@ -76,8 +79,13 @@ fn main() -> Result<()> {
 
     // The log would be all that it does otherwise.
     let _quiet = Parameter::set("report_ignored_msrs", "N")?;
-    for cpuid in [Cpuid::Full, Cpuid::Empty, Cpuid::NoPmu, Cpuid::OtherVendor] {
-        sweep.model(cpuid)?;
+    let models: &[Cpuid] = if arguments.few_models {
+        &[Cpuid::Full, Cpuid::Empty]
+    } else {
+        &[Cpuid::Full, Cpuid::Empty, Cpuid::NoPmu, Cpuid::OtherVendor]
+    };
+    for &cpuid in models {
+        sweep.model(cpuid, !arguments.few_models)?;
     }
     {
         let _ignore = Parameter::set("ignore_msrs", "Y")?;
