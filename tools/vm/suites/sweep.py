@@ -19,6 +19,7 @@ def _options():
     parser = argparse.ArgumentParser(prog="sweep")
     parser.add_argument("--vendor", choices=("amd", "intel"),
                         default=os.environ.get("VENDOR") or "amd")
+    parser.add_argument("--few-models", action="store_true", help="two CPUIDs, no irqchip")
     parser.add_argument("--quick", action="store_true",
                         help="fewer of the unknown MSRs, and fewer values")
     return parser.parse_args()
@@ -36,7 +37,7 @@ def main():
                  programs=products.programs())
     arguments = ["--quick"] if options.quick else []
     # Bochs is slow.
-    if options.quick and options.vendor == "intel":
+    if options.few_models or options.quick and options.vendor == "intel":
         arguments.append("--few-models")
     vm.initramfs.add("sweep/arguments", " ".join(arguments) + "\n", 0o644)
     log, kernel = vm.run(job("sweep.sh"), timeout=_TIMEOUT[options.vendor], show=print)
