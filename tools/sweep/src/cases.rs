@@ -283,10 +283,9 @@ impl<'a> Sweep<'a> {
     /// An MSR that somebody knows, on guests that nothing else was done to.
     fn known(&mut self, cpuid: Cpuid, irqchip: bool, ran: bool, index: u32) -> Result<()> {
         let mut values = EDGES.to_vec();
-        let bits = (0..64).step_by(if self.quick { 9 } else { 1 });
 
-        values.extend(bits.map(|bit| 1 << bit));
         values.extend([self.random.next(), self.random.next()]);
+        values.extend((0..64).map(|bit| 1 << bit));
         let pair = || {
             if ran {
                 Pair::after_run(self.kvm, cpuid, irqchip)
@@ -300,6 +299,10 @@ impl<'a> Sweep<'a> {
         self.host(&mut host, index, &values)?;
         // With a local APIC in the kernel, a vCPU may wait for others forever.
         if ran && !irqchip {
+            if self.quick {
+                // The guest is slower by far.
+                values.truncate(EDGES.len() + 8);
+            }
             self.guest(&mut guest, index, &values)?;
         }
         Ok(())
