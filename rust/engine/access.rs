@@ -303,15 +303,6 @@ fn read_own<C: Cpu>(cpu: &C, register: &Register, index: u32, by: By) -> Result<
     match register.read {
         Read::Field(field) => Ok(cpu.field(field)),
         Read::Constant(value) => Ok(value),
-        other => read_special(cpu, other, index, by),
-    }
-}
-
-#[inline(always)]
-fn read_special<C: Cpu>(cpu: &C, read: Read, index: u32, by: By) -> Result<u64> {
-    match read {
-        Read::Field(field) => Ok(cpu.field(field)),
-        Read::Constant(value) => Ok(value),
         Read::Unsupported if cpu.pmu_has(index) => cpu.pmu_read(index, by),
         Read::Unsupported => Err(UNSUPPORTED),
         Read::LegacyPmu if cpu.pmu_has(index) => cpu.pmu_read(index, by),
@@ -384,16 +375,6 @@ fn write_own<C: Cpu>(cpu: &C, register: &Register, index: u32, data: u64, by: By
     match register.write {
         Write::Field(field) => cpu.set_field(field, data),
         Write::Ignore => (),
-        other => return write_special(cpu, other, index, data, by),
-    }
-    Ok(())
-}
-
-#[inline(always)]
-fn write_special<C: Cpu>(cpu: &C, write: Write, index: u32, data: u64, by: By) -> Result {
-    match write {
-        Write::Field(field) => cpu.set_field(field, data),
-        Write::Ignore => (),
         Write::Drop => cpu.report(Report::Unimplemented, index, data),
         Write::Zero if data != 0 => {
             cpu.report(Report::Unimplemented, index, data);
@@ -412,7 +393,7 @@ fn write_special<C: Cpu>(cpu: &C, write: Write, index: u32, data: u64, by: By) -
             cpu.set_field(field, data);
         }
         Write::Unsupported | Write::LegacyPmu => {
-            return write_by_pmu(cpu, write, index, data, by);
+            return write_by_pmu(cpu, register, index, data, by);
         }
         Write::HyperV => return cpu.write_hyperv(index, data, by),
         Write::Mtrr => return cpu.write_mtrr(index, data),
@@ -447,11 +428,11 @@ fn write_special<C: Cpu>(cpu: &C, write: Write, index: u32, data: u64, by: By) -
     Ok(())
 }
 
-fn write_by_pmu<C: Cpu>(cpu: &C, write: Write, index: u32, data: u64, by: By) -> Result {
+fn write_by_pmu<C: Cpu>(cpu: &C, register: &Register, index: u32, data: u64, by: By) -> Result {
     if cpu.pmu_has(index) {
         return cpu.pmu_write(index, data, by);
     }
-    if write == Write::Unsupported {
+    if register.write == Write::Unsupported {
         return Err(UNSUPPORTED);
     }
     if data != 0 {
@@ -501,21 +482,26 @@ pub(crate) fn read_excused_as<C: Cpu>(
         return read_excused_with_care(cpu, register, index, by);
     };
 
-    if read != Err(UNSUPPORTED) {
-        return read;
-    }
-    excuse(cpu, register, index, 0, by, Way::Read).map(|()| 0)
+    or_excused_read(read, cpu, register, index, by)
 }
 
 #[inline(never)]
 fn read_excused_with_care<C: Cpu>(cpu: &C, register: &Register, index: u32, by: By) -> Result<u64> {
-    match read_as(cpu, register, index, by) {
-        Err(UNSUPPORTED) => {
-            excuse(cpu, register, index, 0, by, Way::Read)?;
-            Ok(0)
-        }
-        other => other,
+    or_excused_read(read_as(cpu, register, index, by), cpu, register, index, by)
+}
+
+#[inline(always)]
+fn or_excused_read<C: Cpu>(
+    read: Result<u64>,
+    cpu: &C,
+    register: &Register,
+    index: u32,
+    by: By,
+) -> Result<u64> {
+    if read != Err(UNSUPPORTED) {
+        return read;
     }
+    excuse(cpu, register, index, 0, by, Way::Read).map(|()| 0)
 }
 
 /// Writes an MSR, and makes good what may be excused of an MSR that does not exist.
@@ -557,10 +543,7 @@ pub(crate) fn write_excused_as<C: Cpu>(
     } else if !register.gates_writes && register.vendor.writes(cpu.vendor()) {
         let write = cpu.vendor_write(index, data, by);
 
-        if write != Err(UNSUPPORTED) {
-            return write;
-        }
-        return excuse(cpu, register, index, data, by, Way::Write);
+        return or_excused_write(write, cpu, register, index, data, by);
     }
     write_excused_with_care(cpu, register, index, data, by)
 }
@@ -568,10 +551,9 @@ pub(crate) fn write_excused_as<C: Cpu>(
 /// Writes an MSR that only the PMU could have.
 #[inline(never)]
 fn write_unknown<C: Cpu>(cpu: &C, register: &Register, index: u32, data: u64, by: By) -> Result {
-    match write_by_pmu(cpu, Write::Unsupported, index, data, by) {
-        Err(UNSUPPORTED) => excuse(cpu, register, index, data, by, Way::Write),
-        other => other,
-    }
+    let write = write_by_pmu(cpu, register, index, data, by);
+
+    or_excused_write(write, cpu, register, index, data, by)
 }
 
 #[inline(never)]
@@ -582,10 +564,24 @@ fn write_excused_with_care<C: Cpu>(
     data: u64,
     by: By,
 ) -> Result {
-    match write_as(cpu, register, index, data, by) {
-        Err(UNSUPPORTED) => excuse(cpu, register, index, data, by, Way::Write),
-        other => other,
+    let write = write_as(cpu, register, index, data, by);
+
+    or_excused_write(write, cpu, register, index, data, by)
+}
+
+#[inline(always)]
+fn or_excused_write<C: Cpu>(
+    write: Result,
+    cpu: &C,
+    register: &Register,
+    index: u32,
+    data: u64,
+    by: By,
+) -> Result {
+    if write != Err(UNSUPPORTED) {
+        return write;
     }
+    excuse(cpu, register, index, data, by, Way::Write)
 }
 
 /// Returns whether an MSR is in the guest's FPU state, and the vCPU has it: then that state has to

@@ -538,8 +538,7 @@ impl<T: MsrEngine> VTable<T> {
         let read = T::emulate_msr_read(vcpu, &vcpu.vm().read_section(), index);
 
         // SAFETY: By the caller's promise.
-        unsafe { data.write(read.unwrap_or(0)) };
-        code_of(read.map(|_| ()))
+        unsafe { store(read, data) }
     }
 
     /// # Safety
@@ -575,8 +574,7 @@ impl<T: MsrEngine> VTable<T> {
         let read = T::emulate_msr_read_unfiltered(unsafe { Vcpu::from_raw(vcpu) }, index);
 
         // SAFETY: By the caller's promise.
-        unsafe { data.write(read.unwrap_or(0)) };
-        code_of(read.map(|_| ()))
+        unsafe { store(read, data) }
     }
 
     /// # Safety
@@ -606,8 +604,7 @@ impl<T: MsrEngine> VTable<T> {
         let read = T::emulator_get_msr_unfiltered(unsafe { Vcpu::from_raw(vcpu) }, index);
 
         // SAFETY: By the caller's promise.
-        unsafe { data.write(read.unwrap_or(0)) };
-        code_of(read.map(|_| ()))
+        unsafe { store(read, data) }
     }
 
     /// # Safety
@@ -703,4 +700,16 @@ impl<T: MsrEngine> VTable<T> {
 #[inline]
 fn code_of(access: Result<(), Denial>) -> c_int {
     access.map_or_else(Denial::get, |()| 0)
+}
+
+/// Stores what was read, or 0: the caller may not look at the code.
+///
+/// # Safety
+///
+/// `data` must be valid for writes, and nobody else's.
+#[inline]
+unsafe fn store(read: Result<u64, Denial>, data: *mut u64) -> c_int {
+    // SAFETY: By the caller's promise.
+    unsafe { data.write(read.unwrap_or(0)) };
+    code_of(read.map(|_| ()))
 }
