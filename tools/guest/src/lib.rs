@@ -20,6 +20,7 @@ mod layout;
 pub mod memory;
 pub mod msrs;
 pub mod outcome;
+mod random;
 pub mod vm;
 
 pub use engine::Engine;
@@ -33,6 +34,7 @@ pub use memory::UserPtr;
 pub use outcome::Access;
 pub use outcome::MsrExit;
 pub use outcome::Outcome;
+pub use random::Random;
 pub use vm::Cpuid;
 pub use vm::Guest;
 pub use vm::Options;

@@ -15,6 +15,7 @@ use kvm_msr_guest::Errno;
 use kvm_msr_guest::Guest;
 use kvm_msr_guest::Options;
 use kvm_msr_guest::Outcome;
+use kvm_msr_guest::Random;
 use kvm_msr_guest::engine;
 use kvm_msr_guest::ioctl;
 use kvm_msr_guest::msrs;
@@ -62,18 +63,6 @@ const EDGES: [u64; 12] = [
     0xffff_ffff,
     0xffff_ffff_ffff_fffe,
 ];
-
-/// xorshift64*, so that every run makes the same accesses.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-}
 
 /// The same guest, once served by C and once by the engine.
 struct Pair([Guest; 2]);
@@ -130,7 +119,7 @@ impl<'a> Sweep<'a> {
         Sweep {
             kvm,
             quick,
-            random: Random(seed),
+            random: Random::new(seed),
             context: String::new(),
             cases: 0,
             differences: 0,

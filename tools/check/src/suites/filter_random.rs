@@ -11,6 +11,7 @@ use kvm_msr_guest::Abi;
 use kvm_msr_guest::Access;
 use kvm_msr_guest::Filter;
 use kvm_msr_guest::Guest;
+use kvm_msr_guest::Random;
 use kvm_msr_guest::Range;
 use kvm_msr_guest::filter::MAX_MSRS;
 use kvm_msr_guest::filter::MAX_RANGES;
@@ -44,7 +45,7 @@ pub fn run(arguments: &Arguments, report: &mut Report) {
 }
 
 fn compare_filters(side: &mut Side, seed: u64, filters: u32) -> Result<()> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let mut guest = deflecting_guest(side)?;
 
     for number in 0..filters {
@@ -156,21 +157,4 @@ fn probes(random: &mut Random, filter: &Filter) -> Vec<u32> {
     probes.sort_unstable();
     probes.dedup();
     probes
-}
-
-/// SplitMix64 (Steele, Lea and Flood, 2014).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u32) -> u32 {
-        (self.next() % u64::from(end)) as u32
-    }
 }
