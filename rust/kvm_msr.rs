@@ -113,6 +113,14 @@ impl MsrEngine for KvmMsr {
         ops::lists::get_registers(vcpu, list)
     }
 
+    fn get_nested_state(vcpu: &Vcpu, state: user::NestedState) -> Result {
+        ops::nested_state::get(vcpu, state)
+    }
+
+    fn set_nested_state(vcpu: &Vcpu, state: user::NestedState) -> Result {
+        ops::nested_state::set(vcpu, state)
+    }
+
     fn fastpath_wrmsr(vcpu: &Vcpu) -> Fastpath {
         ops::fastpath::wrmsr(vcpu)
     }

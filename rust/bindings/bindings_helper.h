@@ -4,6 +4,7 @@
 #include <linux/kvm_host.h>
 
 #include <asm/pvclock-abi.h>
+#include <asm/svm.h>
 
 #include "hyperv.h"
 #include "kvm_emulate.h"
@@ -11,6 +12,7 @@
 #include "msr_engine.h"
 #include "msrs.h"
 #include "pmu.h"
+#include "vmx/vmcs12.h"
 #include "x86.h"
 #include "xen.h"
 

@@ -285,6 +285,64 @@ void kvm_msr_glue_request_steal(struct kvm_vcpu *vcpu)
 	kvm_make_request(KVM_REQ_STEAL_UPDATE, vcpu);
 }
 
+bool kvm_msr_glue_nested_enabled(void)
+{
+	return kvm_nested_ops.enabled;
+}
+
+void kvm_msr_glue_nested_header(struct kvm_vcpu *vcpu, struct kvm_nested_state *state)
+{
+	kvm_nested_call(get_state_hdr)(vcpu, state);
+}
+
+void kvm_msr_glue_nested_areas(struct kvm_vcpu *vcpu, void *scratch, void **areas)
+{
+	kvm_nested_call(get_state_data)(vcpu, scratch, areas);
+}
+
+int kvm_msr_glue_nested_enter(struct kvm_vcpu *vcpu, const struct kvm_nested_state *state)
+{
+	return kvm_nested_call(enter_state)(vcpu, state);
+}
+
+void kvm_msr_glue_nested_load(struct kvm_vcpu *vcpu, const struct kvm_nested_state *state,
+			      void **areas)
+{
+	kvm_nested_call(load_state)(vcpu, state, areas);
+}
+
+int kvm_msr_glue_nested_commit(struct kvm_vcpu *vcpu, const struct kvm_nested_state *state,
+			       void **areas, int err)
+{
+	return kvm_nested_call(commit_state)(vcpu, state, areas, err);
+}
+
+u64 kvm_msr_glue_cr0(struct kvm_vcpu *vcpu)
+{
+	return kvm_read_cr0(vcpu);
+}
+
+bool kvm_msr_glue_has_evmcs(struct kvm_vcpu *vcpu)
+{
+#ifdef CONFIG_KVM_HYPERV
+	return kvm_nested_ops.get_evmcs_version &&
+	       kvm_nested_ops.get_evmcs_version(vcpu);
+#else
+	return false;
+#endif
+}
+
+bool kvm_msr_glue_has_separate_pat(struct kvm_vcpu *vcpu)
+{
+	return guest_cpu_cap_has(vcpu, X86_FEATURE_NPT) &&
+	       !kvm_check_has_quirk(vcpu->kvm, KVM_X86_QUIRK_NESTED_SVM_SHARED_PAT);
+}
+
+unsigned long kvm_msr_glue_clear_user(void __user *to, unsigned long size)
+{
+	return clear_user(to, size);
+}
+
 void kvm_msr_glue_report_unimplemented(struct kvm_vcpu *vcpu, u32 index, u64 data)
 {
 	kvm_pr_unimpl_wrmsr(vcpu, index, data);

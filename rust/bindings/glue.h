@@ -5,7 +5,10 @@
 
 #include <linux/kvm_host.h>
 
+#include <asm/svm.h>
+
 #include "reverse_cpuid.h"
+#include "vmx/vmcs12.h"
 #include "x86.h"
 
 extern bool kvm_msr_glue_enable;
@@ -28,6 +31,7 @@ enum kvm_msr_feature {
 	KVM_MSR_FEATURE_NX = X86_FEATURE_NX,
 	KVM_MSR_FEATURE_FXSR_OPT = X86_FEATURE_FXSR_OPT,
 	KVM_MSR_FEATURE_RDTSCP = X86_FEATURE_RDTSCP,
+	KVM_MSR_FEATURE_VMX = X86_FEATURE_VMX,
 	KVM_MSR_FEATURE_LM = X86_FEATURE_LM,
 	KVM_MSR_FEATURE_SVM = X86_FEATURE_SVM,
 	KVM_MSR_FEATURE_OSVW = X86_FEATURE_OSVW,
@@ -54,6 +58,9 @@ enum {
 	KVM_MSR_WITH_SMM = IS_ENABLED(CONFIG_KVM_SMM),
 	KVM_MSR_TSC_AUX = MSR_TSC_AUX,
 	KVM_MSR_GET_ONE_REG = KVM_GET_ONE_REG,
+	KVM_MSR_VMCS12_SIZE = sizeof(struct vmcs12),
+	KVM_MSR_VMCB_CONTROL_SIZE = sizeof(struct vmcb_control_area),
+	KVM_MSR_VMCB_SAVE_SIZE = sizeof(struct vmcb_save_area),
 };
 
 int kvm_msr_glue_vendor_get(struct kvm_vcpu *vcpu, struct msr_data *msr);
@@ -100,6 +107,19 @@ void kvm_msr_glue_request_global_clock(struct kvm_vcpu *vcpu);
 void kvm_msr_glue_request_master_clock(struct kvm_vcpu *vcpu);
 void kvm_msr_glue_request_intercepts(struct kvm_vcpu *vcpu);
 void kvm_msr_glue_request_steal(struct kvm_vcpu *vcpu);
+
+bool kvm_msr_glue_nested_enabled(void);
+void kvm_msr_glue_nested_header(struct kvm_vcpu *vcpu, struct kvm_nested_state *state);
+void kvm_msr_glue_nested_areas(struct kvm_vcpu *vcpu, void *scratch, void **areas);
+int kvm_msr_glue_nested_enter(struct kvm_vcpu *vcpu, const struct kvm_nested_state *state);
+void kvm_msr_glue_nested_load(struct kvm_vcpu *vcpu, const struct kvm_nested_state *state,
+			      void **areas);
+int kvm_msr_glue_nested_commit(struct kvm_vcpu *vcpu, const struct kvm_nested_state *state,
+			       void **areas, int err);
+u64 kvm_msr_glue_cr0(struct kvm_vcpu *vcpu);
+bool kvm_msr_glue_has_evmcs(struct kvm_vcpu *vcpu);
+bool kvm_msr_glue_has_separate_pat(struct kvm_vcpu *vcpu);
+unsigned long kvm_msr_glue_clear_user(void __user *to, unsigned long size);
 
 void kvm_msr_glue_report_unimplemented(struct kvm_vcpu *vcpu, u32 index, u64 data);
 void kvm_msr_glue_report_unhandled(bool write, u32 index, u64 data);

@@ -13,6 +13,8 @@ mod speculation;
 mod stored;
 mod time;
 
+pub(crate) use stored::is_pat;
+
 use super::{
     exit::{
         Denial,

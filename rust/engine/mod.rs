@@ -14,5 +14,6 @@ pub(crate) mod exit;
 pub(crate) mod filter;
 pub(crate) mod io;
 pub(crate) mod lists;
+pub(crate) mod nested;
 pub(crate) mod one_reg;
 pub(crate) mod registers;

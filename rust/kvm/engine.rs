@@ -10,6 +10,7 @@ use super::{
     user::{
         MsrFilter,
         MsrList,
+        NestedState,
         OneReg,
         UserList, //
     },
@@ -39,7 +40,7 @@ use kernel::{
 /// An engine that serves the MSRs of VMs in place of `arch/x86/kvm/msrs.c`.
 ///
 /// Each method has the contract of the op of the same name, and of the function in `msrs.h` that
-/// it stands for. Entry points that have no method here stay in C.
+/// it stands for.
 pub(crate) trait MsrEngine: Sized + 'static {
     /// The module that implements it.
     type OwnerModule: ModuleMetadata;
@@ -79,6 +80,12 @@ pub(crate) trait MsrEngine: Sized + 'static {
 
     /// `KVM_GET_REG_LIST`.
     fn get_reg_list(vcpu: &Vcpu<Self::Protected>, list: UserList<u64>) -> Result;
+
+    /// `KVM_GET_NESTED_STATE`.
+    fn get_nested_state(vcpu: &Vcpu<Self::Protected>, state: NestedState) -> Result;
+
+    /// `KVM_SET_NESTED_STATE`.
+    fn set_nested_state(vcpu: &Vcpu<Self::Protected>, state: NestedState) -> Result;
 
     /// WRMSR, while interrupts are off.
     fn fastpath_wrmsr(vcpu: &Vcpu<Self::Protected>) -> Fastpath;
@@ -243,6 +250,8 @@ impl<T: MsrEngine> VTable<T> {
         get_feature_msrs: Some(Self::get_feature_msrs),
         get_set_one_reg: Some(Self::get_set_one_reg),
         get_reg_list: Some(Self::get_reg_list),
+        get_nested_state: Some(Self::get_nested_state),
+        set_nested_state: Some(Self::set_nested_state),
         fastpath_wrmsr: Some(Self::fastpath_wrmsr),
         fastpath_wrmsr_imm: Some(Self::fastpath_wrmsr_imm),
         set_msr_filter: Some(Self::set_msr_filter),
@@ -266,7 +275,6 @@ impl<T: MsrEngine> VTable<T> {
         get_msr_common: Some(Self::get_msr_common),
         set_msr_common: Some(Self::set_msr_common),
         valid_efer: Some(Self::valid_efer),
-        ..pin_init::zeroed()
     };
 
     /// # Safety
@@ -408,6 +416,32 @@ impl<T: MsrEngine> VTable<T> {
         let vcpu = unsafe { Vcpu::from_raw(vcpu) };
 
         from_result(|| T::get_reg_list(vcpu, UserList::new(list.cast())).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`].
+    unsafe extern "C" fn get_nested_state(
+        vcpu: *mut bindings::kvm_vcpu,
+        state: *mut bindings::kvm_nested_state,
+    ) -> c_int {
+        // SAFETY: By the caller's promise.
+        let vcpu = unsafe { Vcpu::from_raw(vcpu) };
+
+        from_result(|| T::get_nested_state(vcpu, NestedState::new(state)).map(|()| 0))
+    }
+
+    /// # Safety
+    ///
+    /// `vcpu` must meet the invariants of [`Vcpu`].
+    unsafe extern "C" fn set_nested_state(
+        vcpu: *mut bindings::kvm_vcpu,
+        state: *mut bindings::kvm_nested_state,
+    ) -> c_int {
+        // SAFETY: By the caller's promise.
+        let vcpu = unsafe { Vcpu::from_raw(vcpu) };
+
+        from_result(|| T::set_nested_state(vcpu, NestedState::new(state)).map(|()| 0))
     }
 
     /// # Safety

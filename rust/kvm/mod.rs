@@ -12,6 +12,7 @@ mod engine;
 mod exit;
 mod fpu;
 pub(crate) mod host;
+pub(crate) mod nested;
 mod registers;
 mod srcu;
 pub(crate) mod user;

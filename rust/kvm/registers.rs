@@ -107,6 +107,7 @@ cpuid_bits! {
     SPEC_CTRL = kvm_msr_feature_KVM_MSR_FEATURE_SPEC_CTRL,
     SVM = kvm_msr_feature_KVM_MSR_FEATURE_SVM,
     TSC_ADJUST = kvm_msr_feature_KVM_MSR_FEATURE_TSC_ADJUST,
+    VMX = kvm_msr_feature_KVM_MSR_FEATURE_VMX,
     WAITPKG = kvm_msr_feature_KVM_MSR_FEATURE_WAITPKG,
     XFD = kvm_msr_feature_KVM_MSR_FEATURE_XFD,
     XMM3 = kvm_msr_feature_KVM_MSR_FEATURE_XMM3,

@@ -2,6 +2,7 @@
 
 //! Copies from and to user memory.
 
+use super::nested::NestedHeader;
 use crate::bindings;
 use core::{
     marker::PhantomData,
@@ -242,6 +243,113 @@ impl UserValue {
     /// `EFAULT` if it can't be written.
     pub(crate) fn write(&self, value: u64) -> Result {
         write_slice(self.0, &[value])
+    }
+}
+
+/// `struct kvm_nested_state` in user memory.
+#[derive(Clone, Copy)]
+pub(crate) struct NestedState(UserPtr);
+
+impl NestedState {
+    pub(super) fn new(state: *mut bindings::kvm_nested_state) -> Self {
+        Self(UserPtr::from_ptr(state.cast()))
+    }
+
+    /// Reads the size.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it can't be read.
+    pub(crate) fn read_size(self) -> Result<u32> {
+        let mut size = [0];
+
+        read_slice(self.size(), &mut size)?;
+        Ok(size[0])
+    }
+
+    /// Writes the size.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it can't be written.
+    pub(crate) fn write_size(self, size: u32) -> Result {
+        write_slice(self.size(), &[size])
+    }
+
+    /// Reads the header.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it can't be read.
+    pub(crate) fn read_header(self) -> Result<NestedHeader> {
+        let mut header = NestedHeader::default();
+
+        read_slice(self.0, &mut header)?;
+        Ok(header)
+    }
+
+    /// Writes the header.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it can't be written, all of it.
+    pub(crate) fn write_header(self, header: &NestedHeader) -> Result {
+        write_slice(self.0, header)
+    }
+
+    /// Reads `size` bytes behind the header.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, or `EFAULT` if not all can be read.
+    pub(crate) fn read_data(self, size: usize) -> Result<KVec<u8>> {
+        read_vec(self.data(0), size)
+    }
+
+    /// Reads bytes that are `offset` bytes behind the header, as many as there is room for. Those
+    /// that can't be read become 0.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if not all can be read.
+    pub(crate) fn read_data_at(self, offset: usize, to: &mut [u8]) -> Result {
+        // copy_from_user() clears what it can't read.
+        read_slice(self.data(offset), to)
+    }
+
+    /// Writes bytes to `offset` bytes behind the header.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if not all can be written.
+    pub(crate) fn write_data_at(self, offset: usize, from: &[u8]) -> Result {
+        write_slice(self.data(offset), from)
+    }
+
+    /// Clears `size` bytes behind the header.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if not all can be written.
+    pub(crate) fn clear_data(self, size: usize) -> Result {
+        // SAFETY: The address is checked.
+        let left = unsafe { bindings::kvm_msr_glue_clear_user(self.data(0).as_mut_ptr(), size) };
+
+        if left != 0 {
+            return Err(EFAULT);
+        }
+        Ok(())
+    }
+
+    fn size(self) -> UserPtr {
+        self.0
+            .wrapping_byte_add(core::mem::offset_of!(bindings::kvm_nested_state, size))
+    }
+
+    fn data(self, offset: usize) -> UserPtr {
+        self.0
+            .wrapping_byte_add(size_of::<NestedHeader>())
+            .wrapping_byte_add(offset)
     }
 }
 

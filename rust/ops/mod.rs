@@ -11,6 +11,7 @@ pub(crate) mod fastpath;
 pub(crate) mod lists;
 pub(crate) mod msr_filter;
 pub(crate) mod msrs;
+pub(crate) mod nested_state;
 pub(crate) mod one_reg;
 pub(crate) mod user_space_msr;
 

@@ -14,7 +14,8 @@ use super::{
 const LME: u64 = 1 << 8;
 const LMA: u64 = 1 << 10;
 const NX: u64 = 1 << 11;
-const SVME: u64 = 1 << 12;
+/// The guest has SVM enabled.
+pub(crate) const SVME: u64 = 1 << 12;
 const FFXSR: u64 = 1 << 14;
 const AUTOIBRS: u64 = 1 << 21;
 

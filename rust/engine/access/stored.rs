@@ -33,11 +33,16 @@ const HWCR_CPUID_USER_DIS: u64 = 1 << 35;
 const PLATFORM_INFO_CPUID_FAULT: u64 = 1 << 31;
 const MISC_FEATURES_CPUID_FAULT: u64 = 1 << 0;
 
-pub(super) fn write_pat<C: Cpu>(cpu: &C, data: u64) -> Result {
+/// Whether a value is one of `IA32_PAT`, or of SVM's `G_PAT`.
+pub(crate) const fn is_pat(data: u64) -> bool {
     // Eight memory types, a byte each: 0, 1 and 4 to 7, so that bit 1 needs bit 2.
     let types_with_bit_1 = data & PAT_BIT_1;
 
-    if data & PAT_RESERVED != 0 || types_with_bit_1 << 1 & !data != 0 {
+    data & PAT_RESERVED == 0 && types_with_bit_1 << 1 & !data == 0
+}
+
+pub(super) fn write_pat<C: Cpu>(cpu: &C, data: u64) -> Result {
+    if !is_pat(data) {
         return Err(INVALID);
     }
     cpu.set_field(Field::Pat, data);

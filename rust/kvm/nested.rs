@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Nested state, as the vendor module collects it and takes it: in kernel memory.
+//!
+//! C header: `struct kvm_x86_nested_ops` in `arch/x86/include/asm/kvm_host.h`.
+
+use super::{
+    host,
+    Vcpu, //
+};
+use crate::bindings;
+use core::{
+    ptr,
+    slice, //
+};
+use kernel::{
+    error::to_result,
+    prelude::*, //
+};
+
+/// `struct kvm_nested_state` without data, in words of 64 bits.
+pub(crate) type NestedHeader = [u64; 16];
+
+const _: () = {
+    assert!(size_of::<NestedHeader>() == size_of::<bindings::kvm_nested_state>());
+    assert!(align_of::<NestedHeader>() >= align_of::<bindings::kvm_nested_state>());
+};
+
+/// `sizeof(struct vmcs12)`, in bytes. There is room for more in the state.
+pub(crate) const VMCS12_SIZE: usize = bindings::KVM_MSR_VMCS12_SIZE as usize;
+
+/// The size of vmcb12's save area, in bytes.
+pub(crate) const VMCB12_SAVE_SIZE: usize = bindings::KVM_MSR_VMCB_SAVE_SIZE as usize;
+
+const VMCB12_CONTROL_SIZE: usize = bindings::KVM_MSR_VMCB_CONTROL_SIZE as usize;
+const VMCS12_ROOM: usize = bindings::KVM_STATE_NESTED_VMX_VMCS_SIZE as usize;
+
+/// Room for what SVM does not keep in the state's format: vmcb12's control area.
+pub(crate) struct NestedScratch(KVec<u8>);
+
+impl NestedScratch {
+    /// Allocates it.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn new() -> Result<Self> {
+        let size = if host::is_amd() {
+            VMCB12_CONTROL_SIZE
+        } else {
+            0
+        };
+
+        Ok(Self(KVec::with_capacity(size, GFP_KERNEL)?))
+    }
+}
+
+/// Whether the vendor module does nested virtualisation.
+pub(crate) fn is_enabled() -> bool {
+    // SAFETY: The vendor module is loaded, as there are VMs.
+    unsafe { bindings::kvm_msr_glue_nested_enabled() }
+}
+
+impl<P: Send + Sync> Vcpu<P> {
+    /// The header of the state that the vCPU is in.
+    pub(crate) fn nested_header(&self) -> NestedHeader {
+        let mut header = NestedHeader::default();
+
+        // SAFETY: By the type invariants. The header is as large as the structure.
+        unsafe {
+            bindings::kvm_msr_glue_nested_header(self.as_raw(), header.as_mut_ptr().cast())
+        };
+        header
+    }
+
+    /// What follows the header: vmcs12 and its shadow, each if there is one, or vmcb12's control
+    /// and save areas, of a vCPU that runs L2.
+    pub(crate) fn nested_areas<'a>(
+        &'a self,
+        scratch: &'a mut NestedScratch,
+    ) -> [Option<&'a [u8]>; 2] {
+        let sizes = if host::is_amd() {
+            [VMCB12_CONTROL_SIZE, VMCB12_SAVE_SIZE]
+        } else {
+            [VMCS12_ROOM; 2]
+        };
+        let mut areas = [ptr::null_mut(); 2];
+
+        // SAFETY: By the type invariants. On AMD, the scratch has the size of a control area.
+        unsafe {
+            bindings::kvm_msr_glue_nested_areas(
+                self.as_raw(),
+                scratch.0.as_mut_ptr().cast(),
+                areas.as_mut_ptr(),
+            )
+        };
+
+        let [first, second] = areas;
+        let [first_size, second_size] = sizes;
+        // SAFETY: An area is null, or the scratch, or the vCPU's, initialised and of that size.
+        // It stays the same as long as `self` does nothing else about nested state, nor runs.
+        unsafe { [as_slice(first, first_size), as_slice(second, second_size)] }
+    }
+
+    /// Leaves VMX operation, and enters it anew if the header has a VMXON region.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub(crate) fn enter_vmx(&self, header: &NestedHeader) -> Result {
+        if host::is_amd() {
+            return Err(EINVAL);
+        }
+        // SAFETY: By the type invariants. The header is as large as the structure.
+        to_result(unsafe {
+            bindings::kvm_msr_glue_nested_enter(self.as_raw(), header.as_ptr().cast())
+        })
+    }
+
+    /// Makes the header's VMCS the current one, and stores what of vmcs12 and its shadow there is.
+    /// The vCPU must be in VMX operation.
+    pub(crate) fn load_vmcs12(&self, header: &NestedHeader, vmcs12: &[u8], shadow: &[u8]) {
+        if host::is_amd() {
+            return;
+        }
+        let mut areas = [ptr::null_mut(); 2];
+
+        // SAFETY: By the type invariants. The header is as large as the structure.
+        unsafe {
+            bindings::kvm_msr_glue_nested_load(
+                self.as_raw(),
+                header.as_ptr().cast(),
+                areas.as_mut_ptr(),
+            )
+        };
+        for (area, from) in areas.into_iter().zip([vmcs12, shadow]) {
+            if area.is_null() {
+                continue;
+            }
+            // SAFETY: In VMX operation, each area is `VMCS12_ROOM` bytes of the vCPU's, which
+            // nobody else uses.
+            let area: &mut [u8] = unsafe { slice::from_raw_parts_mut(area.cast(), VMCS12_ROOM) };
+
+            if let Some(to) = area.get_mut(..from.len()) {
+                to.copy_from_slice(from);
+            }
+        }
+    }
+
+    /// Enters L2, if the header says so, after [`Self::load_vmcs12`]; or fails for a reason that
+    /// is known already, and has no event pending.
+    ///
+    /// # Errors
+    ///
+    /// `known`, or `EINVAL` if vmcs12 is one that VM-entry does not accept.
+    pub(crate) fn commit_vmcs12(&self, header: &NestedHeader, known: Result) -> Result {
+        if host::is_amd() {
+            return Err(EINVAL);
+        }
+        let known = known.map_or_else(Error::to_errno, |()| 0);
+
+        self.commit_nested(header, [ptr::null_mut(); 2], known)
+    }
+
+    /// Leaves nested mode, and enters L2 if there is a vmcb12: its control and save areas.
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` if vmcb12 is one that VMRUN does not accept, or there is none but the header says
+    /// that L2 runs.
+    pub(crate) fn commit_vmcb12(
+        &self,
+        header: &NestedHeader,
+        vmcb12: Option<(&mut [u8], &mut [u8])>,
+    ) -> Result {
+        let areas = match vmcb12 {
+            Some((control, save))
+                if control.len() >= VMCB12_CONTROL_SIZE && save.len() >= VMCB12_SAVE_SIZE =>
+            {
+                [control.as_mut_ptr().cast(), save.as_mut_ptr().cast()]
+            }
+            None if header[0] & u64::from(bindings::KVM_STATE_NESTED_GUEST_MODE) == 0 => {
+                [ptr::null_mut(); 2]
+            }
+            _ => return Err(EINVAL),
+        };
+
+        if !host::is_amd() {
+            return Err(EINVAL);
+        }
+        self.commit_nested(header, areas, 0)
+    }
+
+    fn commit_nested(
+        &self,
+        header: &NestedHeader,
+        mut areas: [*mut c_void; 2],
+        known: c_int,
+    ) -> Result {
+        // SAFETY: By the type invariants. The header is as large as the structure. The areas are
+        // those of vmcb12 if the header needs such.
+        to_result(unsafe {
+            bindings::kvm_msr_glue_nested_commit(
+                self.as_raw(),
+                header.as_ptr().cast(),
+                areas.as_mut_ptr(),
+                known,
+            )
+        })
+    }
+
+    /// Whether the vCPU is in system management mode.
+    pub(crate) fn is_smm(&self) -> bool {
+        // SAFETY: By the type invariants.
+        unsafe { (*self.as_raw()).arch.hflags & bindings::HF_SMM_MASK != 0 }
+    }
+
+    /// CR0.
+    pub(crate) fn cr0(&self) -> u64 {
+        // SAFETY: By the type invariants.
+        unsafe { bindings::kvm_msr_glue_cr0(self.as_raw()) }
+    }
+
+    /// The bits that the guest's physical addresses do not have.
+    pub(crate) fn reserved_address(&self) -> u64 {
+        // SAFETY: By the type invariants.
+        unsafe { (*self.as_raw()).arch.reserved_gpa_bits }
+    }
+
+    /// Whether user space enabled enlightened VMCSs.
+    pub(crate) fn has_evmcs(&self) -> bool {
+        // SAFETY: By the type invariants.
+        unsafe { bindings::kvm_msr_glue_has_evmcs(self.as_raw()) }
+    }
+
+    /// Whether L2's PAT is not L1's, if L1 uses nested paging.
+    pub(crate) fn has_separate_pat(&self) -> bool {
+        // SAFETY: By the type invariants.
+        unsafe { bindings::kvm_msr_glue_has_separate_pat(self.as_raw()) }
+    }
+}
+
+/// # Safety
+///
+/// `area` must be null, or valid and initialised for `size` bytes, which nobody writes during `'a`.
+unsafe fn as_slice<'a>(area: *mut c_void, size: usize) -> Option<&'a [u8]> {
+    if area.is_null() {
+        return None;
+    }
+    // SAFETY: By the caller's promise.
+    Some(unsafe { slice::from_raw_parts(area.cast(), size) })
+}
