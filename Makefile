@@ -72,6 +72,10 @@ shell: deps-vm ## A shell in the booted machine, with KVM and the module loaded
 modules_install: deps-kernel ## Installs kvm-msr.ko for the kernel of KDIR (INSTALL_MOD_PATH=/path)
 	@$(T)/kernel/module.sh plain install
 
+.PHONY: registers
+registers: deps-kernel ## Writes Documentation/register-reference.rst from the table of registers
+	@$(TARGET) registers
+
 .PHONY: fmt
 fmt: deps-all ## Formats the Rust
 	@$(TARGET) lint --fix

@@ -3,11 +3,12 @@
 //! The files of `rust/engine/`, as the module has them, for `cargo test`.
 //!
 //! The tests know nothing of how the engine does it: they compare it with models that are
-//! written from the documentation.
+//! written from the documentation. And [`reference`], documentation that is written from them.
 
 #[allow(dead_code)]
 #[path = "../../../rust/engine/mod.rs"]
 mod engine;
+pub mod reference;
 
 #[cfg(test)]
 mod exit;

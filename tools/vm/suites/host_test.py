@@ -7,15 +7,14 @@ import subprocess
 
 import products
 import results
+from suites import cargo_environment
 
 _VERDICT = re.compile(r"^test (.+?)(?: - should panic)? \.\.\. (ok|FAILED|ignored)")
 
 
 def main():
     """Runs cargo test and takes its verdicts over."""
-    environment = {**os.environ, "RUSTC": "/usr/bin/rustc", "PATH": "/usr/bin:" + os.environ["PATH"],
-                   "CARGO_TARGET_DIR": os.path.join(products.CACHE, "cargo-target")}
-    environment.pop("RUSTUP_TOOLCHAIN", None)
+    environment = {**os.environ, **cargo_environment()}
     # Optimised, as the tests judge some hundred thousand random filters.
     command = ["/usr/bin/cargo", "test", "--release", "--locked", "--no-fail-fast",
                "--manifest-path", os.path.join(products.REPO, "tools", "Cargo.toml"),

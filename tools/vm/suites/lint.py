@@ -8,6 +8,7 @@ import sys
 
 import products
 import results
+from suites import cargo_environment, registers
 
 _REPO = products.REPO
 # What the hook series may add to the kernel, moved lines included.
@@ -42,14 +43,6 @@ def _judge(name, *command, environment=None):
     return results.test(name, code == 0, f"exit code {code}" if code else "")
 
 
-def _cargo_environment():
-    environment = {"RUSTC": "/usr/bin/rustc", "PATH": "/usr/bin:" + os.environ["PATH"],
-                   "CARGO_TARGET_DIR": os.path.join(products.CACHE, "cargo-target")}
-    if "RUSTUP_TOOLCHAIN" in os.environ:
-        environment["RUSTUP_TOOLCHAIN"] = ""
-    return environment
-
-
 def _rustfmt(kernel, *options):
     """The command that formats the module as the kernel's own Rust is."""
     return ["/usr/bin/rustfmt", "--config-path", os.path.join(kernel.source, ".rustfmt.toml"),
@@ -62,7 +55,7 @@ _CARGO_FMT = ["/usr/bin/cargo", "fmt", "--manifest-path", "tools/Cargo.toml", "-
 def fmt(kernel):
     """Formats everything."""
     for command in (_rustfmt(kernel), _CARGO_FMT):
-        code, said = _run(*command, environment=_cargo_environment())
+        code, said = _run(*command, environment=cargo_environment())
         print(said, end="")
         if code:
             return code
@@ -115,8 +108,19 @@ def _unsafe():
                         f"{len(found)} places" if found else "")
 
 
+def _reference():
+    """The reference has to be what `make registers` would make it."""
+    name = "register reference"
+    try:
+        current = registers.is_current()
+    except products.BuildError as error:
+        return results.test(name, False, str(error))
+    return results.test(name, current, "" if current else
+                        f"{registers.REFERENCE} is not current: run `make registers`")
+
+
 def _tests(kernel):
-    cargo = _cargo_environment()
+    cargo = cargo_environment()
     yield _judge("rustfmt of the module", *_rustfmt(kernel, "--check"))
     yield _judge("cargo fmt of the tools", *_CARGO_FMT, "--check", environment=cargo)
     try:
@@ -127,6 +131,7 @@ def _tests(kernel):
     yield _judge("Clippy of the tools", "/usr/bin/cargo", "clippy", "--quiet", "--locked",
                  "--manifest-path", "tools/Cargo.toml", "--workspace", "--all-targets", "--",
                  "-D", "warnings", environment=cargo)
+    yield _reference()
     yield from _patches(kernel)
     for name in _files("*.c", "*.h"):
         yield _checkpatch(kernel, f"checkpatch {name}", "--no-tree", "-f", name)

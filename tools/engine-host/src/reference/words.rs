@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the declarations mean, in words for people who write a VMM.
+//!
+//! They are those of `rust/engine/access.rs`, and of the files below it.
+
+use crate::engine::registers::{
+    Condition, Feature, Field, Gate, Guard, Listed, Model, Pv, Read, Register, Trace, Vendor,
+    VendorSet, Write, REGISTERS,
+};
+
+/// Joins those that say something.
+fn join(parts: impl IntoIterator<Item = String>, separator: &str) -> String {
+    parts
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(separator)
+}
+
+pub(super) fn served_by(set: VendorSet) -> String {
+    let on = |vendor| {
+        let mut on = match (set.reads(vendor), set.writes(vendor)) {
+            (false, false) => "engine",
+            (false, true) => "engine reads, vendor's module writes",
+            (true, false) => "vendor's module reads, engine writes",
+            (true, true) => "vendor's module",
+        }
+        .to_owned();
+
+        if set.reads_nested(vendor) && !set.reads(vendor) {
+            on += ", and reads while L2 runs";
+        }
+        on
+    };
+    let (amd, intel) = (on(Vendor::Amd), on(Vendor::Intel));
+
+    if amd == intel {
+        amd
+    } else {
+        format!("AMD: {amd}. Intel: {intel}")
+    }
+}
+
+pub(super) fn checked(register: &Register) -> String {
+    let first = match gate(register.gate) {
+        "" => String::new(),
+        gate => format!("first: {gate}"),
+    };
+    let (read, write) = (guard(register.read_guard), guard(register.write_guard));
+    let either = if read == write {
+        read
+    } else {
+        let of = |way, guard: String| {
+            if guard.is_empty() {
+                guard
+            } else {
+                format!("{way}: {guard}")
+            }
+        };
+
+        join([of("read", read), of("write", write)], ". ")
+    };
+
+    join([first, either], ". ")
+}
+
+fn gate(gate: Gate) -> &'static str {
+    match gate {
+        Gate::None => "",
+        Gate::Canonical => "a canonical address is written, else invalid",
+        Gate::MakeCanonical => "an address that is written is made canonical",
+        Gate::TscAux => {
+            "KVM can switch it, and a guest has RDTSCP or RDPID, else invalid; bits 32 to 63 that \
+             are written have to be 0 if the vCPU is Intel's, and are dropped otherwise"
+        }
+        Gate::Cet => {
+            "SHSTK or IBT, else unknown; no bit is written that belongs to the one that the vCPU \
+             lacks, nor bits 6 to 9, 12 or 13, nor both 10 and 11, else invalid"
+        }
+        Gate::ShadowStackPointer => {
+            "SHSTK, else unknown; a canonical multiple of 4 is written, else invalid"
+        }
+        Gate::ShadowStackTable => {
+            "SHSTK, and LM to write, else unknown; a canonical address is written, else invalid"
+        }
+        Gate::GuestShadowStackPointer => {
+            "host only, else invalid; SHSTK, else unknown; a canonical multiple of 4 is written, \
+             else invalid"
+        }
+    }
+}
+
+fn guard(guard: Guard) -> String {
+    match guard {
+        Guard::None => String::new(),
+        Guard::Feature(feature) => format!("{}, else unknown", self::feature(feature)),
+        Guard::FeatureElseInvalid(feature) => format!("{}, else invalid", self::feature(feature)),
+        Guard::GuestFeature(feature) => {
+            format!("host, or {}, else invalid", self::feature(feature))
+        }
+        Guard::HostFeature(feature) => {
+            format!("host only, and {}, else unknown", self::feature(feature))
+        }
+        Guard::Pv(feature) => format!("{}, else unknown", pv(feature)),
+        Guard::Host => "host only, else invalid".to_owned(),
+        Guard::Smm => "host only, and KVM emulates SMM, else invalid".to_owned(),
+    }
+}
+
+/// What the engine reads, unless it never does.
+pub(super) fn read(register: &Register) -> String {
+    let words = match register.read {
+        Read::Unsupported if both(register, VendorSet::reads) => return String::new(),
+        Read::Unsupported => "PMU, else unknown",
+        Read::Constant(0) => "always 0",
+        Read::Constant(value) => return format!("always {value:#x}"),
+        Read::Field(field) => return stored(register, field),
+        Read::WallClock => "the stored value, which is the VM's",
+        Read::Tsc => "the guest's TSC; host: that of L1, even while L2 runs",
+        Read::PlatformInfo => {
+            "the stored value; guest: invalid if KVM_CAP_MSR_PLATFORM_INFO is disabled"
+        }
+        Read::Xss => "the stored value; guest: invalid without XSAVES",
+        Read::MachineCheckCtl => {
+            "the stored value; guest: invalid if IA32_MCG_CAP lacks MCG_CTL_P (bit 8)"
+        }
+        Read::MachineCheckBank => {
+            "the stored value; invalid if IA32_MCG_CAP does not have that many banks"
+        }
+        Read::MachineCheckCtl2 => {
+            "the stored value; invalid if IA32_MCG_CAP does not have that many banks; guest: also \
+             if it lacks MCG_CMCI_P (bit 10)"
+        }
+        Read::LegacyPmu => "PMU, else 0",
+        Read::Mtrr => "by KVM's MTRR code",
+        Read::X2apic => "by the local APIC; invalid unless it is KVM's and in x2APIC mode",
+        Read::TscDeadline => "when the local APIC's timer expires",
+        Read::HyperV => "by KVM's Hyper-V code",
+        Read::Xstate => "from the guest's FPU state",
+        Read::Xfd => "the mask in the guest's FPU state",
+    };
+
+    words.to_owned()
+}
+
+/// What the engine does with a write, unless it never does.
+pub(super) fn write(register: &Register) -> String {
+    let words = match register.write {
+        Write::Unsupported if both(register, VendorSet::writes) => return String::new(),
+        Write::Unsupported => "PMU, else unknown",
+        Write::Ignore => "dropped",
+        Write::Drop => "dropped, and logged",
+        Write::Zero => "0 is dropped, all else is logged and invalid",
+        Write::Field(_) => "stored",
+        Write::HostField(_) => "host: stored. Guest: dropped",
+        Write::Reserved(_, reserved) => {
+            return format!("stored; invalid with bits outside of {:#x}", !reserved);
+        }
+        Write::Efer => {
+            "by the vendor's module, but LMA stays as it is; invalid with bits that KVM does not \
+             support; guest: also with those that it lacks the feature for, or if LME changes \
+             while paging is on"
+        }
+        Write::Pat => "stored; invalid if a byte is not a memory type",
+        Write::ApicBase => "by the local APIC",
+        Write::Tsc => {
+            "guest: moves its TSC, and IA32_TSC_ADJUST with it. Host: sets the TSC, in step with \
+             those of other vCPUs"
+        }
+        Write::TscAdjust => {
+            "dropped without TSC_ADJUST. Guest: stored, and moves the TSC. Host: stored"
+        }
+        Write::MiscEnable => {
+            "stored; guest: bit 7 stays as it is, invalid if bit 11 or 12 changes. Bit 18 decides \
+             of MWAIT in CPUID if KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT is disabled, and then may \
+             change with XMM3 only, else invalid"
+        }
+        Write::PerfCapabilities => {
+            "stored, and the PMU follows; invalid with bits that KVM does not support"
+        }
+        Write::PredCmd => {
+            "not stored: the CPU executes bits 0 (IBPB) and 7 (SBPB); invalid with others, and \
+             with those that the host's CPU lacks; guest: also with bit 0 if it has neither \
+             SPEC_CTRL nor AMD_IBPB, with bit 7 if it lacks SBPB, and always if it has none of \
+             the three"
+        }
+        Write::FlushCmd => {
+            "not stored: the CPU executes bit 0 (flush L1D); invalid with others, or if the host's \
+             CPU lacks it; guest: also without FLUSH_L1D"
+        }
+        Write::Xss => {
+            "stored; unknown without XSAVES, invalid with bits that the vCPU does not support"
+        }
+        Write::Xfd => "to the guest's FPU state; invalid with bits that the vCPU does not support",
+        Write::XfdErr => "stored; invalid with bits that the vCPU does not support",
+        Write::Hwcr => {
+            "bits 3, 6 and 8 are dropped; 18, 24, and with GP_ON_USER_CPUID 35 are stored; invalid \
+             with others"
+        }
+        Write::MiscFeaturesEnables => {
+            "stored; invalid with bits other than 0, and with that if PLATFORM_INFO lacks bit 31"
+        }
+        Write::MachineCheckCtl => {
+            "stored; invalid but for 0 and all ones; if IA32_MCG_CAP lacks MCG_CTL_P (bit 8), but \
+             for the host's 0"
+        }
+        Write::MachineCheckBank => {
+            "stored; invalid if IA32_MCG_CAP does not have that many banks. Control: invalid but \
+             for 0 and all ones, of which bits 0 and 10 may be missing. Status: guest: invalid but \
+             for 0, unless it is AMD's and has bit 18 of K7_HWCR set"
+        }
+        Write::MachineCheckCtl2 => {
+            "stored; invalid with bits other than 0 to 14 and 30; if IA32_MCG_CAP does not have \
+             that many banks; if it lacks MCG_CMCI_P (bit 10), but for the host's 0"
+        }
+        Write::LegacyPmu => "PMU, else dropped, and logged if not 0",
+        Write::WallClock => "stored for the VM, and the time is written to that address",
+        Write::SystemTime { old: false } => {
+            "stored: the address of the vCPU's clock, which is kept if bit 0 is set"
+        }
+        Write::SystemTime { old: true } => {
+            "stored: the address of the vCPU's clock, which is kept if bit 0 is set; guest: on \
+             vCPU 0 this has the VM go without a master clock"
+        }
+        Write::AsyncPfEn => {
+            "stored: an address that is a multiple of 64, on if bits 0 and 3 are set; invalid with \
+             bits 4 or 5, with bit 2 without KVM_FEATURE_ASYNC_PF_VMEXIT, with bit 3 without \
+             KVM_FEATURE_ASYNC_PF_INT, or if there is no memory there. If the local APIC is not \
+             KVM's, 0 is dropped, and all else invalid"
+        }
+        Write::AsyncPfInt => {
+            "stored: a vector; invalid above 0xff, or if the local APIC is not KVM's"
+        }
+        Write::AsyncPfAck => "not stored: bit 0 asks for the next page that is ready",
+        Write::StealTime => {
+            "stored: an address, on if bit 0 is set; invalid with bits 1 to 5, or if the kernel \
+             does not measure it"
+        }
+        Write::PvEoi => "by the local APIC; invalid if it does not take the address",
+        Write::Mtrr => "by KVM's MTRR code",
+        Write::X2apic => "by the local APIC; invalid unless it is KVM's and in x2APIC mode",
+        Write::TscDeadline => "sets when the local APIC's timer expires",
+        Write::HyperV => "by KVM's Hyper-V code",
+        Write::Xstate => "to the guest's FPU state",
+    };
+
+    words.to_owned()
+}
+
+fn both(register: &Register, does: fn(VendorSet, Vendor) -> bool) -> bool {
+    does(register.vendor, Vendor::Amd) && does(register.vendor, Vendor::Intel)
+}
+
+/// A stored value, and who else has it.
+fn stored(register: &Register, field: Field) -> String {
+    let others = REGISTERS
+        .iter()
+        .filter(|other| other.name != register.name && other.read == Read::Field(field))
+        .map(|other| format!("that of {} is the same", other.name));
+
+    join(
+        std::iter::once("the stored value".to_owned()).chain(others),
+        "; ",
+    )
+}
+
+pub(super) fn lists(register: &Register) -> String {
+    let saved = |pmu: &str, condition| {
+        let conditions = join([pmu.to_owned(), met(condition, register)], " and ");
+
+        if conditions.is_empty() {
+            "saved".to_owned()
+        } else {
+            format!("saved, if {conditions}")
+        }
+    };
+    let listed = match register.listed {
+        Listed::No => String::new(),
+        Listed::Saved(condition) => saved("", condition),
+        Listed::SavedPmu(condition) => saved("KVM has a PMU", condition),
+        Listed::Emulated => "emulated".to_owned(),
+    };
+    let model = match register.model {
+        Model::No => "",
+        Model::Fixed(_) => "feature MSR, fixed once the vCPU has run",
+        Model::Changing(_) => "feature MSR",
+    };
+
+    join([listed, model.to_owned()], "; ")
+}
+
+/// What meets a condition.
+fn met(condition: Condition, register: &Register) -> String {
+    match condition {
+        Condition::Always => String::new(),
+        Condition::Either(one, other) => {
+            format!("KVM offers {} or {}", feature(one), feature(other))
+        }
+        Condition::Both(one, other) => {
+            format!("KVM offers {} and {}", feature(one), feature(other))
+        }
+        Condition::Offers(offered) => format!("KVM offers {}", feature(offered)),
+        Condition::ProcessorTrace(trace) => {
+            let offers = format!("KVM offers {}", feature(Feature::IntelPt));
+            let needs = match trace {
+                Trace::Any => String::new(),
+                Trace::Cr3Filtering => "which filters by CR3".to_owned(),
+                Trace::Output => "which has an output to memory".to_owned(),
+                Trace::Ranges(number) => format!("which has more than {number} address ranges"),
+            };
+
+            join([offers, needs], ", ")
+        }
+        Condition::Counter { fixed, number } => {
+            let last = number + (register.last - register.first);
+            let kind = if fixed { "fixed" } else { "general purpose" };
+
+            if number == last {
+                format!("it has {kind} counter {number}")
+            } else {
+                format!("it has the counter ({kind}, {number} to {last})")
+            }
+        }
+        Condition::TsxCtrl => "IA32_ARCH_CAPABILITIES has TSX_CTRL (bit 7)".to_owned(),
+        Condition::Xss => "KVM supports any of its bits".to_owned(),
+        Condition::Mpx => "KVM offers MPX".to_owned(),
+    }
+}
+
+fn feature(feature: Feature) -> &'static str {
+    match feature {
+        Feature::Xmm3 => "XMM3",
+        Feature::Pdcm => "PDCM",
+        Feature::Nx => "NX",
+        Feature::FxsrOpt => "FXSR_OPT",
+        Feature::Rdtscp => "RDTSCP",
+        Feature::Lm => "LM",
+        Feature::Svm => "SVM",
+        Feature::Osvw => "OSVW",
+        Feature::TscAdjust => "TSC_ADJUST",
+        Feature::IntelPt => "INTEL_PT",
+        Feature::Xfd => "XFD",
+        Feature::AmdIbpb => "AMD_IBPB",
+        Feature::ShadowStack => "SHSTK",
+        Feature::Waitpkg => "WAITPKG",
+        Feature::Rdpid => "RDPID",
+        Feature::BranchTracking => "IBT",
+        Feature::SpecCtrl => "SPEC_CTRL",
+        Feature::FlushL1d => "FLUSH_L1D",
+        Feature::ArchCapabilities => "ARCH_CAPABILITIES",
+        Feature::AutoIbrs => "AUTOIBRS",
+        Feature::Sbpb => "SBPB",
+        Feature::CpuidUserDis => "GP_ON_USER_CPUID",
+        Feature::PerfmonV2 => "PERFMON_V2",
+    }
+}
+
+fn pv(feature: Pv) -> String {
+    match feature {
+        Pv::CLOCKSOURCE => "KVM_FEATURE_CLOCKSOURCE",
+        Pv::CLOCKSOURCE2 => "KVM_FEATURE_CLOCKSOURCE2",
+        Pv::ASYNC_PF => "KVM_FEATURE_ASYNC_PF",
+        Pv::STEAL_TIME => "KVM_FEATURE_STEAL_TIME",
+        Pv::EOI => "KVM_FEATURE_PV_EOI",
+        Pv::ASYNC_PF_VMEXIT => "KVM_FEATURE_ASYNC_PF_VMEXIT",
+        Pv::POLL_CONTROL => "KVM_FEATURE_POLL_CONTROL",
+        Pv::ASYNC_PF_INT => "KVM_FEATURE_ASYNC_PF_INT",
+        // It is a number, so there is no telling the compiler that these are all.
+        Pv(bit) => return format!("KVM_FEATURE bit {bit}"),
+    }
+    .to_owned()
+}
