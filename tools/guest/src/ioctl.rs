@@ -23,6 +23,7 @@ mod number {
     use kvm_bindings::kvm_enable_cap;
     use kvm_bindings::kvm_msr_filter;
     use kvm_bindings::kvm_msrs;
+    use kvm_bindings::kvm_nested_state;
     use kvm_bindings::kvm_one_reg;
     use kvm_bindings::kvm_signal_mask;
     use vmm_sys_util::ioctl_iow_nr;
@@ -33,6 +34,9 @@ mod number {
     ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, kvm_signal_mask);
     ioctl_iow_nr!(KVM_GET_ONE_REG, KVMIO, 0xab, kvm_one_reg);
     ioctl_iow_nr!(KVM_SET_ONE_REG, KVMIO, 0xac, kvm_one_reg);
+    // The data behind the header does not count.
+    ioctl_iowr_nr!(KVM_GET_NESTED_STATE, KVMIO, 0xbe, kvm_nested_state);
+    ioctl_iow_nr!(KVM_SET_NESTED_STATE, KVMIO, 0xbf, kvm_nested_state);
     ioctl_iow_nr!(KVM_ENABLE_CAP, KVMIO, 0xa3, kvm_enable_cap);
     ioctl_iow_nr!(KVM_X86_SET_MSR_FILTER, KVMIO, 0xc6, kvm_msr_filter);
     ioctl_iow_nr!(
@@ -252,8 +256,35 @@ pub fn set_one_reg(vcpu: &impl AsRawFd, id: u64, value: u64) -> Result<()> {
     Ok(())
 }
 
-/// `KVM_ENABLE_CAP` of a VM.
-pub fn enable_cap(vm: &impl AsRawFd, cap: u32, flags: u32, arg: u64) -> Result {
+/// `KVM_GET_NESTED_STATE` of a vCPU.
+pub fn get_nested_state(vcpu: &impl AsRawFd, state: UserPtr<'_>) -> Result {
+    // SAFETY: The kernel writes to at most 128 + 2 * 4096 bytes, which by
+    // `UserPtr`'s invariant are nothing of Rust's.
+    unsafe {
+        ioctl(
+            Abi::Native,
+            vcpu.as_raw_fd(),
+            KVM_GET_NESTED_STATE(),
+            state.address(),
+        )
+    }
+}
+
+/// `KVM_SET_NESTED_STATE` of a vCPU.
+pub fn set_nested_state(vcpu: &impl AsRawFd, state: UserPtr<'_>) -> Result {
+    // SAFETY: The kernel only reads through the pointer in this ioctl.
+    unsafe {
+        ioctl(
+            Abi::Native,
+            vcpu.as_raw_fd(),
+            KVM_SET_NESTED_STATE(),
+            state.address(),
+        )
+    }
+}
+
+/// `KVM_ENABLE_CAP` of a VM, or of a vCPU.
+pub fn enable_cap(fd: &impl AsRawFd, cap: u32, flags: u32, arg: u64) -> Result {
     let argument = kvm_enable_cap {
         cap,
         flags,
@@ -265,7 +296,7 @@ pub fn enable_cap(vm: &impl AsRawFd, cap: u32, flags: u32, arg: u64) -> Result {
     unsafe {
         ioctl(
             Abi::Native,
-            vm.as_raw_fd(),
+            fd.as_raw_fd(),
             KVM_ENABLE_CAP(),
             (&raw const argument).expose_provenance() as u64,
         )

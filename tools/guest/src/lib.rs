@@ -19,6 +19,7 @@ pub mod ioctl;
 mod layout;
 pub mod memory;
 pub mod msrs;
+pub mod nested;
 pub mod outcome;
 mod random;
 pub mod vm;

@@ -25,4 +25,10 @@ impl Random {
     pub fn below(&mut self, end: u32) -> u32 {
         (self.next() % u64::from(end)) as u32
     }
+    /// One of some.
+    ///
+    /// Panics if there are none.
+    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.below(of.len() as u32) as usize]
+    }
 }

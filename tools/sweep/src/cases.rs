@@ -103,7 +103,8 @@ impl Pair {
 pub struct Sweep<'a> {
     kvm: &'a Kvm,
     quick: bool,
-    random: Random,
+    /// What is random comes from here.
+    pub random: Random,
     context: String,
     /// Observations that were compared.
     pub cases: u64,
@@ -127,6 +128,11 @@ impl<'a> Sweep<'a> {
         }
     }
 
+    /// What differences are told to be part of.
+    pub fn set_context(&mut self, context: String) {
+        self.context = context;
+    }
+
     /// Compares one observation.
     pub fn compare<T: PartialEq + Debug + ?Sized>(&mut self, access: &str, c: &T, engine: &T) {
         self.cases += 1;
@@ -142,7 +148,7 @@ impl<'a> Sweep<'a> {
     }
 
     /// Compares one observation, whose description is only made if need be.
-    fn same<T: PartialEq + Debug>(&mut self, access: impl FnOnce() -> String, seen: [T; 2]) {
+    pub fn same<T: PartialEq + Debug>(&mut self, access: impl FnOnce() -> String, seen: [T; 2]) {
         let [c, engine] = seen;
 
         if c == engine {

@@ -4,6 +4,7 @@
 //! one of the engine, and compares everything that can be observed.
 
 mod cases;
+mod nested;
 
 use std::fs;
 
@@ -32,6 +33,9 @@ struct Arguments {
     /// Only the CPUIDs with all features and with none, and no irqchip
     #[arg(long)]
     few_models: bool,
+    /// Only nested state, in fewer cases with --quick
+    #[arg(long)]
+    nested: bool,
     /// The seed of all that is random
     #[arg(long, default_value_t = 0x6b76_6d2d_6d73_7200)]
     seed: u64,
@@ -75,21 +79,10 @@ fn main() -> Result<()> {
 
     ensure!(engine::loaded(), "the module kvm_msr is not loaded");
     let mut sweep = Sweep::new(&kvm, arguments.quick, arguments.seed);
-    lists(&kvm, &mut sweep)?;
-
-    // The log would be all that it does otherwise.
-    let _quiet = Parameter::set("report_ignored_msrs", "N")?;
-    let models: &[Cpuid] = if arguments.few_models {
-        &[Cpuid::Full, Cpuid::Empty]
+    if arguments.nested {
+        nested::sweep(&kvm, &mut sweep, arguments.quick)?;
     } else {
-        &[Cpuid::Full, Cpuid::Empty, Cpuid::NoPmu, Cpuid::OtherVendor]
-    };
-    for &cpuid in models {
-        sweep.model(cpuid, !arguments.few_models)?;
-    }
-    {
-        let _ignore = Parameter::set("ignore_msrs", "Y")?;
-        sweep.with_ignore_msrs()?;
+        msrs(&kvm, &mut sweep, arguments.few_models)?;
     }
 
     for difference in &sweep.first {
@@ -102,6 +95,27 @@ fn main() -> Result<()> {
         first: &sweep.first,
     };
     println!("@@json {}", serde_json::to_string(&report)?);
+    Ok(())
+}
+
+/// All about MSRs.
+fn msrs(kvm: &Kvm, sweep: &mut Sweep<'_>, few_models: bool) -> Result<()> {
+    lists(kvm, sweep)?;
+
+    // The log would be all that it does otherwise.
+    let _quiet = Parameter::set("report_ignored_msrs", "N")?;
+    let models: &[Cpuid] = if few_models {
+        &[Cpuid::Full, Cpuid::Empty]
+    } else {
+        &[Cpuid::Full, Cpuid::Empty, Cpuid::NoPmu, Cpuid::OtherVendor]
+    };
+    for &cpuid in models {
+        sweep.model(cpuid, !few_models)?;
+    }
+    {
+        let _ignore = Parameter::set("ignore_msrs", "Y")?;
+        sweep.with_ignore_msrs()?;
+    }
     Ok(())
 }
 

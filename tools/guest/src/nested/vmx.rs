@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What L1 writes to its VMCS: itself as host, and L2 as guest.
+//!
+//! Encodings: Intel SDM, volume 3D, appendix B.
+
+use anyhow::Context;
+use anyhow::Result;
+use kvm_ioctls::VcpuFd;
+
+use super::code::Entry;
+use super::layout::*;
+use crate::msrs;
+
+const IA32_FEATURE_CONTROL: u32 = 0x3a;
+/// Locked, and VMX outside of SMX.
+const FEATURE_CONTROL: u64 = 1 << 0 | 1 << 2;
+
+const IA32_VMX_BASIC: u32 = 0x480;
+const IA32_VMX_PINBASED_CTLS: u32 = 0x481;
+const IA32_VMX_PROCBASED_CTLS: u32 = 0x482;
+const IA32_VMX_EXIT_CTLS: u32 = 0x483;
+const IA32_VMX_ENTRY_CTLS: u32 = 0x484;
+
+const ACTIVATE_SECONDARY: u64 = 1 << 31;
+const SHADOW_VMCS: u64 = 1 << 14;
+const HOST_64: u64 = 1 << 9;
+const GUEST_64: u64 = 1 << 9;
+const SHADOW_INDICATOR: u32 = 1 << 31;
+
+/// The exit reason of VMCALL.
+pub const EXIT_VMCALL: u64 = 18;
+
+fn msr(vcpu: &VcpuFd, index: u32) -> Result<u64> {
+    msrs::get(vcpu, index)?.with_context(|| format!("KVM has no MSR {index:#x}"))
+}
+
+/// Lets the guest have VMX, and returns the revision that its regions begin with.
+pub fn enable(vcpu: &VcpuFd) -> Result<u32> {
+    msrs::set(vcpu, IA32_FEATURE_CONTROL, FEATURE_CONTROL)?;
+    Ok(msr(vcpu, IA32_VMX_BASIC)? as u32 & !SHADOW_INDICATOR)
+}
+
+/// What the shadow VMCS begins with.
+pub fn shadow_revision(revision: u32) -> u32 {
+    revision | SHADOW_INDICATOR
+}
+
+/// The parameters of L1, see [`code`](super::code).
+pub fn parameters(vcpu: &VcpuFd, cr4: u64, shadow: bool) -> Result<Vec<u64>> {
+    // The lower half of these is what has to be set.
+    let required = |index| -> Result<u64> { Ok(msr(vcpu, index)? & 0xffff_ffff) };
+    let entry = |entry: Entry| CODE + entry.offset() as u64;
+    let mut primary = required(IA32_VMX_PROCBASED_CTLS)?;
+    let mut link = u64::MAX;
+    let mut words = vec![HOST_AREA, CONTROL];
+    let mut field = |field: u64, value| words.extend([field, value]);
+
+    if shadow {
+        primary |= ACTIVATE_SECONDARY;
+        link = SHADOW;
+        field(0x401e, SHADOW_VMCS);
+        field(0x2026, ZEROES); // VMREAD bitmap
+        field(0x2028, ZEROES); // VMWRITE bitmap
+    }
+    field(0x4000, required(IA32_VMX_PINBASED_CTLS)?);
+    field(0x4002, primary);
+    field(0x400c, required(IA32_VMX_EXIT_CTLS)? | HOST_64);
+    field(0x4012, required(IA32_VMX_ENTRY_CTLS)? | GUEST_64);
+    for zero in [
+        0x4004, // exceptions
+        0x4006, 0x4008, // page faults
+        0x400a, // CR3 targets
+        0x400e, 0x4010, 0x4014, // MSRs to be stored and loaded
+        0x4016, // event
+        0x6000, 0x6002, // CR0, CR4 of L1's
+    ] {
+        field(zero, 0);
+    }
+    field(0x2800, link);
+
+    // Segments: ES, CS, SS, DS, FS, GS, LDTR, TR.
+    for i in 0..8 {
+        let (selector, base, limit, rights) = match i {
+            1 => (CODE_SELECTOR, 0, 0xffff_ffff, 0xa09b),
+            6 => (0, 0, 0, 0x1_0000),
+            7 => (TSS_SELECTOR, tss(), 0x67, 0x8b),
+            _ => (DATA_SELECTOR, 0, 0xffff_ffff, 0xc093),
+        };
+        field(0x800 + 2 * i, selector.into());
+        field(0x6806 + 2 * i, base);
+        field(0x4800 + 2 * i, limit);
+        field(0x4814 + 2 * i, rights);
+    }
+    field(0x6816, gdt());
+    field(0x4810, 5 * 8 - 1);
+    field(0x6818, 0); // IDTR
+    field(0x4812, 0);
+    field(0x6800, CR0);
+    field(0x6802, CR3);
+    field(0x6804, cr4);
+    field(0x681a, 0x400); // DR7
+    field(0x681c, L2_STACK);
+    field(0x681e, entry(Entry::L2Vmx));
+    field(0x6820, 2); // RFLAGS
+    for zero in [0x2802, 0x4824, 0x4826, 0x482a, 0x6822, 0x6824, 0x6826] {
+        field(zero, 0);
+    }
+
+    // The host: ES, CS, SS, DS, FS, GS, TR.
+    for i in 0..7 {
+        let selector = match i {
+            1 => CODE_SELECTOR,
+            6 => TSS_SELECTOR,
+            _ => DATA_SELECTOR,
+        };
+        field(0xc00 + 2 * i, selector.into());
+    }
+    for zero in [0x6c06, 0x6c08, 0x6c0e, 0x4c00, 0x6c10, 0x6c12] {
+        field(zero, 0);
+    }
+    field(0x6c00, CR0);
+    field(0x6c02, CR3);
+    field(0x6c04, cr4);
+    field(0x6c0a, tss());
+    field(0x6c0c, gdt());
+    field(0x6c14, L1_STACK);
+    field(0x6c16, entry(Entry::VmxExit));
+    words.push(u64::MAX);
+    Ok(words)
+}

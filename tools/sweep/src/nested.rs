@@ -1,0 +1,609 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Nested state: from each of a set of live states, what C and the engine make
+//! of any state that user space could give them.
+
+use std::fmt;
+
+use anyhow::Context;
+use anyhow::Result;
+use kvm_bindings::KVM_CAP_DISABLE_QUIRKS2;
+use kvm_bindings::KVM_CAP_HYPERV_ENLIGHTENED_VMCS;
+use kvm_ioctls::Kvm;
+use kvm_ioctls::KvmNestedStateBuffer;
+use kvm_msr_guest::Engine;
+use kvm_msr_guest::Errno;
+use kvm_msr_guest::Mapping;
+use kvm_msr_guest::ioctl;
+use kvm_msr_guest::memory::PAGE;
+use kvm_msr_guest::nested::Nested;
+use kvm_msr_guest::nested::Options;
+use kvm_msr_guest::nested::State;
+use kvm_msr_guest::nested::Stop;
+use kvm_msr_guest::nested::Vendor;
+use kvm_msr_guest::nested::layout;
+
+use crate::cases::Sweep;
+
+/// `struct kvm_nested_state` without data, in bytes.
+const HEADER: usize = 128;
+/// The header, and two pages that may follow it.
+const LARGEST: usize = HEADER + 2 * PAGE;
+
+/// Flags of the header.
+const GUEST_MODE: u16 = 1 << 0;
+const RUN_PENDING: u16 = 1 << 1;
+const EVMCS: u16 = 1 << 2;
+const MTF_PENDING: u16 = 1 << 3;
+const GIF_SET: u16 = 1 << 8;
+
+/// KVM_X86_QUIRK_NESTED_SVM_SHARED_PAT, which kvm-bindings does not have yet.
+const QUIRK_SHARED_PAT: u64 = 1 << 11;
+
+/// What the vCPU was brought to before anything is compared.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Live {
+    /// Never in VMX operation, or before EFER.SVME was of use.
+    Never,
+    /// VMX operation without a VMCS.
+    Enabled,
+    /// The same, and user space has enabled enlightened VMCSs.
+    Evmcs,
+    /// A VMCS is current.
+    Loaded,
+    /// L2 runs.
+    L2,
+    /// L2 runs, with a shadow VMCS.
+    Shadow,
+    /// L2 runs, with nested paging and a PAT of its own.
+    NestedPaging,
+    /// L2 is about to run.
+    RunPending,
+    /// L1 runs again.
+    BackInL1,
+    /// L1 got an SMI.
+    SmmFromL1,
+    /// L2 got an SMI.
+    SmmFromL2,
+}
+
+impl Live {
+    fn all(vendor: Vendor) -> &'static [Live] {
+        match vendor {
+            Vendor::Vmx => &[
+                Live::Never,
+                Live::Enabled,
+                Live::Evmcs,
+                Live::Loaded,
+                Live::L2,
+                Live::Shadow,
+                Live::RunPending,
+                Live::BackInL1,
+                Live::SmmFromL1,
+                Live::SmmFromL2,
+            ],
+            Vendor::Svm => &[
+                Live::Never,
+                Live::Loaded,
+                Live::L2,
+                Live::NestedPaging,
+                Live::RunPending,
+                Live::BackInL1,
+                Live::SmmFromL1,
+                Live::SmmFromL2,
+            ],
+        }
+    }
+
+    /// Brings a new guest there.
+    fn reach(self, kvm: &Kvm, engine: Engine) -> Result<Nested> {
+        let options = Options {
+            shadow: self == Live::Shadow,
+            nested_paging: self == Live::NestedPaging,
+            ..Options::new(engine)
+        };
+        let mut guest = Nested::new(kvm, options)?;
+
+        match self {
+            Live::Never => (),
+            Live::Enabled => guest.run_to(Stop::Enabled)?,
+            Live::Evmcs => {
+                let mut version = Box::new(0u16);
+                let address = (&raw mut *version).expose_provenance() as u64;
+
+                ioctl::enable_cap(guest.vcpu(), KVM_CAP_HYPERV_ENLIGHTENED_VMCS, 0, address)?;
+                guest.run_to(Stop::Enabled)?;
+            }
+            Live::Loaded => guest.run_to(Stop::Loaded)?,
+            Live::L2 | Live::Shadow | Live::RunPending => guest.run_to(Stop::L2)?,
+            Live::NestedPaging => {
+                ioctl::enable_cap(guest.vm(), KVM_CAP_DISABLE_QUIRKS2, 0, QUIRK_SHARED_PAT)?;
+                guest.run_to(Stop::L2)?;
+            }
+            Live::BackInL1 => {
+                guest.run_to(Stop::L2)?;
+                guest.run_to(guest.exit_to_l1())?;
+            }
+            Live::SmmFromL1 => {
+                guest.run_to(Stop::L2)?;
+                guest.run_to(guest.exit_to_l1())?;
+                guest.enter_smm()?;
+            }
+            Live::SmmFromL2 => {
+                guest.run_to(Stop::L2)?;
+                guest.enter_smm()?;
+            }
+        }
+        if self == Live::RunPending {
+            // The instruction that enters L2 and L2's first go together, but for user space.
+            let mut state = KvmNestedStateBuffer::empty();
+
+            guest.vcpu().nested_state(&mut state)?;
+            state.flags |= RUN_PENDING;
+            guest.vcpu().set_nested_state(&state)?;
+        }
+        Ok(guest)
+    }
+}
+
+/// User memory of which as much is there as is to be.
+struct Window(Mapping);
+
+/// What came of KVM_GET_NESTED_STATE: its result, and the bytes it left.
+#[derive(Clone, Eq, PartialEq)]
+struct Got {
+    result: Result<i32, Errno>,
+    bytes: Vec<u8>,
+}
+
+impl Window {
+    const FILL: u8 = 0x5a;
+
+    fn new() -> Result<Self> {
+        Ok(Window(Mapping::new(LARGEST).context("map user memory")?))
+    }
+
+    /// Gets the state with room for `room` bytes, into `mapped` bytes and no more.
+    fn get(&mut self, guest: &Nested, room: u32, mapped: usize) -> Got {
+        let start = self.0.length() - mapped;
+        let mut bytes = vec![Self::FILL; mapped];
+
+        for (to, from) in bytes.iter_mut().skip(4).zip(room.to_le_bytes()) {
+            *to = from;
+        }
+        self.0.write(start, &bytes);
+        let result = ioctl::get_nested_state(guest.vcpu(), self.0.at(start));
+        Got {
+            result,
+            bytes: self.0.read(start, mapped),
+        }
+    }
+
+    /// Gets all there is.
+    fn get_all(&mut self, guest: &Nested) -> Got {
+        self.get(guest, LARGEST as u32, LARGEST)
+    }
+
+    /// Sets the state to what of it is in the first `mapped` bytes, and no more.
+    fn set(&mut self, guest: &Nested, state: &[u8], mapped: usize) -> Result<i32, Errno> {
+        let start = self.0.length() - mapped;
+
+        self.0.write(start, &state[..mapped.min(state.len())]);
+        ioctl::set_nested_state(guest.vcpu(), self.0.at(start))
+    }
+}
+
+/// Where the bytes are not equal, or the results.
+impl fmt::Debug for Got {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let written = self.bytes.iter().filter(|&&byte| byte != Window::FILL);
+
+        write!(f, "{:?}, {} bytes written", self.result, written.count())
+    }
+}
+
+/// A state to be set, as bytes.
+#[derive(Clone)]
+struct Image(Vec<u8>);
+
+impl Image {
+    fn put(&mut self, at: usize, bytes: &[u8]) {
+        self.0[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn with_flags(mut self, flags: u16) -> Self {
+        self.put(0, &flags.to_le_bytes());
+        self
+    }
+
+    fn with_format(mut self, format: u16) -> Self {
+        self.put(2, &format.to_le_bytes());
+        self
+    }
+
+    fn with_size(mut self, size: u32) -> Self {
+        self.put(4, &size.to_le_bytes());
+        self
+    }
+
+    /// Word `n` of what the format has in the header.
+    fn with_word(mut self, n: usize, word: u64) -> Self {
+        self.put(8 + 8 * n, &word.to_le_bytes());
+        self
+    }
+
+    fn word(&self, n: usize) -> u64 {
+        let at = 8 + 8 * n;
+
+        u64::from_le_bytes(self.0[at..at + 8].try_into().expect("8 bytes"))
+    }
+}
+
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let head = u64::from_le_bytes(self.0[..8].try_into().expect("8 bytes"));
+
+        write!(
+            f,
+            "flags {:#x}, format {}, size {:#x}, then {:#x} {:#x} {:#x} {:#x}",
+            head as u16,
+            (head >> 16) as u16,
+            head >> 32,
+            self.word(0),
+            self.word(1),
+            self.word(2),
+            self.word(3),
+        )
+    }
+}
+
+/// The same guest twice, in the same live state.
+struct Stage<'a> {
+    kvm: &'a Kvm,
+    live: Live,
+    guests: [Nested; 2],
+    states: [State; 2],
+    window: Window,
+    /// The live state, as C gives it.
+    image: Image,
+}
+
+impl<'a> Stage<'a> {
+    fn new(kvm: &'a Kvm, live: Live) -> Result<Self> {
+        // The first guest in SMM leaves Bochs' CPU with NMIs blocked, as the next ones find it.
+        drop(live.reach(kvm, Engine::C)?);
+        let guests = [live.reach(kvm, Engine::C)?, live.reach(kvm, Engine::Rust)?];
+        let states = [
+            State::save(kvm, guests[0].vcpu(), false)?,
+            State::save(kvm, guests[1].vcpu(), false)?,
+        ];
+        let mut window = Window::new()?;
+        let image = Image(window.get_all(&guests[0]).bytes);
+
+        Ok(Stage {
+            kvm,
+            live,
+            guests,
+            states,
+            window,
+            image,
+        })
+    }
+
+    /// Brings both back to the live state.
+    fn reset(&mut self, sweep: &mut Sweep<'_>) -> Result<()> {
+        let image = self.image.clone();
+        let mut seen = Vec::new();
+
+        for (guest, state) in self.guests.iter().zip(&self.states) {
+            // It may need the rest, and the rest may need it: both ways.
+            let first = self.window.set(guest, &image.0, LARGEST);
+            state.restore_core(guest.vcpu())?;
+            let second = self.window.set(guest, &image.0, LARGEST);
+            seen.push((first, second, self.window.get_all(guest)));
+        }
+        sweep.same(|| "back to the live state".to_owned(), pair(seen));
+        Ok(())
+    }
+
+    /// Sets a state, of which `mapped` bytes can be read, and looks what is left.
+    fn set(&mut self, sweep: &mut Sweep<'_>, image: &Image, mapped: usize) -> Result<()> {
+        let set = self
+            .guests
+            .each_ref()
+            .map(|guest| self.window.set(guest, &image.0, mapped));
+        let got = self
+            .guests
+            .each_ref()
+            .map(|guest| self.window.get_all(guest));
+        let untouched = set[0].is_err() && got[0].bytes == self.image.0;
+        let what = || {
+            if mapped == LARGEST {
+                format!("set {image}")
+            } else {
+                format!("set {image}, of which {mapped:#x} bytes can be read")
+            }
+        };
+
+        sweep.same(what, set);
+        let place = difference(&got);
+        sweep.same(|| format!("get after {}{place}", what()), got);
+        if !untouched {
+            let regs = self
+                .guests
+                .each_ref()
+                .map(|guest| guest.vcpu().get_regs().ok());
+            let sregs = self
+                .guests
+                .each_ref()
+                .map(|guest| guest.vcpu().get_sregs().ok());
+            sweep.same(|| format!("registers after {}", what()), regs);
+            sweep.same(|| format!("segments after {}", what()), sregs);
+            self.reset(sweep)?;
+        }
+        Ok(())
+    }
+
+    /// Gets the state, with room for `room` bytes of which `mapped` can be accessed.
+    fn get(&mut self, sweep: &mut Sweep<'_>, room: u32, mapped: usize) {
+        let got = self
+            .guests
+            .each_ref()
+            .map(|guest| self.window.get(guest, room, mapped));
+        let place = difference(&got);
+
+        sweep.same(
+            || format!("get with room for {room:#x} bytes, {mapped:#x} of them mapped{place}"),
+            got,
+        );
+    }
+
+    /// Sets a state on new guests, and has them go on.
+    fn go_on(&mut self, sweep: &mut Sweep<'_>, image: &Image) -> Result<()> {
+        const STOPS: usize = 4;
+        const SECONDS: u32 = 2;
+
+        let set = self
+            .guests
+            .each_ref()
+            .map(|guest| self.window.set(guest, &image.0, LARGEST));
+        if set != [Ok(0), Ok(0)] {
+            return Ok(());
+        }
+        for n in 0..STOPS {
+            let mut stops = Vec::new();
+            for guest in &mut self.guests {
+                stops.push(guest.run_for(SECONDS).map_err(|error| error.to_string()));
+            }
+            let went_on = matches!(
+                stops[0],
+                Ok(Stop::Enabled | Stop::Loaded | Stop::L2 | Stop::L1(_) | Stop::Smm)
+            );
+            sweep.same(|| format!("stop {n} after set {image}"), pair(stops));
+            if !went_on {
+                break;
+            }
+            let regs = self
+                .guests
+                .each_ref()
+                .map(|guest| guest.vcpu().get_regs().ok());
+            let counters = self.guests.each_ref().map(Nested::counter);
+            sweep.same(|| format!("registers at stop {n} after set {image}"), regs);
+            sweep.same(
+                || format!("L2's counter at stop {n} after set {image}"),
+                counters,
+            );
+        }
+        // What the guests went through can't be undone.
+        *self = Stage::new(self.kvm, self.live)?;
+        Ok(())
+    }
+}
+
+/// Where two results differ, in words.
+fn difference([c, engine]: &[Got; 2]) -> String {
+    let place = c.bytes.iter().zip(&engine.bytes).position(|(c, e)| c != e);
+
+    place.map_or_else(String::new, |at| {
+        format!(
+            ", byte {at:#x} ({:#x} and {:#x})",
+            c.bytes[at], engine.bytes[at]
+        )
+    })
+}
+
+fn pair<T>(both: Vec<T>) -> [T; 2] {
+    both.try_into().ok().expect("there are two guests")
+}
+
+/// Compares it all.
+pub fn sweep(kvm: &Kvm, sweep: &mut Sweep<'_>, few: bool) -> Result<()> {
+    let vendor = Vendor::of(kvm)?;
+
+    for &live in Live::all(vendor) {
+        sweep.set_context(format!("nested, {live:?}, "));
+        let mut stage = Stage::new(kvm, live)
+            .with_context(|| format!("bring the guests to the state {live:?}"))?;
+        let before = sweep.cases;
+
+        get(sweep, &mut stage);
+        sizes(sweep, &mut stage, few)?;
+        headers(sweep, &mut stage, vendor, few)?;
+        data(sweep, &mut stage, if few { 100 } else { 4000 })?;
+        println!(
+            "nested state, {live:?}: {} cases, {} differences so far",
+            sweep.cases - before,
+            sweep.differences
+        );
+    }
+    Ok(())
+}
+
+/// Room that is too little, enough and more, and memory that ends before.
+fn get(sweep: &mut Sweep<'_>, stage: &mut Stage<'_>) {
+    let edges = [
+        0, 1, 4, 7, 8, 127, 128, 129, 0x47f, 0x480, 0x481, 0x107f, 0x1080, 0x1081, 0x207f, 0x2080,
+    ];
+
+    for room in edges
+        .into_iter()
+        .chain([0x2081, 0x7fff_ffff, u32::MAX as usize])
+    {
+        for mapped in edges {
+            stage.get(sweep, room as u32, mapped);
+        }
+    }
+}
+
+/// All sizes that the header may say, and memory that ends anywhere.
+fn sizes(sweep: &mut Sweep<'_>, stage: &mut Stage<'_>, few: bool) -> Result<()> {
+    let step = if few { 37 } else { 1 };
+    let image = stage.image.clone();
+    let near = |edge: usize| edge - 3..edge + 3;
+    let edges = near(HEADER)
+        .chain(near(HEADER + PAGE))
+        .chain(near(HEADER + 2 * PAGE));
+
+    for size in (0..HEADER + 1200).step_by(step).chain(edges.clone()) {
+        stage.set(sweep, &image.clone().with_size(size as u32), LARGEST)?;
+    }
+    for size in [1 << 16, 1 << 31, u32::MAX] {
+        stage.set(sweep, &image.clone().with_size(size), LARGEST)?;
+    }
+    for mapped in (0..LARGEST)
+        .step_by(7 * step)
+        .chain(edges)
+        .filter(|&mapped| mapped <= LARGEST)
+    {
+        stage.set(sweep, &image, mapped)?;
+    }
+    Ok(())
+}
+
+/// Every field of the header at its edges, and in combination.
+fn headers(sweep: &mut Sweep<'_>, stage: &mut Stage<'_>, vendor: Vendor, few: bool) -> Result<()> {
+    let image = stage.image.clone();
+    let known = [GUEST_MODE, RUN_PENDING, EVMCS, MTF_PENDING, GIF_SET];
+    let mut all_flags: Vec<u16> = (0..1 << known.len())
+        .map(|bits: usize| {
+            let set = |i: usize| bits >> i & 1 != 0;
+
+            (0..known.len())
+                .filter(|&i| set(i))
+                .fold(0, |flags, i| flags | known[i])
+        })
+        .collect();
+    all_flags.extend((0..16).map(|bit| 1 << bit));
+    let addresses = [
+        0,
+        layout::HOST_AREA,
+        layout::CONTROL,
+        layout::SPARE,
+        layout::SPARE + 1,
+        layout::SPARE + 0x800,
+        u64::MAX,
+        u64::MAX << 12,
+        1 << 63,
+        1 << 52,
+        1 << 51,
+        1 << 47,
+        1 << 39,
+        1 << 36,
+    ];
+
+    for format in [0, 1, 2, 3, 0x100, 0xffff] {
+        for &flags in &all_flags {
+            stage.set(
+                sweep,
+                &image.clone().with_flags(flags).with_format(format),
+                LARGEST,
+            )?;
+        }
+    }
+    // Each field on its own, with all flags, and on to where the guest goes from there.
+    for &flags in &all_flags {
+        let image = image.clone().with_flags(flags);
+
+        stage.go_on(sweep, &image)?;
+        for word in 0..4 {
+            for value in addresses.into_iter().chain((0..64).map(|bit| 1 << bit)) {
+                if !few || sweep.random.next() % 16 == 0 {
+                    stage.set(sweep, &image.clone().with_word(word, value), LARGEST)?;
+                }
+            }
+        }
+    }
+    for word in 4..15 {
+        stage.set(sweep, &image.clone().with_word(word, u64::MAX), LARGEST)?;
+    }
+    for word in 0..4 {
+        for value in addresses {
+            stage.go_on(sweep, &image.clone().with_word(word, value))?;
+        }
+    }
+    // All at once.
+    let sizes = [128, 0x480, 0x1080, 0x2080];
+    let third: &[u64] = match vendor {
+        // Flags about SMM, and those of VMX.
+        Vendor::Vmx => &[0, 1, 2, 3, 4, 0x8000, 1 << 32, 1 << 33, 1 << 32 | 3],
+        Vendor::Svm => &[0],
+    };
+    let second: &[u64] = match vendor {
+        Vendor::Vmx => &addresses,
+        // PATs, good and bad.
+        Vendor::Svm => &[
+            0,
+            0x0007_0406_0007_0406,
+            0x0606_0606_0606_0606,
+            2,
+            3,
+            8,
+            1 << 63,
+        ],
+    };
+    let rounds = if few { 300 } else { 6000 };
+    for _ in 0..rounds {
+        let image = image
+            .clone()
+            .with_flags(*sweep.random.pick(&all_flags))
+            .with_size(*sweep.random.pick(&sizes))
+            .with_word(0, *sweep.random.pick(&addresses))
+            .with_word(1, *sweep.random.pick(second))
+            .with_word(2, *sweep.random.pick(third));
+        stage.set(sweep, &image, LARGEST)?;
+    }
+    Ok(())
+}
+
+/// vmcs12 and vmcb12 with a few bytes, bits or fields changed at random.
+fn data(sweep: &mut Sweep<'_>, stage: &mut Stage<'_>, rounds: usize) -> Result<()> {
+    const EDGES: [u64; 8] = [
+        0,
+        1,
+        u64::MAX,
+        1 << 63,
+        layout::SPARE,
+        layout::SPARE + 1,
+        0x8000_0000_0000,
+        0xffff_ffff,
+    ];
+    // The shadow is behind a page of vmcs12, and neither fills its page.
+    let areas = [HEADER..HEADER + 0x700, HEADER + PAGE..HEADER + PAGE + 0x400];
+
+    for _ in 0..rounds {
+        let mut image = stage.image.clone();
+
+        for _ in 0..1 + sweep.random.next() % 4 {
+            let area = &areas[usize::from(sweep.random.next() % 8 == 0)];
+            let at = area.start + sweep.random.next() as usize % area.len();
+            match sweep.random.next() % 4 {
+                0 => image.0[at] = sweep.random.next() as u8,
+                1 => image.0[at] ^= 1 << (sweep.random.next() % 8),
+                2 => image.put(at & !7, &sweep.random.pick(&EDGES).to_le_bytes()),
+                _ => image.put(at & !3, &(sweep.random.next() as u32).to_le_bytes()),
+            }
+        }
+        stage.set(sweep, &image, LARGEST)?;
+    }
+    Ok(())
+}
