@@ -27,6 +27,7 @@ use kvm_msr_guest::msrs;
 
 use super::filter_guest::NOBODY;
 use super::lifetimes_memory;
+use super::lifetimes_nested;
 use super::lifetimes_race;
 use crate::Arguments;
 use crate::module::Module;
@@ -58,6 +59,10 @@ const TESTS: &[(&str, Test)] = &[
     ("VMs race with enable", lifetimes_race::vms_race),
     ("VMs race with loading", lifetimes_race::loads_race),
     ("vCPUs race with filters", lifetimes_race::filters_race),
+    (
+        "nested state saved and restored again and again",
+        lifetimes_nested::save_and_restore,
+    ),
 ];
 
 /// Runs the suite, as far as the arguments select its tests.

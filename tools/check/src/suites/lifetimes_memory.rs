@@ -13,7 +13,10 @@ use anyhow::Result;
 use anyhow::bail;
 use anyhow::ensure;
 use kvm_bindings::KVM_MSR_EXIT_REASON_FILTER;
+use kvm_bindings::Msrs;
+use kvm_bindings::kvm_msr_entry;
 use kvm_ioctls::Kvm;
+use kvm_ioctls::KvmNestedStateBuffer;
 use kvm_msr_guest::Engine;
 use kvm_msr_guest::Errno;
 use kvm_msr_guest::Filter;
@@ -22,13 +25,20 @@ use kvm_msr_guest::Range;
 use kvm_msr_guest::filter::READ;
 use kvm_msr_guest::ioctl;
 use kvm_msr_guest::msrs;
+use kvm_msr_guest::nested::Nested;
+use kvm_msr_guest::nested::Vendor;
 
 use super::filter_guest::NOBODY;
 use super::lifetimes::Modules;
 use super::lifetimes::PAT;
 use super::lifetimes::guest;
+use super::lifetimes_nested::guest_in_l2;
+use super::lifetimes_nested::state_of;
 
 const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
+
+/// KVM_STATE_NESTED_RUN_PENDING
+const RUN_PENDING: u16 = 1 << 1;
 
 /// More than any of the calls allocates.
 const MOST: u32 = 1000;
@@ -103,6 +113,19 @@ impl Call for SetFilter<'_> {
     }
 }
 
+/// So many entries that they need memory of their own.
+const ENTRIES: usize = 16;
+
+fn entries(data: u64) -> Msrs {
+    let entry = kvm_msr_entry {
+        index: PAT,
+        data,
+        ..Default::default()
+    };
+
+    Msrs::from_entries(&[entry; ENTRIES]).expect("there are few")
+}
+
 struct GetMsrs<'a>(&'a Guest);
 
 impl Call for GetMsrs<'_> {
@@ -111,7 +134,8 @@ impl Call for GetMsrs<'_> {
     }
 
     fn call(&self) -> ioctl::Result<()> {
-        msrs::get(self.0.vcpu(), PAT).map(|_| ())
+        self.0.vcpu().get_msrs(&mut entries(0))?;
+        Ok(())
     }
 
     fn unchanged(&self) -> Result<bool> {
@@ -136,11 +160,53 @@ impl Call for SetMsrs<'_> {
     }
 
     fn call(&self) -> ioctl::Result<()> {
-        msrs::set(self.0.vcpu(), PAT, Self::NEW).map(|_| ())
+        self.0.vcpu().set_msrs(&entries(Self::NEW))?;
+        Ok(())
     }
 
     fn unchanged(&self) -> Result<bool> {
         Ok(msrs::get(self.0.vcpu(), PAT)? == Some(Self::OLD))
+    }
+}
+
+struct GetNested<'a>(&'a Nested);
+
+impl Call for GetNested<'_> {
+    fn reset(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn call(&self) -> ioctl::Result<()> {
+        let mut state = KvmNestedStateBuffer::empty();
+
+        self.0.vcpu().nested_state(&mut state)?;
+        Ok(())
+    }
+
+    fn unchanged(&self) -> Result<bool> {
+        Ok(true)
+    }
+}
+
+/// From L2 to L2 that is about to run.
+struct SetNested<'a> {
+    guest: &'a Nested,
+    old: KvmNestedStateBuffer,
+    new: KvmNestedStateBuffer,
+}
+
+impl Call for SetNested<'_> {
+    fn reset(&self) -> Result<()> {
+        Ok(self.guest.vcpu().set_nested_state(&self.old)?)
+    }
+
+    fn call(&self) -> ioctl::Result<()> {
+        Ok(self.guest.vcpu().set_nested_state(&self.new)?)
+    }
+
+    fn unchanged(&self) -> Result<bool> {
+        // On VMX, what fails later leaves VMX operation or L2, as in C.
+        Ok(self.guest.vendor() == Vendor::Vmx || state_of(self.guest)?.flags == self.old.flags)
     }
 }
 
@@ -187,15 +253,27 @@ pub fn allocations_fail(_: &Modules) -> Result<String> {
     })?;
     let get = each_fails(&GetMsrs(&guest))?;
     let set = each_fails(&SetMsrs(&guest))?;
+    let nested = guest_in_l2()?;
+    let old = state_of(&nested)?;
+    let mut new = old;
+    new.flags |= RUN_PENDING;
+    let get_nested = each_fails(&GetNested(&nested))?;
+    let set_nested = each_fails(&SetNested {
+        guest: &nested,
+        old,
+        new,
+    })?;
 
     ensure!(create > 10, "a VM allocates a lot");
     ensure!(set_filter > 1, "a filter allocates at least twice");
     ensure!(get > 0 && set > 0, "lists are allocated");
+    ensure!(set_nested > 0, "nested state is allocated");
     ensure!(
         guest.rdmsr(NOBODY + 0x3000)?.user_space().is_some(),
         "the last filter is in force"
     );
     Ok(format!(
-        "{create} of a VM, {set_filter} of a filter, {get} of KVM_GET_MSRS, {set} of KVM_SET_MSRS"
+        "{create} of a VM, {set_filter} of a filter, {get} of KVM_GET_MSRS, {set} of \
+         KVM_SET_MSRS, {get_nested} of KVM_GET_NESTED_STATE, {set_nested} of KVM_SET_NESTED_STATE"
     ))
 }

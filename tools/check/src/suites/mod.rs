@@ -8,6 +8,7 @@ mod filter_random;
 mod filter_swap;
 mod lifetimes;
 mod lifetimes_memory;
+mod lifetimes_nested;
 mod lifetimes_race;
 mod msrs;
 mod msrs_values;
