@@ -117,7 +117,7 @@ impl MsrEngine for KvmMsr {
         ops::nested_state::get(vcpu, state)
     }
 
-    fn set_nested_state(vcpu: &Vcpu, state: user::NestedState) -> Result {
+    fn set_nested_state(vcpu: &Vcpu, state: user::NestedState) -> Result<c_int> {
         ops::nested_state::set(vcpu, state)
     }
 

@@ -23,6 +23,10 @@
 
 #include "glue.h"
 
+/* What objtool ties the static calls to that Rust makes by itself. */
+__STATIC_CALL_ADDRESSABLE(kvm_x86_get_msr);
+__STATIC_CALL_ADDRESSABLE(kvm_x86_set_msr);
+
 bool kvm_msr_glue_enable = true;
 module_param_named(enable, kvm_msr_glue_enable, bool, 0644);
 MODULE_PARM_DESC(enable, "Serve the VMs that are created from now on (default: Y)");
@@ -68,16 +72,6 @@ void kvm_msr_glue_put_guest_fpu(struct kvm_vcpu *vcpu)
 bool kvm_msr_glue_can_set_feature_msrs(struct kvm_vcpu *vcpu)
 {
 	return kvm_can_set_cpuid_and_feature_msrs(vcpu);
-}
-
-int kvm_msr_glue_vendor_get(struct kvm_vcpu *vcpu, struct msr_data *msr)
-{
-	return kvm_x86_call(get_msr)(vcpu, msr);
-}
-
-int kvm_msr_glue_vendor_set(struct kvm_vcpu *vcpu, struct msr_data *msr)
-{
-	return kvm_x86_call(set_msr)(vcpu, msr);
 }
 
 int kvm_msr_glue_vendor_set_efer(struct kvm_vcpu *vcpu, u64 efer)
@@ -285,11 +279,6 @@ void kvm_msr_glue_request_steal(struct kvm_vcpu *vcpu)
 	kvm_make_request(KVM_REQ_STEAL_UPDATE, vcpu);
 }
 
-bool kvm_msr_glue_nested_enabled(void)
-{
-	return kvm_nested_ops.enabled;
-}
-
 void kvm_msr_glue_nested_header(struct kvm_vcpu *vcpu, struct kvm_nested_state *state)
 {
 	kvm_nested_call(get_state_hdr)(vcpu, state);
@@ -336,6 +325,32 @@ bool kvm_msr_glue_has_separate_pat(struct kvm_vcpu *vcpu)
 {
 	return guest_cpu_cap_has(vcpu, X86_FEATURE_NPT) &&
 	       !kvm_check_has_quirk(vcpu->kvm, KVM_X86_QUIRK_NESTED_SVM_SHARED_PAT);
+}
+
+unsigned long kvm_msr_glue_copy_from_user(void *to, const void __user *from, unsigned long size)
+{
+	return copy_from_user(to, from, size);
+}
+
+unsigned long kvm_msr_glue_copy_to_user(void __user *to, const void *from, unsigned long size)
+{
+	return copy_to_user(to, from, size);
+}
+
+int kvm_msr_glue_put_values(struct kvm_msr_entry __user *to, const struct kvm_msr_entry *from,
+			    unsigned long nr)
+{
+	if (!user_write_access_begin(to, nr * sizeof(*to)))
+		return -EFAULT;
+
+	for (; nr; nr--, to++, from++)
+		unsafe_put_user(from->data, &to->data, fault);
+
+	user_write_access_end();
+	return 0;
+fault:
+	user_write_access_end();
+	return -EFAULT;
 }
 
 unsigned long kvm_msr_glue_clear_user(void __user *to, unsigned long size)

@@ -63,8 +63,6 @@ enum {
 	KVM_MSR_VMCB_SAVE_SIZE = sizeof(struct vmcb_save_area),
 };
 
-int kvm_msr_glue_vendor_get(struct kvm_vcpu *vcpu, struct msr_data *msr);
-int kvm_msr_glue_vendor_set(struct kvm_vcpu *vcpu, struct msr_data *msr);
 int kvm_msr_glue_vendor_set_efer(struct kvm_vcpu *vcpu, u64 efer);
 int kvm_msr_glue_vendor_feature(u32 index, u64 *data);
 bool kvm_msr_glue_vendor_emulates(u32 index);
@@ -108,7 +106,6 @@ void kvm_msr_glue_request_master_clock(struct kvm_vcpu *vcpu);
 void kvm_msr_glue_request_intercepts(struct kvm_vcpu *vcpu);
 void kvm_msr_glue_request_steal(struct kvm_vcpu *vcpu);
 
-bool kvm_msr_glue_nested_enabled(void);
 void kvm_msr_glue_nested_header(struct kvm_vcpu *vcpu, struct kvm_nested_state *state);
 void kvm_msr_glue_nested_areas(struct kvm_vcpu *vcpu, void *scratch, void **areas);
 int kvm_msr_glue_nested_enter(struct kvm_vcpu *vcpu, const struct kvm_nested_state *state);
@@ -119,6 +116,10 @@ int kvm_msr_glue_nested_commit(struct kvm_vcpu *vcpu, const struct kvm_nested_st
 u64 kvm_msr_glue_cr0(struct kvm_vcpu *vcpu);
 bool kvm_msr_glue_has_evmcs(struct kvm_vcpu *vcpu);
 bool kvm_msr_glue_has_separate_pat(struct kvm_vcpu *vcpu);
+unsigned long kvm_msr_glue_copy_from_user(void *to, const void __user *from, unsigned long size);
+unsigned long kvm_msr_glue_copy_to_user(void __user *to, const void *from, unsigned long size);
+int kvm_msr_glue_put_values(struct kvm_msr_entry __user *to, const struct kvm_msr_entry *from,
+			    unsigned long nr);
 unsigned long kvm_msr_glue_clear_user(void __user *to, unsigned long size);
 
 void kvm_msr_glue_report_unimplemented(struct kvm_vcpu *vcpu, u32 index, u64 data);

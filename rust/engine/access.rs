@@ -267,7 +267,7 @@ pub(crate) fn read<C: Cpu>(cpu: &C, index: u32, by: By) -> Result<u64> {
     read_as(cpu, lookup(index), index, by)
 }
 
-#[inline]
+#[inline(always)]
 fn read_as<C: Cpu>(cpu: &C, register: &Register, index: u32, by: By) -> Result<u64> {
     if register.gates_reads {
         check_read(cpu, register.gate, by)?;
@@ -302,6 +302,12 @@ fn read_own<C: Cpu>(cpu: &C, register: &Register, index: u32, by: By) -> Result<
     if register.read_guard != Guard::None {
         check_guard(cpu, register.read_guard, by)?;
     }
+    read_value(cpu, register, index, by)
+}
+
+/// Reads an MSR that nothing keeps from being read.
+#[inline(always)]
+fn read_value<C: Cpu>(cpu: &C, register: &Register, index: u32, by: By) -> Result<u64> {
     match register.read {
         Read::Field(field) => Ok(cpu.field(field)),
         Read::Constant(value) => Ok(value),
@@ -465,26 +471,46 @@ pub(crate) fn read_excused_as<C: Cpu>(
     index: u32,
     by: By,
 ) -> Result<u64> {
-    // Most are like one of these.
-    let read = if register.plain_read && !cpu.is_unusual() {
-        match register.read {
-            Read::Field(field) => return Ok(cpu.field(field)),
-            Read::Constant(value) => return Ok(value),
-            Read::HyperV => cpu.read_hyperv(index, by),
-            _ => return read_excused_with_care(cpu, register, index, by),
-        }
-    } else if !register.gates_reads && register.vendor.reads(cpu.vendor()) {
-        cpu.vendor_read(index, by)
-    } else {
-        if let (Guard::Pv(feature), Read::Field(field)) = (register.read_guard, register.read) {
-            if cpu.has_pv(feature) && !cpu.is_unusual() {
-                return Ok(cpu.field(field));
-            }
-        }
-        return read_excused_with_care(cpu, register, index, by);
-    };
+    // Most are like one of these. The long way round comes to the same for all of them.
+    if register.plain_read && !cpu.is_unusual() {
+        return match register.read {
+            Read::Field(field) => Ok(cpu.field(field)),
+            Read::Constant(value) => Ok(value),
+            Read::HyperV => or_excused_read(cpu.read_hyperv(index, by), cpu, register, index, by),
+            _ => read_excused_value(cpu, register, index, by),
+        };
+    }
+    if register.vendor.reads(cpu.vendor()) && opens(cpu, register, by) {
+        return or_excused_read(cpu.vendor_read(index, by), cpu, register, index, by);
+    }
+    if !register.gates_reads
+        && !cpu.is_unusual()
+        && check_guard(cpu, register.read_guard, by).is_ok()
+    {
+        return match register.read {
+            Read::Field(field) => Ok(cpu.field(field)),
+            _ => read_excused_value(cpu, register, index, by),
+        };
+    }
+    read_excused_with_care(cpu, register, index, by)
+}
 
-    or_excused_read(read, cpu, register, index, by)
+#[inline(never)]
+fn read_excused_value<C: Cpu>(cpu: &C, register: &Register, index: u32, by: By) -> Result<u64> {
+    or_excused_read(
+        read_value(cpu, register, index, by),
+        cpu,
+        register,
+        index,
+        by,
+    )
+}
+
+/// Whether a gate surely lets a read pass, by a look.
+#[inline(always)]
+fn opens<C: Cpu>(cpu: &C, register: &Register, by: By) -> bool {
+    !register.gates_reads
+        || register.gate == Gate::TscAux && by == By::Host && cpu.has_user_return_tsc_aux()
 }
 
 #[inline(never)]
@@ -608,6 +634,7 @@ fn excuse<C: Cpu>(cpu: &C, register: &Register, index: u32, data: u64, by: By, w
     Ok(())
 }
 
+#[inline(always)]
 fn check_guard<C: Cpu>(cpu: &C, guard: Guard, by: By) -> Result {
     let host = by == By::Host;
     let (allowed, denial) = match guard {

@@ -399,7 +399,10 @@ impl VendorSet {
     /// Whether reads are the vendor module's.
     #[inline]
     pub(crate) fn reads(self, vendor: Vendor) -> bool {
-        self.of(vendor) & 1 != 0
+        match vendor {
+            Vendor::Amd => self.0 & Self::AMD_READ != 0,
+            Vendor::Intel => self.0 & Self::INTEL_READ != 0,
+        }
     }
 
     /// Whether reads are the vendor module's while a guest of the guest runs.
@@ -480,14 +483,67 @@ pub(crate) struct Register {
 /// What an index has that is not declared.
 const UNDECLARED: Register = Register::range(0, u32::MAX, "").finished(0);
 
-/// The parts of the space of indices that have declarations: where each begins, and what is
-/// declared there, as a position in [`REGISTERS`].
+/// The lowest indices, and what is declared there, as positions in [`REGISTERS`].
 static LOW: [u8; 0x2000] = positions(0);
-static HYPERV: [u8; 0x200] = positions(0x4000_0000);
-static PARAVIRTUAL: [u8; 0x100] = positions(0x4b56_4d00);
-static AMD: [u8; 0x400] = positions(0xc000_0000);
-static AMD_K8: [u8; 0x400] = positions(0xc001_0000);
-static AMD_F10: [u8; 0x100] = positions(0xc001_1000);
+
+/// The pages above that have declarations, each in its [`page_slot`].
+static PAGES: [Page; 1 << PAGE_BITS] = {
+    const NONE: Page = Page {
+        number: NO_PAGE,
+        positions: &[0; PAGE],
+    };
+    let declared = [
+        (0x4_0000, &HYPERV),
+        (0x4_b564, &PARAVIRTUAL),
+        (0xc_0000, &AMD),
+        (0xc_0010, &AMD_K8),
+        (0xc_0011, &AMD_F10),
+    ];
+    let mut pages = [NONE; 1 << PAGE_BITS];
+    let mut at = 0;
+
+    while at < declared.len() {
+        let (number, positions) = declared[at];
+        let slot = page_slot(number);
+
+        assert!(
+            pages[slot].number == NO_PAGE,
+            "PAGE_FACTOR is to be chosen anew"
+        );
+        pages[slot] = Page { number, positions };
+        at += 1;
+    }
+    pages
+};
+
+static HYPERV: [u8; PAGE] = positions(0x4000_0000);
+static PARAVIRTUAL: [u8; PAGE] = positions(0x4b56_4000);
+static AMD: [u8; PAGE] = positions(0xc000_0000);
+static AMD_K8: [u8; PAGE] = positions(0xc001_0000);
+static AMD_F10: [u8; PAGE] = positions(0xc001_1000);
+
+/// The declarations of so many indices in a row.
+const PAGE: usize = 0x1000;
+
+/// A page above [`LOW`], and the positions of its declarations.
+#[derive(Clone, Copy)]
+struct Page {
+    number: u32,
+    positions: &'static [u8; PAGE],
+}
+
+/// The number of none: it is too high.
+const NO_PAGE: u32 = u32::MAX;
+
+/// Sends each of [`PAGES`] to a slot of its own; found by trying.
+const PAGE_FACTOR: u32 = 0xcc62_3a9b;
+const PAGE_BITS: u32 = 3;
+
+/// Where a page is, if it is one of [`PAGES`].
+#[inline]
+const fn page_slot(number: u32) -> usize {
+    (number.wrapping_mul(PAGE_FACTOR) >> (u32::BITS - PAGE_BITS)) as usize
+}
 
 const fn positions<const N: usize>(base: u32) -> [u8; N] {
     let mut positions = [0; N];
@@ -527,18 +583,13 @@ pub(crate) fn lookup(index: u32) -> &'static Register {
 
 #[inline]
 fn high_position(index: u32) -> u8 {
-    let (part, base): (&[u8], u32) = match index >> 12 {
-        0xc_0000 => (&AMD, 0xc000_0000),
-        0x4_0000 => (&HYPERV, 0x4000_0000),
-        0xc_0010 => (&AMD_K8, 0xc001_0000),
-        0x4_b564 => (&PARAVIRTUAL, 0x4b56_4d00),
-        0xc_0011 => (&AMD_F10, 0xc001_1000),
-        _ => return 0,
-    };
+    let number = index / PAGE as u32;
+    let page = &PAGES[page_slot(number)];
 
-    part.get(index.wrapping_sub(base) as usize)
-        .copied()
-        .unwrap_or(0)
+    if page.number != number {
+        return 0;
+    }
+    page.positions[index as usize % PAGE]
 }
 
 impl Register {

@@ -84,8 +84,8 @@ pub(crate) trait MsrEngine: Sized + 'static {
     /// `KVM_GET_NESTED_STATE`.
     fn get_nested_state(vcpu: &Vcpu<Self::Protected>, state: NestedState) -> Result;
 
-    /// `KVM_SET_NESTED_STATE`.
-    fn set_nested_state(vcpu: &Vcpu<Self::Protected>, state: NestedState) -> Result;
+    /// `KVM_SET_NESTED_STATE`. Returns what the ioctl does.
+    fn set_nested_state(vcpu: &Vcpu<Self::Protected>, state: NestedState) -> Result<c_int>;
 
     /// WRMSR, while interrupts are off.
     fn fastpath_wrmsr(vcpu: &Vcpu<Self::Protected>) -> Fastpath;
@@ -441,7 +441,7 @@ impl<T: MsrEngine> VTable<T> {
         // SAFETY: By the caller's promise.
         let vcpu = unsafe { Vcpu::from_raw(vcpu) };
 
-        from_result(|| T::set_nested_state(vcpu, NestedState::new(state)).map(|()| 0))
+        from_result(|| T::set_nested_state(vcpu, NestedState::new(state)))
     }
 
     /// # Safety

@@ -56,21 +56,18 @@ impl NestedScratch {
 }
 
 /// Whether the vendor module does nested virtualisation.
+#[inline]
 pub(crate) fn is_enabled() -> bool {
-    // SAFETY: The vendor module is loaded, as there are VMs.
-    unsafe { bindings::kvm_msr_glue_nested_enabled() }
+    // SAFETY: The vendor module writes this when it is loaded, as it is while there are VMs.
+    unsafe { (&raw const bindings::kvm_nested_ops.enabled).read() }
 }
 
 impl<P: Send + Sync> Vcpu<P> {
     /// The header of the state that the vCPU is in.
-    pub(crate) fn nested_header(&self) -> NestedHeader {
-        let mut header = NestedHeader::default();
-
+    #[inline]
+    pub(crate) fn read_nested_header(&self, header: &mut NestedHeader) {
         // SAFETY: By the type invariants. The header is as large as the structure.
-        unsafe {
-            bindings::kvm_msr_glue_nested_header(self.as_raw(), header.as_mut_ptr().cast())
-        };
-        header
+        unsafe { bindings::kvm_msr_glue_nested_header(self.as_raw(), header.as_mut_ptr().cast()) };
     }
 
     /// What follows the header: vmcs12 and its shadow, each if there is one, or vmcb12's control
@@ -148,12 +145,13 @@ impl<P: Send + Sync> Vcpu<P> {
     }
 
     /// Enters L2, if the header says so, after [`Self::load_vmcs12`]; or fails for a reason that
-    /// is known already, and has no event pending.
+    /// is known already, and has no event pending. Returns 0, or one of the vendor module's
+    /// numbers for a VM-entry that failed later than by vmcs12: `enum nvmx_vmentry_status`.
     ///
     /// # Errors
     ///
     /// `known`, or `EINVAL` if vmcs12 is one that VM-entry does not accept.
-    pub(crate) fn commit_vmcs12(&self, header: &NestedHeader, known: Result) -> Result {
+    pub(crate) fn commit_vmcs12(&self, header: &NestedHeader, known: Result) -> Result<c_int> {
         if host::is_amd() {
             return Err(EINVAL);
         }
@@ -172,7 +170,7 @@ impl<P: Send + Sync> Vcpu<P> {
         &self,
         header: &NestedHeader,
         vmcb12: Option<(&mut [u8], &mut [u8])>,
-    ) -> Result {
+    ) -> Result<c_int> {
         let areas = match vmcb12 {
             Some((control, save))
                 if control.len() >= VMCB12_CONTROL_SIZE && save.len() >= VMCB12_SAVE_SIZE =>
@@ -196,17 +194,22 @@ impl<P: Send + Sync> Vcpu<P> {
         header: &NestedHeader,
         mut areas: [*mut c_void; 2],
         known: c_int,
-    ) -> Result {
+    ) -> Result<c_int> {
         // SAFETY: By the type invariants. The header is as large as the structure. The areas are
         // those of vmcb12 if the header needs such.
-        to_result(unsafe {
+        let r = unsafe {
             bindings::kvm_msr_glue_nested_commit(
                 self.as_raw(),
                 header.as_ptr().cast(),
                 areas.as_mut_ptr(),
                 known,
             )
-        })
+        };
+
+        if r < 0 {
+            return Err(Error::from_errno(r));
+        }
+        Ok(r)
     }
 
     /// Whether the vCPU is in system management mode.

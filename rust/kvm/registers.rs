@@ -291,7 +291,7 @@ impl<P: Send + Sync> Vcpu<P> {
         let mut msr = msr_data(index, 0, host);
 
         // SAFETY: By the type invariants.
-        to_result(unsafe { bindings::kvm_msr_glue_vendor_get(self.as_raw(), &mut msr) })?;
+        to_result(unsafe { bindings::__SCT__kvm_x86_get_msr(self.as_raw(), &mut msr) })?;
         Ok(msr.data)
     }
 
@@ -301,7 +301,7 @@ impl<P: Send + Sync> Vcpu<P> {
         let mut msr = msr_data(index, data, host);
 
         // SAFETY: By the type invariants.
-        to_result(unsafe { bindings::kvm_msr_glue_vendor_set(self.as_raw(), &mut msr) })
+        to_result(unsafe { bindings::__SCT__kvm_x86_set_msr(self.as_raw(), &mut msr) })
     }
 
     /// Has the vendor module set EFER.

@@ -18,10 +18,7 @@ use kernel::{
         AsBytes,
         FromBytes, //
     },
-    uaccess::{
-        UserPtr,
-        UserSlice, //
-    },
+    uaccess::UserPtr, //
 };
 
 /// An entry of `KVM_GET_MSRS` and `KVM_SET_MSRS`, `struct kvm_msr_entry`.
@@ -70,6 +67,18 @@ pub(crate) struct MsrEntries {
     many: KVec<MsrEntry>,
 }
 
+impl MsrEntries {
+    /// None yet.
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Self {
+            few: [MsrEntry::ZERO; FEW_ENTRIES],
+            nr_few: 0,
+            many: KVec::new(),
+        }
+    }
+}
+
 impl Deref for MsrEntries {
     type Target = [MsrEntry];
 
@@ -108,11 +117,10 @@ impl MsrList {
     /// `EFAULT` if the head can't be read, all of it.
     pub(crate) fn read_count(self) -> Result<u32> {
         // The word after the number is padding, which has to be readable nevertheless.
-        let [nmsrs, _pad]: [u32; 2] = UserSlice::new(self.0, size_of::<[u32; 2]>())
-            .reader()
-            .read()?;
+        let mut head = [0u32; 2];
 
-        Ok(nmsrs)
+        read_slice(self.0, &mut head)?;
+        Ok(head[0])
     }
 
     /// Reads the entries.
@@ -121,28 +129,38 @@ impl MsrList {
     ///
     /// `ENOMEM`, or `EFAULT` if an entry can't be read.
     #[inline]
-    pub(crate) fn read_entries(self, count: usize) -> Result<MsrEntries> {
-        let mut entries = MsrEntries {
-            few: [MsrEntry::ZERO; FEW_ENTRIES],
-            nr_few: 0,
-            many: KVec::new(),
-        };
-
+    pub(crate) fn read_entries(self, count: usize, entries: &mut MsrEntries) -> Result {
         if let Some(few) = entries.few.get_mut(..count) {
             read_slice(self.entries(), few)?;
             entries.nr_few = count;
         } else {
             entries.many = read_vec(self.entries(), count)?;
         }
-        Ok(entries)
+        Ok(())
     }
 
-    /// Writes the entries back, so many of them as there are.
+    /// Writes the entries' values back. The rest is what it was.
     ///
     /// # Errors
     ///
     /// `EFAULT` if one can't be written. Those before it may have been.
-    pub(crate) fn write_entries(self, entries: &[MsrEntry]) -> Result {
+    pub(crate) fn write_values(self, entries: &[MsrEntry]) -> Result {
+        let to = self.entries().as_mut_ptr().cast();
+
+        // SAFETY: There are so many entries. The user's address is checked.
+        let r = unsafe {
+            bindings::kvm_msr_glue_put_values(to, entries.as_ptr().cast(), entries.len())
+        };
+
+        if r != 0 {
+            return self.write_entries(entries);
+        }
+        Ok(())
+    }
+
+    /// Writes all of the entries, as C does: if that fails, it may leave part of a value.
+    #[cold]
+    fn write_entries(self, entries: &[MsrEntry]) -> Result {
         write_slice(self.entries(), entries)
     }
 
@@ -276,16 +294,14 @@ impl NestedState {
         write_slice(self.size(), &[size])
     }
 
-    /// Reads the header.
+    /// Reads the header, all of it.
     ///
     /// # Errors
     ///
     /// `EFAULT` if it can't be read.
-    pub(crate) fn read_header(self) -> Result<NestedHeader> {
-        let mut header = NestedHeader::default();
-
-        read_slice(self.0, &mut header)?;
-        Ok(header)
+    #[inline]
+    pub(crate) fn read_header(self, header: &mut NestedHeader) -> Result {
+        read_slice(self.0, header)
     }
 
     /// Writes the header.
@@ -313,7 +329,6 @@ impl NestedState {
     ///
     /// `EFAULT` if not all can be read.
     pub(crate) fn read_data_at(self, offset: usize, to: &mut [u8]) -> Result {
-        // copy_from_user() clears what it can't read.
         read_slice(self.data(offset), to)
     }
 
@@ -326,14 +341,15 @@ impl NestedState {
         write_slice(self.data(offset), from)
     }
 
-    /// Clears `size` bytes behind the header.
+    /// Clears `size` bytes that are `offset` bytes behind the header.
     ///
     /// # Errors
     ///
     /// `EFAULT` if not all can be written.
-    pub(crate) fn clear_data(self, size: usize) -> Result {
+    pub(crate) fn clear_data(self, offset: usize, size: usize) -> Result {
+        let to = self.data(offset).as_mut_ptr();
         // SAFETY: The address is checked.
-        let left = unsafe { bindings::kvm_msr_glue_clear_user(self.data(0).as_mut_ptr(), size) };
+        let left = unsafe { bindings::kvm_msr_glue_clear_user(to, size) };
 
         if left != 0 {
             return Err(EFAULT);
@@ -470,30 +486,46 @@ fn read_vec<T: FromBytes>(from: UserPtr, count: usize) -> Result<KVec<T>> {
     Ok(vec)
 }
 
-/// Reads elements until `to` is full.
+/// Reads elements until `to` is full. Those that can't be read become 0.
+#[inline]
 fn read_uninit<T: FromBytes>(from: UserPtr, to: &mut [MaybeUninit<T>]) -> Result {
-    let len = size_of_val(to);
-    // SAFETY: The bytes are those of `to`, and need not be initialised.
-    let bytes = unsafe { core::slice::from_raw_parts_mut(to.as_mut_ptr().cast(), len) };
-
-    UserSlice::new(from, len).reader().read_raw(bytes)
+    // SAFETY: The bytes are those of `to`, and what becomes of them is valid as `T` is `FromBytes`.
+    unsafe { read_raw(from, to.as_mut_ptr().cast(), size_of_val(to)) }
 }
 
-/// Reads elements until `to` is full.
-fn read_slice<T: FromBytes + AsBytes>(from: UserPtr, to: &mut [T]) -> Result {
-    let len = size_of_val(to);
-    // SAFETY: The bytes are those of `to`, all initialised as `T` is `AsBytes`, and whatever they
-    // become is valid as `T` is `FromBytes`.
-    let bytes = unsafe { core::slice::from_raw_parts_mut(to.as_mut_ptr().cast(), len) };
+/// Reads elements until `to` is full. Those that can't be read become 0.
+#[inline]
+fn read_slice<T: FromBytes>(from: UserPtr, to: &mut [T]) -> Result {
+    // SAFETY: As above.
+    unsafe { read_raw(from, to.as_mut_ptr().cast(), size_of_val(to)) }
+}
 
-    UserSlice::new(from, len).reader().read_slice(bytes)
+/// Reads `len` bytes, without the cursor of [`UserSlice`](kernel::uaccess::UserSlice), which costs
+/// more than the copy of a few bytes, and is of no use to lists that are copied at once.
+///
+/// # Safety
+///
+/// `to` must be valid for writes of `len` bytes, any of them.
+#[inline]
+unsafe fn read_raw(from: UserPtr, to: *mut c_void, len: usize) -> Result {
+    // SAFETY: By the caller's promise. The user's address is checked.
+    if unsafe { bindings::kvm_msr_glue_copy_from_user(to, from.as_const_ptr(), len) } != 0 {
+        return Err(EFAULT);
+    }
+    Ok(())
 }
 
 /// Writes all elements.
+#[inline]
 fn write_slice<T: AsBytes>(to: UserPtr, from: &[T]) -> Result {
     let len = size_of_val(from);
-    // SAFETY: The bytes are those of `from`, and all initialised as `T` is `AsBytes`.
-    let bytes = unsafe { core::slice::from_raw_parts(from.as_ptr().cast(), len) };
 
-    UserSlice::new(to, len).writer().write_slice(bytes)
+    // SAFETY: The bytes are those of `from`, and all initialised as `T` is `AsBytes`. The user's
+    // address is checked.
+    if unsafe { bindings::kvm_msr_glue_copy_to_user(to.as_mut_ptr(), from.as_ptr().cast(), len) }
+        != 0
+    {
+        return Err(EFAULT);
+    }
+    Ok(())
 }

@@ -193,8 +193,13 @@ impl Cpu for Vcpu {
         host::address_bits()
     }
 
+    #[inline]
     fn has_user_return_tsc_aux(&self) -> bool {
-        host::can_switch_tsc_aux()
+        match TSC_AUX.load(Relaxed) {
+            PROBED_HAS => true,
+            PROBED_LACKS => false,
+            _ => probe_tsc_aux(),
+        }
     }
 
     fn has_smm(&self) -> bool {
@@ -457,6 +462,17 @@ impl Cpu for Vcpu {
 static PROBED: [Atomic<u32>; NR_LISTED] = [const { Atomic::new(0) }; NR_LISTED];
 const PROBED_HAS: u32 = 1;
 const PROBED_LACKS: u32 = 2;
+
+/// Whether the vendor module switches `IA32_TSC_AUX`, which it does if the CPU has it.
+static TSC_AUX: Atomic<u32> = Atomic::new(0);
+
+#[cold]
+fn probe_tsc_aux() -> bool {
+    let has = host::can_switch_tsc_aux();
+
+    TSC_AUX.store(if has { PROBED_HAS } else { PROBED_LACKS }, Relaxed);
+    has
+}
 
 /// The place of an MSR in [`PROBED`], which has one for every MSR that is declared up to there.
 fn probed_of(register: &Register, index: u32) -> Option<&'static Atomic<u32>> {

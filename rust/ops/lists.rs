@@ -24,6 +24,7 @@ use crate::{
     kvm::{
         host,
         user::{
+            MsrEntries,
             MsrList,
             UserList, //
         },
@@ -73,8 +74,10 @@ fn give(list: UserList<u32>, indices: impl Iterator<Item = u32>) -> Result {
 ///
 /// As [`msrs::get`].
 pub(crate) fn get_models(list: MsrList) -> Result<usize> {
-    let mut entries = msrs::read_entries(list)?;
+    let mut entries = MsrEntries::new();
     let mut nr = 0;
+
+    msrs::read_entries(list, &mut entries)?;
 
     for entry in &mut *entries {
         let read = read_model(entry.index());
@@ -85,7 +88,7 @@ pub(crate) fn get_models(list: MsrList) -> Result<usize> {
         }
         nr += 1;
     }
-    list.write_entries(&entries)?;
+    list.write_values(&entries)?;
     Ok(nr)
 }
 

@@ -64,7 +64,8 @@ pub(crate) fn get(vcpu: &Vcpu, state: NestedState) -> Result {
         return Err(EINVAL);
     }
     let room = state.read_size()?;
-    let header = Header(vcpu.nested_header());
+    let mut header = Header::default();
+    vcpu.read_nested_header(&mut header.0);
     let size = nested::reported_size(format(), room, header.size());
 
     if nested::is_copied(format(), room, size) {
@@ -80,20 +81,41 @@ pub(crate) fn get(vcpu: &Vcpu, state: NestedState) -> Result {
 
 /// Writes what is behind the header.
 fn write_areas(vcpu: &Vcpu, state: NestedState, header: &Header) -> Result {
-    let second = match format() {
+    match format() {
         // The vendor module knows which there are. C writes a shadow even if the size does not
         // cover it, as it does not while the vCPU runs L1.
-        Format::Vmx => AREA_SIZE as usize,
-        Format::Svm if header.has(GUEST_MODE) => {
-            // vmcb12 is smaller than its area.
-            state.clear_data(AREA_SIZE as usize)?;
-            svm::CONTROL_SIZE
+        Format::Vmx => {
+            let mut scratch = NestedScratch::new()?;
+
+            write_each(vcpu, state, &mut scratch, [0, AREA_SIZE as usize])
         }
-        Format::Svm => return Ok(()),
-    };
+        Format::Svm if header.has(GUEST_MODE) => write_vmcb12(vcpu, state).inspect_err(|_| {
+            // In C, which clears the area before it fills it, that is what fails.
+            let _ = state.clear_data(0, AREA_SIZE as usize);
+        }),
+        Format::Svm => Ok(()),
+    }
+}
+
+/// Writes vmcb12 and, as it is smaller than its area, zeroes.
+fn write_vmcb12(vcpu: &Vcpu, state: NestedState) -> Result {
+    const SIZE: usize = svm::CONTROL_SIZE + VMCB12_SAVE_SIZE;
+
+    state.clear_data(SIZE, AREA_SIZE as usize - SIZE)?;
     let mut scratch = NestedScratch::new()?;
 
-    for (area, offset) in vcpu.nested_areas(&mut scratch).into_iter().zip([0, second]) {
+    write_each(vcpu, state, &mut scratch, [0, svm::CONTROL_SIZE])
+}
+
+/// Writes the areas that there are, to so many bytes behind the header.
+#[inline]
+fn write_each(
+    vcpu: &Vcpu,
+    state: NestedState,
+    scratch: &mut NestedScratch,
+    offsets: [usize; 2],
+) -> Result {
+    for (area, offset) in vcpu.nested_areas(scratch).into_iter().zip(offsets) {
         if let Some(area) = area {
             state.write_data_at(offset, area)?;
         }
@@ -101,18 +123,20 @@ fn write_areas(vcpu: &Vcpu, state: NestedState, header: &Header) -> Result {
     Ok(())
 }
 
-/// Sets the state that the vCPU is in.
+/// Sets the state that the vCPU is in. Returns what `KVM_SET_NESTED_STATE` does: 0, but another
+/// number for a VM-entry that fails in the guest.
 ///
 /// # Errors
 ///
 /// `EINVAL` if there is no nested virtualisation or the state is not one that the vCPU can be in,
 /// `EFAULT` if user memory can't be read, `ENOMEM`. See [`vmx`] for what is left then.
-pub(crate) fn set(vcpu: &Vcpu, state: NestedState) -> Result {
+pub(crate) fn set(vcpu: &Vcpu, state: NestedState) -> Result<c_int> {
     if !kvm::nested::is_enabled() {
         return Err(EINVAL);
     }
-    let header = Header(state.read_header()?);
+    let mut header = Header::default();
 
+    state.read_header(&mut header.0)?;
     nested::check(&header)?;
 
     let _section = vcpu.vm().read_section();
@@ -123,13 +147,11 @@ pub(crate) fn set(vcpu: &Vcpu, state: NestedState) -> Result {
     }
 }
 
-fn set_svm(vcpu: &Vcpu, state: NestedState, header: &Header) -> Result {
+fn set_svm(vcpu: &Vcpu, state: NestedState, header: &Header) -> Result<c_int> {
     let cpu = svm::Cpu {
         svme: vcpu.field(Field::Efer) & efer::SVME != 0,
         smm: vcpu.is_smm(),
         reserved_address: vcpu.reserved_address(),
-        cr0: vcpu.cr0(),
-        separate_pat: vcpu.has_separate_pat(),
     };
 
     svm::check(header, &cpu)?;
@@ -143,11 +165,17 @@ fn set_svm(vcpu: &Vcpu, state: NestedState, header: &Header) -> Result {
         .split_at_mut_checked(svm::CONTROL_SIZE)
         .ok_or(EINVAL)?;
 
-    svm::check_vmcb12(header, &cpu, control, save)?;
+    svm::check_vmcb12(
+        header,
+        vcpu.cr0(),
+        || vcpu.has_separate_pat(),
+        control,
+        save,
+    )?;
     vcpu.commit_vmcb12(&header.0, Some((control, save)))
 }
 
-fn set_vmx(vcpu: &Vcpu, state: NestedState, header: &Header) -> Result {
+fn set_vmx(vcpu: &Vcpu, state: NestedState, header: &Header) -> Result<c_int> {
     let cpu = vmx::Cpu {
         vmx: vcpu.has_cpuid(CpuidBit::VMX),
         evmcs: vcpu.has_evmcs(),
@@ -179,12 +207,12 @@ fn set_vmx(vcpu: &Vcpu, state: NestedState, header: &Header) -> Result {
 
     vcpu.enter_vmx(&header.0)?;
     if header.vmxon_pa() == vmx::NO_ADDRESS || !has_vmcs12? {
-        return Ok(());
+        return Ok(0);
     }
     vcpu.load_vmcs12(&header.0, &vmcs12.bytes, &shadow.bytes);
     vmcs12.result?;
     if !header.has(GUEST_MODE) {
-        return Ok(());
+        return Ok(0);
     }
     vcpu.commit_vmcs12(&header.0, shadow.result)
 }

@@ -64,10 +64,6 @@ pub(crate) struct Cpu {
     pub(crate) smm: bool,
     /// The bits that the guest's physical addresses do not have.
     pub(crate) reserved_address: u64,
-    /// CR0.
-    pub(crate) cr0: u64,
-    /// Whether L2 has a PAT of its own under nested paging, which the guest has.
-    pub(crate) separate_pat: bool,
 }
 
 /// Checks the header. Whether vmcb12 has to follow is whether it says [`GUEST_MODE`].
@@ -95,23 +91,30 @@ pub(crate) fn check(header: &Header, cpu: &Cpu) -> Result {
     )
 }
 
-/// Checks vmcb12, as far as the vendor's own checks at VMRUN don't.
+/// Checks vmcb12, as far as the vendor's own checks at VMRUN don't. `cr0` is the vCPU's, i.e. that
+/// of L2, and `separate_pat` says whether L2 has a PAT of its own under nested paging.
 ///
 /// # Errors
 ///
 /// [`Error::Invalid`](super::Error::Invalid) if L2's CR0, or L1's state in the save area, is one
 /// that VMRUN does not accept, or L2's PAT is none.
-pub(crate) fn check_vmcb12(header: &Header, cpu: &Cpu, control: &[u8], save: &[u8]) -> Result {
+pub(crate) fn check_vmcb12(
+    header: &Header,
+    cr0: u64,
+    separate_pat: impl FnOnce() -> bool,
+    control: &[u8],
+    save: &[u8],
+) -> Result {
     let misc_ctl = u64::from_le_bytes(field(control, MISC_CTL));
     let efer = u64::from_le_bytes(field(save, SAVE_EFER));
-    let cr0 = u64::from_le_bytes(field(save, SAVE_CR0));
+    let l1_cr0 = u64::from_le_bytes(field(save, SAVE_CR0));
     let rflags = u64::from_le_bytes(field(save, SAVE_RFLAGS));
 
-    require(cpu.cr0 & (CR0_CD | CR0_NW) != CR0_NW)?;
+    require(cr0 & (CR0_CD | CR0_NW) != CR0_NW)?;
 
     // L1 can't have executed VMRUN in real mode or in virtual-8086 mode.
-    require(cr0 & (CR0_PG | CR0_PE) == CR0_PG | CR0_PE && rflags & RFLAGS_VM == 0)?;
+    require(l1_cr0 & (CR0_PG | CR0_PE) == CR0_PG | CR0_PE && rflags & RFLAGS_VM == 0)?;
     require(efer & (EFER_LMA | EFER_LME) != EFER_LMA)?;
 
-    require(!(cpu.separate_pat && misc_ctl & MISC_CTL_NP != 0) || is_pat(header.gpat()))
+    require(misc_ctl & MISC_CTL_NP == 0 || !separate_pat() || is_pat(header.gpat()))
 }

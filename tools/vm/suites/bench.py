@@ -39,6 +39,9 @@ def check_limits(metrics, limits):
             if "engine_to_c" in limit:
                 bound = limit["engine_to_c"] * metric["c"]
                 title += f": engine <= {limit['engine_to_c']:g} x C"
+            elif "at_most" in limit:
+                bound = limit["at_most"]
+                title += f": engine <= {bound:g}"
             else:
                 other = limit["engine_above_ranges"]
                 bound = value[name, other]["engine"] + limit["by"]
