@@ -29,7 +29,7 @@ run: deps-vm ## Boots QEMU: a guest whose MSR accesses the engine judges
 	@$(TARGET) run
 
 .PHONY: test
-test: deps-all ## Everything CI runs: lint, host-test, kunit, check, selftests, bench
+test: deps-all ## Everything CI runs: lint, host-test, kunit, check, bench, selftests, sweeps
 	@$(TARGET) test
 
 .PHONY: kunit
@@ -45,7 +45,7 @@ check: deps-vm ## C against the engine, errno by errno, and lifetimes, in QEMU
 	@$(TARGET) check
 
 .PHONY: sweep
-sweep: deps-all ## Every MSR on C and the engine, value by value; VENDOR=amd or intel
+sweep: deps-all ## Every MSR on C and the engine; VENDOR=amd or intel, NESTED=1 for nested state
 	@$(TARGET) sweep
 
 .PHONY: selftests

@@ -5,7 +5,7 @@
 //!
 //! L1 is a hypervisor of some dozen instructions, on VMX or on SVM; its guest,
 //! L2, counts. `save` stops the vCPU while it runs L2 and writes all there is of
-//! it to a file: registers, MSRs, events, FPU, memory, and what nested
+//! it to a file: registers, MSRs, events, FPU, local APIC, memory, and what nested
 //! virtualisation adds, which KVM_GET_NESTED_STATE gets. `restore` makes a new
 //! VM of that. Nested state comes last, and on top of the rest: it is checked
 //! against CR0, EFER and SMM, and makes what were L1's registers be L2's.
@@ -161,7 +161,13 @@ fn served_by(guest: &Nested) -> String {
 
 fn save(engine: Engine, file: &Path, counts: u64) -> Result<()> {
     let kvm = Kvm::new().context("open /dev/kvm")?;
-    let mut guest = Nested::new(&kvm, Options::new(engine))?;
+    let mut guest = Nested::new(
+        &kvm,
+        Options {
+            irqchip: true,
+            ..Options::new(engine)
+        },
+    )?;
 
     println!(
         "process {}: a new VM, served by {}",
@@ -169,8 +175,9 @@ fn save(engine: Engine, file: &Path, counts: u64) -> Result<()> {
         served_by(&guest)
     );
     count_to(&mut guest, counts)?;
+    guest.complete()?;
 
-    let state = State::save(&kvm, guest.vcpu(), false)?;
+    let state = State::save(&kvm, guest.vcpu(), true)?;
     let memory = (0..MEMORY / PAGE)
         .map(|page| (page, guest.memory().read(page * PAGE, PAGE)))
         .filter(|(_, bytes)| bytes.iter().any(|&byte| byte != 0))
@@ -191,7 +198,7 @@ fn save(engine: Engine, file: &Path, counts: u64) -> Result<()> {
 fn restore(engine: Engine, file: &Path, counts: u64) -> Result<()> {
     let kvm = Kvm::new().context("open /dev/kvm")?;
     let saved = read(file)?;
-    let mut guest = Nested::empty(&kvm, engine)?;
+    let mut guest = Nested::empty(&kvm, engine, true)?;
 
     for (page, bytes) in &saved.memory {
         ensure!(

@@ -79,6 +79,8 @@ impl Vendor {
 pub struct Options {
     /// What serves the VM.
     pub engine: Engine,
+    /// Whether to create the in-kernel irqchip, and local APIC.
+    pub irqchip: bool,
     /// On VMX, vmcs12 has a shadow.
     pub shadow: bool,
     /// On SVM, L1 has L2 use nested paging.
@@ -86,10 +88,11 @@ pub struct Options {
 }
 
 impl Options {
-    /// Neither of the two.
+    /// None of these.
     pub fn new(engine: Engine) -> Self {
         Options {
             engine,
+            irqchip: false,
             shadow: false,
             nested_paging: false,
         }
@@ -149,7 +152,7 @@ pub struct Nested {
 impl Nested {
     /// Creates the VM, with L1 at its start.
     pub fn new(kvm: &Kvm, options: Options) -> Result<Self> {
-        let mut nested = Self::empty(kvm, options.engine)?;
+        let mut nested = Self::empty(kvm, options.engine, options.irqchip)?;
         let mut sregs = nested.vcpu.get_sregs().context("KVM_GET_SREGS")?;
         let mut regs = kvm_regs {
             rsp: layout::L1_STACK,
@@ -195,12 +198,15 @@ impl Nested {
     }
 
     /// Creates the VM with nothing in its memory, and the vCPU as after reset.
-    pub fn empty(kvm: &Kvm, engine: Engine) -> Result<Self> {
+    pub fn empty(kvm: &Kvm, engine: Engine, irqchip: bool) -> Result<Self> {
         let vendor = Vendor::of(kvm)?;
         let (vm, folder) = engine.create_vm(kvm)?;
 
         vm.set_tss_address(0xfffb_d000)
             .context("KVM_SET_TSS_ADDR")?;
+        if irqchip {
+            vm.create_irq_chip().context("KVM_CREATE_IRQCHIP")?;
+        }
         let memory = Mapping::new(MEMORY).context("map guest memory")?;
         // SMM has an address space of its own.
         for slot in [0, 1 << 16] {
@@ -305,6 +311,20 @@ impl Nested {
         // SAFETY: As above.
         unsafe { libc::alarm(0) };
         stop
+    }
+
+    /// Completes the last stop, as what is left of it, e.g. the way past the
+    /// instruction, is in no state that could be saved.
+    pub fn complete(&mut self) -> Result<()> {
+        self.vcpu.set_kvm_immediate_exit(1);
+        let stop = self.run();
+        self.vcpu.set_kvm_immediate_exit(0);
+
+        ensure!(
+            stop? == Stop::Interrupted,
+            "the last stop could not be completed"
+        );
+        Ok(())
     }
 
     /// Runs the vCPU to a stop, by way of others.

@@ -23,6 +23,14 @@ use cases::Sweep;
 /// How many differences are told in full.
 const TOLD: usize = 50;
 
+/// The CPUIDs to be tried, the most telling first.
+const MODELS: [Cpuid; 4] = [
+    Cpuid::Full,
+    Cpuid::Empty,
+    Cpuid::NoPmu,
+    Cpuid::OtherVendor,
+];
+
 /// Compares every MSR of C and of the engine in one boot, value by value.
 #[derive(Parser)]
 #[command(version)]
@@ -30,9 +38,10 @@ struct Arguments {
     /// Leave out most of the MSRs that nobody knows, and most values
     #[arg(long)]
     quick: bool,
-    /// Only the CPUIDs with all features and with none, and no irqchip
-    #[arg(long)]
-    few_models: bool,
+    /// How many CPUIDs: with all features, with none, without a PMU, with the
+    /// other vendor; an in-kernel irqchip only goes with all of them
+    #[arg(long, default_value_t = MODELS.len())]
+    models: usize,
     /// Only nested state, in fewer cases with --quick
     #[arg(long)]
     nested: bool,
@@ -82,7 +91,7 @@ fn main() -> Result<()> {
     if arguments.nested {
         nested::sweep(&kvm, &mut sweep, arguments.quick)?;
     } else {
-        msrs(&kvm, &mut sweep, arguments.few_models)?;
+        msrs(&kvm, &mut sweep, arguments.models)?;
     }
 
     for difference in &sweep.first {
@@ -99,18 +108,13 @@ fn main() -> Result<()> {
 }
 
 /// All about MSRs.
-fn msrs(kvm: &Kvm, sweep: &mut Sweep<'_>, few_models: bool) -> Result<()> {
+fn msrs(kvm: &Kvm, sweep: &mut Sweep<'_>, models: usize) -> Result<()> {
     lists(kvm, sweep)?;
 
     // The log would be all that it does otherwise.
     let _quiet = Parameter::set("report_ignored_msrs", "N")?;
-    let models: &[Cpuid] = if few_models {
-        &[Cpuid::Full, Cpuid::Empty]
-    } else {
-        &[Cpuid::Full, Cpuid::Empty, Cpuid::NoPmu, Cpuid::OtherVendor]
-    };
-    for &cpuid in models {
-        sweep.model(cpuid, !few_models)?;
+    for &cpuid in MODELS.iter().take(models) {
+        sweep.model(cpuid, models >= MODELS.len())?;
     }
     {
         let _ignore = Parameter::set("ignore_msrs", "Y")?;

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 """make sweep VENDOR=amd|intel: every MSR of C and of the engine, value by value; or, with NESTED=1,
-nested state, byte by byte."""
+nested state, byte by byte.  In `make test` a short form of both, and the sample of nested state."""
 
 import argparse
 import os
@@ -10,12 +10,11 @@ import products
 import results
 from suites import job
 
-# How many observations have to be compared: vendor, nested, quick.
-_AT_LEAST = {("amd", False, False): 1_000_000, ("intel", False, False): 100_000,
-             ("amd", False, True): 100_000, ("intel", False, True): 100_000,
-             ("amd", True, False): 100_000, ("intel", True, False): 10_000,
-             ("amd", True, True): 10_000, ("intel", True, True): 10_000}
-_TIMEOUT = {"amd": 3600, "intel": 7200}
+# How many observations have to be compared: in full, and in the short form.
+_MSRS = {"amd": (1_000_000, 100_000), "intel": (100_000, 50_000)}
+_NESTED = {"amd": (100_000, 10_000), "intel": (10_000, 10_000)}
+_TIMEOUT = {"amd": 3600, "intel": 14400}
+_SAMPLES = [f"{one}, then {other}" for one in ("c", "rust") for other in ("c", "rust")]
 
 
 def _options():
@@ -24,44 +23,58 @@ def _options():
                         default=os.environ.get("VENDOR") or "amd")
     parser.add_argument("--nested", action="store_true", default=bool(os.environ.get("NESTED")),
                         help="nested state, not MSRs")
-    parser.add_argument("--few-models", action="store_true", help="two CPUIDs, no irqchip")
-    parser.add_argument("--quick", action="store_true",
-                        help="fewer of the unknown MSRs, and fewer values")
+    parser.add_argument("--short", action="store_true",
+                        help="both, with one CPUID and fewer values, and the sample")
     return parser.parse_args()
 
 
 def name():
     """The name of the results file."""
     options = _options()
-    return f"sweep-{'nested-' if options.nested else ''}{options.vendor}"
+    kind = "short-" if options.short else "nested-" if options.nested else ""
+    return f"sweep-{kind}{options.vendor}"
+
+
+def _tests_of(title, report, least):
+    """The tests of one run of kvm-msr-sweep."""
+    return [
+        results.test(f"{title}: no difference", report["differences"] == 0,
+                     f"{report['differences']} of {report['cases']} differ, the first: "
+                     f"{report['first'][:1]}"),
+        results.test(f"{title}: enough cases", report["cases"] >= least,
+                     f"{report['cases']} cases, {least} must be compared"),
+    ]
 
 
 def main():
-    """Runs kvm-msr-sweep and takes its verdict over."""
+    """Runs kvm-msr-sweep and takes its verdicts over."""
     options = _options()
-    vm = boot.Vm(products.Kernel(), kind={"amd": "qemu", "intel": "bochs"}[options.vendor],
+    vendor = options.vendor
+    runs = [("MSRs", "", _MSRS), ("nested state", "--nested", _NESTED)]
+    if not options.short:
+        runs = [runs[options.nested]]
+    short = " --quick --models 1" if options.short else ""
+
+    vm = boot.Vm(products.Kernel(), kind={"amd": "qemu", "intel": "bochs"}[vendor],
                  programs=products.programs())
-    slow = options.vendor == "intel"
-    arguments = []
-    if options.quick:
-        arguments.append("--quick")
-    if options.nested:
-        arguments.append("--nested")
-    elif options.few_models or options.quick and slow:
-        arguments.append("--few-models")
-    vm.initramfs.add("sweep/arguments", " ".join(arguments) + "\n", 0o644)
-    log, kernel = vm.run(job("sweep.sh"), timeout=_TIMEOUT[options.vendor], show=print)
-    if not log.json():
-        tests = [results.test("kvm-msr-sweep", False, f"exit code {log.exit_code}")]
-        return results.conclude(name(), tests, kernel=vm.kernel.version)
-    report = log.json()[-1]
-    least = _AT_LEAST[options.vendor, options.nested, options.quick]
-    tests = [
-        results.test("no difference", report["differences"] == 0,
-                     f"{report['differences']} of {report['cases']} differ, the first: "
-                     f"{report['first'][:1]}"),
-        results.test("enough cases", report["cases"] >= least,
-                     f"{report['cases']} cases, {least} must be compared"),
-        results.kernel_log(kernel),
-    ]
-    return results.conclude(name(), tests, kernel=vm.kernel.version, **report)
+    vm.initramfs.add("sweep/arguments",
+                     "".join(f"{arguments}{short}\n" for _, arguments, _ in runs), 0o644)
+    if options.short:
+        vm.initramfs.add("sweep/sample", "", 0o644)
+    log, kernel = vm.run(job("sweep.sh"), timeout=_TIMEOUT[vendor], show=print)
+
+    reports = [report for report in log.json() if "cases" in report]
+    tests = []
+    for (title, _, least), report in zip(runs, reports):
+        tests += _tests_of(title, report, least[vendor][options.short])
+    if len(reports) < len(runs):
+        tests.append(results.test("kvm-msr-sweep", False, f"exit code {log.exit_code}"))
+    if options.short:
+        ended = [report["sample"] for report in log.json() if "sample" in report]
+        tests += [results.test(f"nested state saved and restored: {sample}", sample in ended,
+                               "" if sample in ended else f"exit code {log.exit_code}")
+                  for sample in _SAMPLES]
+    tests.append(results.kernel_log(kernel))
+    # Beside the tests, for machines: what was compared, and the first differences.
+    more = reports[0] if len(reports) == 1 else {"runs": reports}
+    return results.conclude(name(), tests, kernel=vm.kernel.version, **more)

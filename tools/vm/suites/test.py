@@ -13,14 +13,17 @@ import results
 # In the order they run.  Bochs has one CPU: it runs beside the others, which take their turns
 # on the rest of the machine.  The benchmark counts instructions, so that does not disturb it.
 _BESIDE = "selftests-intel"
-_SUITES = ["lint", "host-test", "kunit", "check", "bench", "selftests-amd"]
+_SUITES = ["lint", "host-test", "kunit", "check", "bench", "selftests-amd", "sweep-short-amd",
+           "sweep-short-intel"]
 
 
 def _command(suite):
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    name, _, vendor = suite.partition("-") if suite.startswith("selftests") else (suite, "", "")
-    return [sys.executable, os.path.join(here, "target.py"), name,
-            *(["--vendor", vendor] if vendor else [])]
+    target = [sys.executable, os.path.join(here, "target.py")]
+    for prefix, arguments in (("selftests-", ["selftests"]), ("sweep-short-", ["sweep", "--short"])):
+        if suite.startswith(prefix):
+            return [*target, *arguments, "--vendor", suite.removeprefix(prefix)]
+    return [*target, suite]
 
 
 def _build():
