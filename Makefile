@@ -64,6 +64,10 @@ bench-hooks: deps-vm ## What the hooks cost with nothing loaded; builds another 
 test-debug: deps-vm ## kunit and check with lockdep and leak detection; builds another kernel
 	@KERNEL=debug $(TARGET) kunit; kunit=$$?; KERNEL=debug $(TARGET) check && exit $$kunit
 
+.PHONY: test-trace
+test-trace: deps-vm ## That the engine's VMs enter no function of msrs.c; on the kernel of test-debug
+	@$(TARGET) trace
+
 .PHONY: shell
 shell: deps-vm ## A shell in the booted machine, with KVM and the module loaded
 	@$(TARGET) shell

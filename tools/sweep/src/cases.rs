@@ -64,11 +64,11 @@ const EDGES: [u64; 12] = [
     0xffff_ffff_ffff_fffe,
 ];
 
-/// The same guest, once served by C and once by the engine.
+/// The same guest twice: once served by C and once by the engine, unless it is for a trace.
 struct Pair([Guest; 2]);
 
 impl Pair {
-    fn new(kvm: &Kvm, cpuid: Cpuid, irqchip: bool) -> Result<Self> {
+    fn new(kvm: &Kvm, engines: [Engine; 2], cpuid: Cpuid, irqchip: bool) -> Result<Self> {
         let guest = |engine| {
             Guest::new(
                 kvm,
@@ -79,12 +79,12 @@ impl Pair {
                 },
             )
         };
-        Ok(Pair([guest(Engine::C)?, guest(Engine::Rust)?]))
+        Ok(Pair([guest(engines[0])?, guest(engines[1])?]))
     }
 
     /// The same with a vCPU that has run.
-    fn after_run(kvm: &Kvm, cpuid: Cpuid, irqchip: bool) -> Result<Self> {
-        let mut pair = Self::new(kvm, cpuid, irqchip)?;
+    fn after_run(kvm: &Kvm, engines: [Engine; 2], cpuid: Cpuid, irqchip: bool) -> Result<Self> {
+        let mut pair = Self::new(kvm, engines, cpuid, irqchip)?;
 
         for guest in &mut pair.0 {
             guest.rdmsr(0x277)?;
@@ -102,6 +102,8 @@ impl Pair {
 /// The comparison, and what came of it so far.
 pub struct Sweep<'a> {
     kvm: &'a Kvm,
+    /// What serves the one and the other guest.
+    pub engines: [Engine; 2],
     quick: bool,
     /// What is random comes from here.
     pub random: Random,
@@ -116,9 +118,10 @@ pub struct Sweep<'a> {
 
 impl<'a> Sweep<'a> {
     /// Nothing is compared yet.
-    pub fn new(kvm: &'a Kvm, quick: bool, seed: u64) -> Self {
+    pub fn new(kvm: &'a Kvm, engines: [Engine; 2], quick: bool, seed: u64) -> Self {
         Sweep {
             kvm,
+            engines,
             quick,
             random: Random::new(seed),
             context: String::new(),
@@ -173,7 +176,7 @@ impl<'a> Sweep<'a> {
 
         for &index in listed.iter().chain(&others) {
             let mut seen = Vec::new();
-            for engine in [Engine::C, Engine::Rust] {
+            for engine in self.engines {
                 engine::set_enabled(engine == Engine::Rust)?;
                 let mut list = kvm_bindings::Msrs::from_entries(&[kvm_bindings::kvm_msr_entry {
                     index,
@@ -210,6 +213,7 @@ impl<'a> Sweep<'a> {
         );
 
         self.context = format!("CPUID {cpuid:?}, ");
+        self.ids(cpuid)?;
         for irqchip in [false, true] {
             if irqchip && !with_irqchip {
                 continue;
@@ -225,13 +229,37 @@ impl<'a> Sweep<'a> {
         Ok(())
     }
 
+    /// IDs that are not those of an MSR, or not quite.
+    fn ids(&mut self, cpuid: Cpuid) -> Result<()> {
+        const GUEST_SSP: u64 = 0x2030_0003_0000_0000;
+        const PAT: u64 = ONE_REG_MSR | 0x277;
+        const NOBODY: u64 = ONE_REG_MSR | 0xc000_1fff;
+        let mut pair = Pair::new(self.kvm, self.engines, cpuid, false)?;
+        let mut ids = vec![0, u64::MAX, 0x2030_0002_4b56_4dff];
+
+        for id in [PAT, NOBODY, GUEST_SSP] {
+            ids.push(id);
+            // Type, reserved, size and architecture.
+            ids.extend((32..64).map(|bit| id ^ 1 << bit));
+            ids.extend((0..16).map(|size| id & !(0xf << 52) | size << 52));
+            ids.extend((0..=0xff).map(|kind| id & !(0xff << 32) | kind << 32));
+        }
+        for id in ids {
+            let get = pair.both(|guest| ioctl::get_one_reg(guest.vcpu(), id));
+            self.same(|| format!("get one reg {id:#x}"), get);
+            let set = pair.both(|guest| ioctl::set_one_reg(guest.vcpu(), id, 6));
+            self.same(|| format!("set one reg {id:#x}"), set);
+        }
+        Ok(())
+    }
+
     /// Tells the MSRs that C knows in any way from those that it does not.
     fn classify(&mut self, cpuid: Cpuid) -> Result<(Vec<u32>, Vec<u32>)> {
         let guest = Guest::new(
             self.kvm,
             Options {
                 cpuid,
-                ..Options::new(Engine::C)
+                ..Options::new(self.engines[0])
             },
         )?;
         let mut known = Vec::new();
@@ -259,9 +287,9 @@ impl<'a> Sweep<'a> {
     /// MSRs that nobody knows: nothing can change.
     fn unknown(&mut self, cpuid: Cpuid, irqchip: bool, ran: bool, indices: &[u32]) -> Result<()> {
         let mut pair = if ran {
-            Pair::after_run(self.kvm, cpuid, irqchip)?
+            Pair::after_run(self.kvm, self.engines, cpuid, irqchip)?
         } else {
-            Pair::new(self.kvm, cpuid, irqchip)?
+            Pair::new(self.kvm, self.engines, cpuid, irqchip)?
         };
 
         for &index in indices {
@@ -283,9 +311,9 @@ impl<'a> Sweep<'a> {
         values.extend((0..64).map(|bit| 1 << bit));
         let pair = || {
             if ran {
-                Pair::after_run(self.kvm, cpuid, irqchip)
+                Pair::after_run(self.kvm, self.engines, cpuid, irqchip)
             } else {
-                Pair::new(self.kvm, cpuid, irqchip)
+                Pair::new(self.kvm, self.engines, cpuid, irqchip)
             }
         };
 
@@ -396,8 +424,8 @@ impl<'a> Sweep<'a> {
             .into_iter()
             .flat_map(|range| range.step_by(step))
             .collect();
-        let mut host = Pair::after_run(self.kvm, Cpuid::Full, false)?;
-        let mut guest = Pair::after_run(self.kvm, Cpuid::Full, false)?;
+        let mut host = Pair::after_run(self.kvm, self.engines, Cpuid::Full, false)?;
+        let mut guest = Pair::after_run(self.kvm, self.engines, Cpuid::Full, false)?;
 
         self.context = "ignore_msrs, ".to_owned();
         for index in indices {

@@ -12,6 +12,7 @@ use anyhow::Context;
 use anyhow::Result;
 use anyhow::ensure;
 use clap::Parser;
+use clap::ValueEnum;
 use kvm_ioctls::Kvm;
 use kvm_msr_guest::Cpuid;
 use kvm_msr_guest::Engine;
@@ -24,12 +25,7 @@ use cases::Sweep;
 const TOLD: usize = 50;
 
 /// The CPUIDs to be tried, the most telling first.
-const MODELS: [Cpuid; 4] = [
-    Cpuid::Full,
-    Cpuid::Empty,
-    Cpuid::NoPmu,
-    Cpuid::OtherVendor,
-];
+const MODELS: [Cpuid; 4] = [Cpuid::Full, Cpuid::Empty, Cpuid::NoPmu, Cpuid::OtherVendor];
 
 /// Compares every MSR of C and of the engine in one boot, value by value.
 #[derive(Parser)]
@@ -45,9 +41,18 @@ struct Arguments {
     /// Only nested state, in fewer cases with --quick
     #[arg(long)]
     nested: bool,
+    /// Have both guests of a pair be served by this one, to trace what it calls
+    #[arg(long, value_enum)]
+    only: Option<Only>,
     /// The seed of all that is random
     #[arg(long, default_value_t = 0x6b76_6d2d_6d73_7200)]
     seed: u64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Only {
+    C,
+    Engine,
 }
 
 /// What `make sweep` collects.
@@ -87,7 +92,12 @@ fn main() -> Result<()> {
     let kvm = Kvm::new().context("open /dev/kvm")?;
 
     ensure!(engine::loaded(), "the module kvm_msr is not loaded");
-    let mut sweep = Sweep::new(&kvm, arguments.quick, arguments.seed);
+    let engines = match arguments.only {
+        None => [Engine::C, Engine::Rust],
+        Some(Only::C) => [Engine::C; 2],
+        Some(Only::Engine) => [Engine::Rust; 2],
+    };
+    let mut sweep = Sweep::new(&kvm, engines, arguments.quick, arguments.seed);
     if arguments.nested {
         nested::sweep(&kvm, &mut sweep, arguments.quick)?;
     } else {
@@ -132,8 +142,8 @@ fn lists(kvm: &Kvm, sweep: &mut Sweep<'_>) -> Result<()> {
             kvm.get_msr_feature_index_list()?.as_slice().to_vec(),
         ))
     };
-    let (c, c_features) = of(Engine::C)?;
-    let (engine, engine_features) = of(Engine::Rust)?;
+    let (c, c_features) = of(sweep.engines[0])?;
+    let (engine, engine_features) = of(sweep.engines[1])?;
 
     sweep.compare("KVM_GET_MSR_INDEX_LIST", &c, &engine);
     sweep.compare(

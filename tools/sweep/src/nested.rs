@@ -269,10 +269,10 @@ struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    fn new(kvm: &'a Kvm, live: Live) -> Result<Self> {
+    fn new(kvm: &'a Kvm, engines: [Engine; 2], live: Live) -> Result<Self> {
         // The first guest in SMM leaves Bochs' CPU with NMIs blocked, as the next ones find it.
-        drop(live.reach(kvm, Engine::C)?);
-        let guests = [live.reach(kvm, Engine::C)?, live.reach(kvm, Engine::Rust)?];
+        drop(live.reach(kvm, engines[0])?);
+        let guests = [live.reach(kvm, engines[0])?, live.reach(kvm, engines[1])?];
         let states = [
             State::save(kvm, guests[0].vcpu(), false)?,
             State::save(kvm, guests[1].vcpu(), false)?,
@@ -395,7 +395,7 @@ impl<'a> Stage<'a> {
             );
         }
         // What the guests went through can't be undone.
-        *self = Stage::new(self.kvm, self.live)?;
+        *self = Stage::new(self.kvm, sweep.engines, self.live)?;
         Ok(())
     }
 }
@@ -422,7 +422,7 @@ pub fn sweep(kvm: &Kvm, sweep: &mut Sweep<'_>, few: bool) -> Result<()> {
 
     for &live in Live::all(vendor) {
         sweep.set_context(format!("nested, {live:?}, "));
-        let mut stage = Stage::new(kvm, live)
+        let mut stage = Stage::new(kvm, sweep.engines, live)
             .with_context(|| format!("bring the guests to the state {live:?}"))?;
         let before = sweep.cases;
 

@@ -1,0 +1,23 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+#
+# make test-trace: how often the functions of /trace/functions are entered while all VMs are the
+# engine's, and then while they are C's, to see that there is something to be seen.
+
+tracing=/sys/kernel/tracing
+mount -t tracefs nodev $tracing || exit
+while read -r function; do
+	# Some can't be traced.
+	echo "$function" >>$tracing/set_ftrace_filter 2>/dev/null
+done </trace/functions
+
+for side in engine c; do
+	echo 1 >$tracing/function_profile_enabled || exit
+	kvm-msr-sweep --quick --models 1 --only $side || exit
+	echo 0 >$tracing/function_profile_enabled
+	for cpu in "$tracing"/trace_stat/function*; do
+		while read -r function hits _; do
+			echo "hits $side $function $hits"
+		done <"$cpu"
+	done
+done
