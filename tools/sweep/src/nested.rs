@@ -43,8 +43,10 @@ const QUIRK_SHARED_PAT: u64 = 1 << 11;
 /// What the vCPU was brought to before anything is compared.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Live {
-    /// Never in VMX operation, or before EFER.SVME was of use.
+    /// Never in VMX operation, or with EFER.SVME but that is all.
     Never,
+    /// EFER.SVME is clear.
+    NoSvme,
     /// VMX operation without a VMCS.
     Enabled,
     /// The same, and user space has enabled enlightened VMCSs.
@@ -84,6 +86,7 @@ impl Live {
             ],
             Vendor::Svm => &[
                 Live::Never,
+                Live::NoSvme,
                 Live::Loaded,
                 Live::L2,
                 Live::NestedPaging,
@@ -93,6 +96,14 @@ impl Live {
                 Live::SmmFromL2,
             ],
         }
+    }
+
+    /// Whether L2 runs.
+    fn is_in_l2(self) -> bool {
+        matches!(
+            self,
+            Live::L2 | Live::Shadow | Live::NestedPaging | Live::RunPending
+        )
     }
 
     /// Brings a new guest there.
@@ -106,6 +117,12 @@ impl Live {
 
         match self {
             Live::Never => (),
+            Live::NoSvme => {
+                let mut sregs = guest.vcpu().get_sregs()?;
+
+                sregs.efer &= !layout::EFER_SVME;
+                guest.vcpu().set_sregs(&sregs)?;
+            }
             Live::Enabled => guest.run_to(Stop::Enabled)?,
             Live::Evmcs => {
                 let mut version = Box::new(0u16);
@@ -211,6 +228,10 @@ impl Image {
         self.0[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
+    fn flags(&self) -> u16 {
+        u16::from_le_bytes([self.0[0], self.0[1]])
+    }
+
     fn with_flags(mut self, flags: u16) -> Self {
         self.put(0, &flags.to_le_bytes());
         self
@@ -266,6 +287,8 @@ struct Stage<'a> {
     window: Window,
     /// The live state, as C gives it.
     image: Image,
+    /// The same, but if L2 does not run with what follows when it does.
+    in_l2: Image,
 }
 
 impl<'a> Stage<'a> {
@@ -279,6 +302,11 @@ impl<'a> Stage<'a> {
         ];
         let mut window = Window::new()?;
         let image = Image(window.get_all(&guests[0]).bytes);
+        let in_l2 = if image.flags() & GUEST_MODE != 0 {
+            image.clone()
+        } else {
+            Image(window.get_all(&Live::L2.reach(kvm, engines[0])?).bytes)
+        };
 
         Ok(Stage {
             kvm,
@@ -287,6 +315,7 @@ impl<'a> Stage<'a> {
             states,
             window,
             image,
+            in_l2,
         })
     }
 
@@ -429,6 +458,7 @@ pub fn sweep(kvm: &Kvm, sweep: &mut Sweep<'_>, few: bool) -> Result<()> {
         get(sweep, &mut stage);
         sizes(sweep, &mut stage, few)?;
         headers(sweep, &mut stage, vendor, few)?;
+        bits(sweep, &mut stage, vendor, few)?;
         data(sweep, &mut stage, if few { 100 } else { 4000 })?;
         println!(
             "nested state, {live:?}: {} cases, {} differences so far",
@@ -482,7 +512,21 @@ fn sizes(sweep: &mut Sweep<'_>, stage: &mut Stage<'_>, few: bool) -> Result<()> 
 
 /// Every field of the header at its edges, and in combination.
 fn headers(sweep: &mut Sweep<'_>, stage: &mut Stage<'_>, vendor: Vendor, few: bool) -> Result<()> {
-    let image = stage.image.clone();
+    headers_of(sweep, stage, stage.image.clone(), vendor, few)?;
+    if stage.live.is_in_l2() {
+        return Ok(());
+    }
+    // What user space could have from elsewhere.
+    headers_of(sweep, stage, stage.in_l2.clone(), vendor, few)
+}
+
+fn headers_of(
+    sweep: &mut Sweep<'_>,
+    stage: &mut Stage<'_>,
+    image: Image,
+    vendor: Vendor,
+    few: bool,
+) -> Result<()> {
     let known = [GUEST_MODE, RUN_PENDING, EVMCS, MTF_PENDING, GIF_SET];
     let mut all_flags: Vec<u16> = (0..1 << known.len())
         .map(|bits: usize| {
@@ -565,7 +609,7 @@ fn headers(sweep: &mut Sweep<'_>, stage: &mut Stage<'_>, vendor: Vendor, few: bo
             1 << 63,
         ],
     };
-    let rounds = if few { 300 } else { 6000 };
+    let rounds = if few { 300 } else { 3000 };
     for _ in 0..rounds {
         let image = image
             .clone()
@@ -575,6 +619,32 @@ fn headers(sweep: &mut Sweep<'_>, stage: &mut Stage<'_>, vendor: Vendor, few: bo
             .with_word(1, *sweep.random.pick(second))
             .with_word(2, *sweep.random.pick(third));
         stage.set(sweep, &image, LARGEST)?;
+    }
+    Ok(())
+}
+
+/// vmcs12 and vmcb12 with each of their bits flipped; of few, those in fields that rules are about.
+fn bits(sweep: &mut Sweep<'_>, stage: &mut Stage<'_>, vendor: Vendor, few: bool) -> Result<()> {
+    let image = stage.in_l2.clone();
+    // By bytes: revision, link pointer, primary and secondary controls; or nested paging, then
+    // EFER, CR4, CR0 and RFLAGS of the save area.
+    let telling: &[usize] = match vendor {
+        Vendor::Vmx => &[0, 176, 744, 800],
+        Vendor::Svm => &[0x90, 0x4d0, 0x548, 0x558, 0x570],
+    };
+    let words: Vec<usize> = if few {
+        telling.to_vec()
+    } else {
+        (0..0x700).step_by(8).collect()
+    };
+
+    for word in words {
+        for bit in 0..64 {
+            let mut image = image.clone();
+
+            image.0[HEADER + word + bit / 8] ^= 1 << (bit % 8);
+            stage.set(sweep, &image, LARGEST)?;
+        }
     }
     Ok(())
 }
@@ -595,7 +665,7 @@ fn data(sweep: &mut Sweep<'_>, stage: &mut Stage<'_>, rounds: usize) -> Result<(
     let areas = [HEADER..HEADER + 0x700, HEADER + PAGE..HEADER + PAGE + 0x400];
 
     for _ in 0..rounds {
-        let mut image = stage.image.clone();
+        let mut image = stage.in_l2.clone();
 
         for _ in 0..1 + sweep.random.next() % 4 {
             let area = &areas[usize::from(sweep.random.next() % 8 == 0)];

@@ -5,7 +5,7 @@
 # engine's, and then while they are C's, to see that there is something to be seen.
 
 tracing=/sys/kernel/tracing
-mount -t tracefs nodev $tracing || exit
+[ -e $tracing/set_ftrace_filter ] || mount -t tracefs nodev $tracing || exit
 while read -r function; do
 	# Some can't be traced.
 	echo "$function" >>$tracing/set_ftrace_filter 2>/dev/null

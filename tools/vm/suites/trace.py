@@ -13,9 +13,10 @@ import results
 from suites import job
 
 # What stays in C: the host's own MSRs that KVM switches, the host's capabilities, what happens when
-# modules are loaded and VMs destroyed.
+# modules are loaded and VMs destroyed, and the try-out of a value on the host's CPU by which the
+# vendor modules check IA32_SPEC_CTRL, which is theirs.
 _STAYS = re.compile(r"user_return|^kvm_get_arch_capabilities$|^kvm_init_msr_lists$|"
-                    r"^kvm_probe_|^kvm_free_msr_filter$")
+                    r"^kvm_probe_|^kvm_free_msr_filter$|^kvm_spec_ctrl_test_value$")
 _HITS = re.compile(r"^hits (engine|c) (\w+) (\d+)$")
 # Of these at least, C's VMs have to enter some: else nothing was traced.
 _OF_C = {"do_get_msr", "do_set_msr", "__kvm_get_msr", "__kvm_set_msr"}
