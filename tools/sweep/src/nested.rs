@@ -67,6 +67,8 @@ enum Live {
     SmmFromL1,
     /// L2 got an SMI.
     SmmFromL2,
+    /// L1 got an SMI, and user space set EFER.SVME, which the SMI clears.
+    SmmWithSvme,
 }
 
 impl Live {
@@ -94,6 +96,7 @@ impl Live {
                 Live::BackInL1,
                 Live::SmmFromL1,
                 Live::SmmFromL2,
+                Live::SmmWithSvme,
             ],
         }
     }
@@ -145,6 +148,14 @@ impl Live {
                 guest.run_to(Stop::L2)?;
                 guest.run_to(guest.exit_to_l1())?;
                 guest.enter_smm()?;
+            }
+            Live::SmmWithSvme => {
+                guest.run_to(Stop::L2)?;
+                guest.run_to(guest.exit_to_l1())?;
+                guest.enter_smm()?;
+                let mut sregs = guest.vcpu().get_sregs()?;
+                sregs.efer |= layout::EFER_SVME;
+                guest.vcpu().set_sregs(&sregs)?;
             }
             Live::SmmFromL2 => {
                 guest.run_to(Stop::L2)?;
