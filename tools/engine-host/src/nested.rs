@@ -344,8 +344,12 @@ fn vmcb12s_are_judged_as_in_c() {
             if separate_pat && misc_ctl & 1 != 0 {
                 valid &= gpat.to_le_bytes().iter().all(|kind| [0, 1, 4, 5, 6, 7].contains(kind));
             }
+
+            let header = state.header();
+            let judged = svm::check_vmcb12(&header, l2_cr0, || separate_pat, &control, &save);
+
             assert_eq!(
-                svm::check_vmcb12(&state.header(), l2_cr0, || separate_pat, &control, &save).is_ok(),
+                judged.is_ok(),
                 valid,
                 "{state:x?}, CR0 {l2_cr0:#x}, misc_ctl {misc_ctl:#x}, save {save:x?}"
             );

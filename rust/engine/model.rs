@@ -1,0 +1,667 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A vCPU and a host that are nothing but values, for tests of the rules.
+//!
+//! Whatever a rule does to a [`Vcpu`] is an [`Effect`]. All who have an MSR in place of the engine,
+//! like the vendor module and the PMU, give the same [`Vcpu::answer`].
+
+use super::{
+    access::{
+        By,
+        Command,
+        Cpu,
+        Report,
+        Request,
+        Result, //
+    },
+    lists,
+    registers::{
+        Feature,
+        Field,
+        Pv,
+        Register,
+        Trace,
+        Vendor, //
+    },
+};
+use core::cell::Cell;
+
+/// What is read of that which is no field, all different. Writes don't change it.
+pub(crate) const ANSWER: u64 = 0xa5_0000_0001;
+pub(crate) const WALL_CLOCK: u64 = 0xa5_0000_0002;
+pub(crate) const TSC_DEADLINE: u64 = 0xa5_0000_0003;
+pub(crate) const XFD: u64 = 0xa5_0000_0004;
+/// The TSC as an L1 guest has it, and as whatever runs does.
+pub(crate) const L1_TSC: u64 = 0xa5_0000_0005;
+pub(crate) const TSC: u64 = 0xa5_0000_0006;
+/// What the first value of the machine check banks is; the others count on.
+pub(crate) const MCE_BANKS: u64 = 0xa5_0001_0000;
+pub(crate) const MCE_CTL2: u64 = 0xa5_0002_0000;
+
+/// Who has an MSR that the rules leave to somebody else, and whom they say the access is by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Vendor(By),
+    Pmu(By),
+    HyperV(By),
+    Mtrr,
+    X2apic,
+    Xstate,
+    XenHypercallPage,
+}
+
+/// What is done to a vCPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    Read(Owner, u32),
+    Write(Owner, u32, u64),
+    Field(Field, u64),
+    MceBank(usize, u64),
+    MceCtl2(usize, u64),
+    VendorEfer(u64),
+    /// From one value to another.
+    EferChanged(u64, u64),
+    CpuidChanged,
+    RefreshPmu,
+    Request(Request),
+    Command(Command),
+    Report(Report, u32, u64),
+    ApicBase(u64, By),
+    TscDeadline(u64),
+    PvEoi(u64),
+    SynchroniseTsc(u64),
+    AdjustTscOffset(u64),
+    WallClock(u64),
+    BootClockIsOld(bool),
+    ClockAddress(Option<u64>),
+    AsyncPfAddress(u64),
+    AsyncPfVector(u8),
+    WakeAsyncPf,
+    ClearAsyncPf,
+    AcknowledgeAsyncPf,
+    Xfd(u64),
+}
+
+/// No effects.
+pub(crate) const NOTHING: [Effect; 0] = [];
+
+/// The effects of an access, in their order. None has more than there is room for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effects {
+    all: [Effect; 8],
+    count: usize,
+}
+
+impl Effects {
+    /// These, and another.
+    pub(crate) fn and(mut self, effect: Effect) -> Self {
+        if let Some(slot) = self.all.get_mut(self.count) {
+            *slot = effect;
+            self.count += 1;
+        }
+        self
+    }
+}
+
+impl Default for Effects {
+    fn default() -> Self {
+        Self {
+            // Any.
+            all: [Effect::CpuidChanged; 8],
+            count: 0,
+        }
+    }
+}
+
+impl AsRef<[Effect]> for Effects {
+    fn as_ref(&self) -> &[Effect] {
+        self.all.get(..self.count).unwrap_or(&self.all)
+    }
+}
+
+impl<T: AsRef<[Effect]>> PartialEq<T> for Effects {
+    fn eq(&self, other: &T) -> bool {
+        self.as_ref() == other.as_ref()
+    }
+}
+
+/// A set of features.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Features(pub(crate) u32);
+
+impl Features {
+    pub(crate) const ALL: Self = Self(u32::MAX);
+
+    pub(crate) fn has(self, feature: Feature) -> bool {
+        self.0 & 1 << feature as u32 != 0
+    }
+
+    pub(crate) fn without(self, feature: Feature) -> Self {
+        Self(self.0 & !(1 << feature as u32))
+    }
+}
+
+const _: () = assert!(Feature::ALL.len() <= u32::BITS as usize);
+
+/// A vCPU.
+#[derive(Clone, Debug)]
+pub(crate) struct Vcpu {
+    pub(crate) fields: [Cell<u64>; Field::ALL.len()],
+    pub(crate) done: Cell<Effects>,
+    /// What is answered by whoever is asked.
+    pub(crate) answer: Result<u64>,
+    pub(crate) features: Features,
+    pub(crate) host_features: Features,
+    /// A bit for each paravirtual feature.
+    pub(crate) pv: u32,
+    pub(crate) vendor: Vendor,
+    pub(crate) is_amd_compatible: bool,
+    pub(crate) has_xsaves: bool,
+    pub(crate) is_paging: bool,
+    pub(crate) is_boot_cpu: bool,
+    pub(crate) has_lapic: bool,
+    pub(crate) is_nested: bool,
+    pub(crate) is_protected: bool,
+    pub(crate) is_tsc_protected: bool,
+    pub(crate) host_has_ibpb: bool,
+    pub(crate) has_user_return_tsc_aux: bool,
+    pub(crate) has_smm: bool,
+    pub(crate) has_sched_info: bool,
+    pub(crate) has_pmu: bool,
+    pub(crate) may_read_platform_info: bool,
+    pub(crate) misc_enable_is_quirky: bool,
+    pub(crate) boot_clock_is_old: bool,
+    pub(crate) ignores_unknown: bool,
+    pub(crate) is_listed: bool,
+    /// The index by which a Xen guest gets its hypercalls.
+    pub(crate) xen: Option<u32>,
+    pub(crate) address_bits: u32,
+    pub(crate) supported_efer: u64,
+    pub(crate) supported_perf_capabilities: u64,
+    pub(crate) supported_xss: u64,
+    pub(crate) supported_xfd: u64,
+}
+
+impl Vcpu {
+    /// One that has all there is, but a PMU. It is in no unusual state.
+    pub(crate) fn new(vendor: Vendor) -> Self {
+        Self {
+            fields: [const { Cell::new(0) }; Field::ALL.len()],
+            done: Cell::default(),
+            answer: Ok(ANSWER),
+            features: Features::ALL,
+            host_features: Features::ALL,
+            pv: u32::MAX,
+            vendor,
+            is_amd_compatible: vendor == Vendor::Amd,
+            has_xsaves: true,
+            is_paging: false,
+            is_boot_cpu: true,
+            has_lapic: true,
+            is_nested: false,
+            is_protected: false,
+            is_tsc_protected: false,
+            host_has_ibpb: true,
+            has_user_return_tsc_aux: true,
+            has_smm: true,
+            has_sched_info: true,
+            has_pmu: false,
+            may_read_platform_info: true,
+            misc_enable_is_quirky: false,
+            boot_clock_is_old: false,
+            ignores_unknown: false,
+            is_listed: false,
+            xen: None,
+            address_bits: 48,
+            supported_efer: u64::MAX,
+            supported_perf_capabilities: u64::MAX,
+            supported_xss: u64::MAX,
+            supported_xfd: u64::MAX,
+        }
+    }
+
+    /// The same without a feature.
+    pub(crate) fn without(mut self, feature: Feature) -> Self {
+        self.features = self.features.without(feature);
+        self
+    }
+
+    /// The same without a paravirtual feature.
+    pub(crate) fn without_pv(mut self, feature: Pv) -> Self {
+        self.pv &= !(1 << feature.0);
+        self
+    }
+
+    /// Makes a field have a value, which is no effect.
+    pub(crate) fn preset(&self, field: Field, value: u64) {
+        self.fields[field as usize].set(value);
+    }
+
+    /// The effects since they were asked for last.
+    pub(crate) fn effects(&self) -> Effects {
+        self.done.take()
+    }
+
+    fn note(&self, effect: Effect) {
+        self.done.set(self.done.get().and(effect));
+    }
+
+    fn ask(&self, effect: Effect) -> Result<u64> {
+        self.note(effect);
+        self.answer
+    }
+}
+
+impl Cpu for Vcpu {
+    fn field(&self, field: Field) -> u64 {
+        self.fields[field as usize].get()
+    }
+
+    fn set_field(&self, field: Field, value: u64) {
+        self.note(Effect::Field(field, value));
+        self.preset(field, value);
+    }
+
+    fn has(&self, feature: Feature) -> bool {
+        self.features.has(feature)
+    }
+
+    fn has_xsaves(&self) -> bool {
+        self.has_xsaves
+    }
+
+    fn has_pv(&self, feature: Pv) -> bool {
+        self.pv & 1 << feature.0 != 0
+    }
+
+    fn is_intel_compatible(&self) -> bool {
+        !self.is_amd_compatible
+    }
+
+    fn is_amd_compatible(&self) -> bool {
+        self.is_amd_compatible
+    }
+
+    fn is_paging(&self) -> bool {
+        self.is_paging
+    }
+
+    fn is_boot_cpu(&self) -> bool {
+        self.is_boot_cpu
+    }
+
+    fn has_lapic(&self) -> bool {
+        self.has_lapic
+    }
+
+    fn is_nested(&self) -> bool {
+        self.is_nested
+    }
+
+    fn is_protected(&self) -> bool {
+        self.is_protected
+    }
+
+    fn host_has(&self, feature: Feature) -> bool {
+        self.host_features.has(feature)
+    }
+
+    fn host_has_ibpb(&self) -> bool {
+        self.host_has_ibpb
+    }
+
+    fn address_bits(&self) -> u32 {
+        self.address_bits
+    }
+
+    fn has_user_return_tsc_aux(&self) -> bool {
+        self.has_user_return_tsc_aux
+    }
+
+    fn has_smm(&self) -> bool {
+        self.has_smm
+    }
+
+    fn has_sched_info(&self) -> bool {
+        self.has_sched_info
+    }
+
+    fn supported_efer(&self) -> u64 {
+        self.supported_efer
+    }
+
+    fn supported_perf_capabilities(&self) -> u64 {
+        self.supported_perf_capabilities
+    }
+
+    fn supported_xss(&self) -> u64 {
+        self.supported_xss
+    }
+
+    fn supported_xfd(&self) -> u64 {
+        self.supported_xfd
+    }
+
+    fn may_read_platform_info(&self) -> bool {
+        self.may_read_platform_info
+    }
+
+    fn misc_enable_is_quirky(&self) -> bool {
+        self.misc_enable_is_quirky
+    }
+
+    fn vendor(&self) -> Vendor {
+        self.vendor
+    }
+
+    fn vendor_read(&self, index: u32, by: By) -> Result<u64> {
+        self.ask(Effect::Read(Owner::Vendor(by), index))
+    }
+
+    fn vendor_write(&self, index: u32, data: u64, by: By) -> Result {
+        self.ask(Effect::Write(Owner::Vendor(by), index, data))?;
+        Ok(())
+    }
+
+    fn vendor_set_efer(&self, efer: u64) -> Result {
+        self.ask(Effect::VendorEfer(efer))?;
+        Ok(())
+    }
+
+    fn pmu_has(&self, _index: u32) -> bool {
+        self.has_pmu
+    }
+
+    fn pmu_read(&self, index: u32, by: By) -> Result<u64> {
+        self.ask(Effect::Read(Owner::Pmu(by), index))
+    }
+
+    fn pmu_write(&self, index: u32, data: u64, by: By) -> Result {
+        self.ask(Effect::Write(Owner::Pmu(by), index, data))?;
+        Ok(())
+    }
+
+    fn refresh_pmu(&self) {
+        self.note(Effect::RefreshPmu);
+    }
+
+    fn read_mtrr(&self, index: u32) -> Result<u64> {
+        self.ask(Effect::Read(Owner::Mtrr, index))
+    }
+
+    fn write_mtrr(&self, index: u32, data: u64) -> Result {
+        self.ask(Effect::Write(Owner::Mtrr, index, data))?;
+        Ok(())
+    }
+
+    fn read_x2apic(&self, index: u32) -> Result<u64> {
+        self.ask(Effect::Read(Owner::X2apic, index))
+    }
+
+    fn write_x2apic(&self, index: u32, data: u64) -> Result {
+        self.ask(Effect::Write(Owner::X2apic, index, data))?;
+        Ok(())
+    }
+
+    fn read_hyperv(&self, index: u32, by: By) -> Result<u64> {
+        self.ask(Effect::Read(Owner::HyperV(by), index))
+    }
+
+    fn write_hyperv(&self, index: u32, data: u64, by: By) -> Result {
+        self.ask(Effect::Write(Owner::HyperV(by), index, data))?;
+        Ok(())
+    }
+
+    fn read_xstate(&self, index: u32) -> u64 {
+        self.note(Effect::Read(Owner::Xstate, index));
+        ANSWER
+    }
+
+    fn write_xstate(&self, index: u32, data: u64) {
+        self.note(Effect::Write(Owner::Xstate, index, data));
+    }
+
+    fn tsc_deadline(&self) -> u64 {
+        TSC_DEADLINE
+    }
+
+    fn set_tsc_deadline(&self, data: u64) {
+        self.note(Effect::TscDeadline(data));
+    }
+
+    fn xfd(&self) -> u64 {
+        XFD
+    }
+
+    fn set_apic_base(&self, data: u64, by: By) -> Result {
+        self.ask(Effect::ApicBase(data, by))?;
+        Ok(())
+    }
+
+    fn set_pv_eoi(&self, data: u64) -> Result {
+        self.ask(Effect::PvEoi(data))?;
+        Ok(())
+    }
+
+    fn write_xen_hypercall_page(&self, index: u32, data: u64) -> Option<Result> {
+        (self.xen == Some(index)).then(|| {
+            self.ask(Effect::Write(Owner::XenHypercallPage, index, data))?;
+            Ok(())
+        })
+    }
+
+    fn request(&self, request: Request) {
+        self.note(Effect::Request(request));
+    }
+
+    fn command(&self, command: Command) {
+        self.note(Effect::Command(command));
+    }
+
+    fn efer_changed(&self, old: u64, new: u64) {
+        self.note(Effect::EferChanged(old, new));
+    }
+
+    fn cpuid_changed(&self) {
+        self.note(Effect::CpuidChanged);
+    }
+
+    fn mce_bank(&self, offset: usize) -> u64 {
+        MCE_BANKS + offset as u64
+    }
+
+    fn set_mce_bank(&self, offset: usize, value: u64) {
+        self.note(Effect::MceBank(offset, value));
+    }
+
+    fn mce_ctl2(&self, bank: usize) -> u64 {
+        MCE_CTL2 + bank as u64
+    }
+
+    fn set_mce_ctl2(&self, bank: usize, value: u64) {
+        self.note(Effect::MceCtl2(bank, value));
+    }
+
+    fn tsc(&self, by: By) -> u64 {
+        match by {
+            By::Guest => TSC,
+            By::Host => L1_TSC,
+        }
+    }
+
+    fn is_tsc_protected(&self) -> bool {
+        self.is_tsc_protected
+    }
+
+    fn synchronise_tsc(&self, tsc: u64) {
+        self.note(Effect::SynchroniseTsc(tsc));
+    }
+
+    fn tsc_adjustment(&self, tsc: u64) -> u64 {
+        tsc.wrapping_sub(L1_TSC)
+    }
+
+    fn adjust_tsc_offset(&self, by: u64) {
+        self.note(Effect::AdjustTscOffset(by));
+    }
+
+    fn wall_clock(&self) -> u64 {
+        WALL_CLOCK
+    }
+
+    fn set_wall_clock(&self, address: u64) {
+        self.note(Effect::WallClock(address));
+    }
+
+    fn boot_clock_is_old(&self) -> bool {
+        self.boot_clock_is_old
+    }
+
+    fn set_boot_clock_is_old(&self, old: bool) {
+        self.note(Effect::BootClockIsOld(old));
+    }
+
+    fn set_clock_address(&self, address: Option<u64>) {
+        self.note(Effect::ClockAddress(address));
+    }
+
+    fn set_async_pf_address(&self, address: u64) -> Result {
+        self.ask(Effect::AsyncPfAddress(address))?;
+        Ok(())
+    }
+
+    fn wake_async_pf(&self) {
+        self.note(Effect::WakeAsyncPf);
+    }
+
+    fn clear_async_pf(&self) {
+        self.note(Effect::ClearAsyncPf);
+    }
+
+    fn set_async_pf_vector(&self, vector: u8) {
+        self.note(Effect::AsyncPfVector(vector));
+    }
+
+    fn acknowledge_async_pf(&self) {
+        self.note(Effect::AcknowledgeAsyncPf);
+    }
+
+    fn set_xfd(&self, xfd: u64) {
+        self.note(Effect::Xfd(xfd));
+    }
+
+    fn ignores_unknown(&self) -> bool {
+        self.ignores_unknown
+    }
+
+    fn is_listed(&self, _register: &Register, _index: u32) -> bool {
+        self.is_listed
+    }
+
+    fn report(&self, report: Report, index: u32, data: u64) {
+        self.note(Effect::Report(report, index, data));
+    }
+}
+
+/// A host.
+#[derive(Clone, Copy)]
+pub(crate) struct Host<'a> {
+    pub(crate) has: &'a dyn Fn(u32) -> bool,
+    pub(crate) emulates: &'a dyn Fn(u32) -> bool,
+    pub(crate) vendor_feature: &'a dyn Fn(u32) -> Result<u64>,
+    pub(crate) features: Features,
+    pub(crate) has_mpx: bool,
+    pub(crate) has_xss: bool,
+    pub(crate) has_pmu: bool,
+    pub(crate) fixed_counters: u32,
+    pub(crate) general_counters: u32,
+    /// What Intel PT has.
+    pub(crate) cr3_filtering: bool,
+    pub(crate) trace_output: bool,
+    pub(crate) trace_ranges: u32,
+    pub(crate) arch_capabilities: u64,
+    pub(crate) perf_capabilities: u64,
+    pub(crate) microcode_revision: u64,
+}
+
+impl Host<'_> {
+    /// One that has all there is.
+    pub(crate) const fn new() -> Self {
+        Self {
+            has: &|_| true,
+            emulates: &|_| true,
+            vendor_feature: &|_| Ok(ANSWER),
+            features: Features::ALL,
+            has_mpx: true,
+            has_xss: true,
+            has_pmu: true,
+            fixed_counters: u32::MAX,
+            general_counters: u32::MAX,
+            cr3_filtering: true,
+            trace_output: true,
+            trace_ranges: u32::MAX,
+            arch_capabilities: u64::MAX,
+            perf_capabilities: u64::MAX,
+            microcode_revision: u64::MAX,
+        }
+    }
+}
+
+impl lists::Host for Host<'_> {
+    fn has(&self, _register: &Register, index: u32) -> bool {
+        (self.has)(index)
+    }
+
+    fn microcode_revision(&self) -> u64 {
+        self.microcode_revision
+    }
+
+    fn offers(&self, feature: Feature) -> bool {
+        self.features.has(feature)
+    }
+
+    fn offers_mpx(&self) -> bool {
+        self.has_mpx
+    }
+
+    fn offers_xss(&self) -> bool {
+        self.has_xss
+    }
+
+    fn traces(&self, trace: Trace) -> bool {
+        match trace {
+            Trace::Any => true,
+            Trace::Cr3Filtering => self.cr3_filtering,
+            Trace::Output => self.trace_output,
+            Trace::Ranges(above) => above < self.trace_ranges,
+        }
+    }
+
+    fn has_pmu(&self) -> bool {
+        self.has_pmu
+    }
+
+    fn counters(&self, fixed: bool) -> u32 {
+        if fixed {
+            self.fixed_counters
+        } else {
+            self.general_counters
+        }
+    }
+
+    fn arch_capabilities(&self) -> u64 {
+        self.arch_capabilities
+    }
+
+    fn perf_capabilities(&self) -> u64 {
+        self.perf_capabilities
+    }
+
+    fn emulates(&self, index: u32) -> bool {
+        (self.emulates)(index)
+    }
+
+    fn vendor_feature(&self, index: u32) -> Result<u64> {
+        (self.vendor_feature)(index)
+    }
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! AMD's: `HWCR`, OS visible workarounds, and what is there for old systems.
+
+use super::{
+    BOTH,
+    VENDORS, //
+};
+use crate::engine::{
+    access::{
+        read,
+        write,
+        By,
+        Report, //
+    },
+    exit::{
+        INVALID,
+        UNSUPPORTED, //
+    },
+    model::{
+        Effect,
+        Owner,
+        Vcpu,
+        NOTHING, //
+    },
+    registers::{
+        Feature,
+        Field,
+        Vendor, //
+    },
+};
+use kernel::prelude::kunit_tests;
+
+const HWCR: u32 = 0xc001_0015;
+const MMIO_CONF_BASE: u32 = 0xc001_0058;
+const OSVW_ID_LENGTH: u32 = 0xc001_0140;
+const OSVW_STATUS: u32 = 0xc001_0141;
+
+#[kunit_tests(kvm_msr_amd)]
+mod cases {
+    use super::*;
+
+    #[test]
+    fn hwcr_has_three_bits() {
+        let all = Vcpu::new(Vendor::Amd);
+        let lacking = Vcpu::new(Vendor::Amd).without(Feature::CpuidUserDis);
+
+        for by in BOTH {
+            for bit in 0..64 {
+                for (vcpu, has) in [
+                    (&all, matches!(bit, 18 | 24 | 35)),
+                    (&lacking, matches!(bit, 18 | 24)),
+                ] {
+                    let data = 1 << bit;
+                    let write = write(vcpu, HWCR, data, by);
+
+                    if has {
+                        assert_eq!(write, Ok(()));
+                        assert_eq!(vcpu.effects(), [Effect::Field(Field::Hwcr, data)]);
+                        assert_eq!(read(vcpu, HWCR, by), Ok(data));
+                    } else if matches!(bit, 3 | 6 | 8) {
+                        // Taken, and dropped.
+                        assert_eq!(write, Ok(()));
+                        assert_eq!(vcpu.effects(), [Effect::Field(Field::Hwcr, 0)]);
+                    } else {
+                        assert_eq!(write, Err(INVALID));
+                        assert_eq!(
+                            vcpu.effects(),
+                            [Effect::Report(Report::Unimplemented, HWCR, data)]
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn osvw_is_there_if_cpuid_says_so() {
+        for (index, field) in [
+            (OSVW_ID_LENGTH, Field::OsvwLength),
+            (OSVW_STATUS, Field::OsvwStatus),
+        ] {
+            for by in BOTH {
+                let vcpu = Vcpu::new(Vendor::Amd);
+
+                assert_eq!(write(&vcpu, index, u64::MAX, by), Ok(()));
+                assert_eq!(vcpu.effects(), [Effect::Field(field, u64::MAX)]);
+                assert_eq!(read(&vcpu, index, by), Ok(u64::MAX));
+
+                let vcpu = vcpu.without(Feature::Osvw);
+
+                assert_eq!(write(&vcpu, index, 0, by), Err(INVALID));
+                assert_eq!(read(&vcpu, index, by), Err(INVALID));
+                assert_eq!(vcpu.effects(), NOTHING);
+            }
+        }
+    }
+
+    /// On Intel as well: KVM does not ask whose CPU the guest believes to have.
+    #[test]
+    fn workarounds_that_old_systems_apply_do_nothing() {
+        for vendor in VENDORS {
+            let vcpu = Vcpu::new(vendor);
+
+            // NB_CFG, DC_CFG, TW_CFG, BU_CFG2, EX_CFG
+            for index in [
+                0xc001_001f,
+                0xc001_1022,
+                0xc001_1023,
+                0xc001_102a,
+                0xc001_102c,
+            ] {
+                for by in BOTH {
+                    assert_eq!(write(&vcpu, index, u64::MAX, by), Ok(()));
+                    assert_eq!(read(&vcpu, index, by), Ok(0));
+                }
+            }
+            // K7_CLK_CTL has a ramp-up count.
+            assert_eq!(write(&vcpu, 0xc001_001b, 0, By::Guest), Ok(()));
+            assert_eq!(read(&vcpu, 0xc001_001b, By::Guest), Ok(0x2000_0000));
+            assert_eq!(vcpu.effects(), NOTHING);
+        }
+    }
+
+    #[test]
+    fn there_is_no_mmio_configuration_space() {
+        let vcpu = Vcpu::new(Vendor::Amd);
+
+        for by in BOTH {
+            assert_eq!(read(&vcpu, MMIO_CONF_BASE, by), Ok(0));
+            assert_eq!(write(&vcpu, MMIO_CONF_BASE, 0, by), Ok(()));
+            assert_eq!(vcpu.effects(), NOTHING);
+            assert_eq!(write(&vcpu, MMIO_CONF_BASE, 1, by), Err(INVALID));
+            assert_eq!(
+                vcpu.effects(),
+                [Effect::Report(Report::Unimplemented, MMIO_CONF_BASE, 1)]
+            );
+        }
+    }
+
+    #[test]
+    fn what_only_svm_has() {
+        let amd = Vcpu::new(Vendor::Amd);
+        let intel = Vcpu::new(Vendor::Intel);
+
+        // VIRT_SPEC_CTRL, TSC_RATIO, VM_CR, DE_CFG
+        for index in [0xc001_011f, 0xc000_0104, 0xc001_0114, 0xc001_1029] {
+            for by in BOTH {
+                assert_eq!(write(&amd, index, 12, by), Ok(()));
+                assert_eq!(amd.effects(), [Effect::Write(Owner::Vendor(by), index, 12)]);
+                assert!(read(&amd, index, by).is_ok());
+                assert_eq!(amd.effects(), [Effect::Read(Owner::Vendor(by), index)]);
+                assert_eq!(read(&intel, index, by), Err(UNSUPPORTED));
+                assert_eq!(write(&intel, index, 12, by), Err(UNSUPPORTED));
+            }
+        }
+        // VM_IGNNE is written, IC_CFG read.
+        assert_eq!(write(&amd, 0xc001_0115, 0, By::Guest), Ok(()));
+        assert_eq!(read(&amd, 0xc001_0115, By::Guest), Err(UNSUPPORTED));
+        assert!(read(&amd, 0xc001_1021, By::Guest).is_ok());
+        assert_eq!(write(&amd, 0xc001_1021, 0, By::Guest), Err(UNSUPPORTED));
+        assert_eq!(intel.effects(), NOTHING);
+    }
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Exits to user space.
+
+use crate::{
+    bindings,
+    engine::{
+        exit,
+        filter::{
+            DEFAULT_DENY,
+            MAX_BITMAP_BYTES,
+            MAX_RANGES,
+            READ,
+            WRITE, //
+        },
+    },
+};
+use kernel::prelude::*;
+
+#[kunit_tests(kvm_msr_exit)]
+mod cases {
+    use super::*;
+
+    #[test]
+    fn constants_are_those_of_the_uapi() {
+        assert_eq!(exit::REASON_INVAL, bindings::KVM_MSR_EXIT_REASON_INVAL);
+        assert_eq!(exit::REASON_UNKNOWN, bindings::KVM_MSR_EXIT_REASON_UNKNOWN);
+        assert_eq!(exit::REASON_FILTER, bindings::KVM_MSR_EXIT_REASON_FILTER);
+        assert_eq!(
+            exit::UNSUPPORTED.get(),
+            bindings::KVM_MSR_RET_UNSUPPORTED as i32
+        );
+        assert_eq!(exit::FILTERED.get(), bindings::KVM_MSR_RET_FILTERED as i32);
+        assert_eq!(READ, bindings::KVM_MSR_FILTER_READ);
+        assert_eq!(WRITE, bindings::KVM_MSR_FILTER_WRITE);
+        assert_eq!(DEFAULT_DENY, bindings::KVM_MSR_FILTER_DEFAULT_DENY);
+        assert_eq!(MAX_RANGES, bindings::KVM_MSR_FILTER_MAX_RANGES as usize);
+        assert_eq!(
+            MAX_BITMAP_BYTES,
+            bindings::KVM_MSR_FILTER_MAX_BITMAP_SIZE as usize
+        );
+    }
+
+    #[test]
+    fn reasons() {
+        for mask in 0..8u32 {
+            let reasons = exit::ReasonMask::from_raw(mask);
+
+            for (ret, reason) in [(1, 1), (2, 2), (3, 4), (4, 1), (-22, 1)] {
+                let expected = (mask & reason != 0).then_some(reason);
+
+                assert_eq!(
+                    reasons.reason_for(exit::Denial::new(ret).unwrap()),
+                    expected
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn undefined_reasons_are_refused() {
+        for bit in 0..64 {
+            assert_eq!(exit::ReasonMask::from_cap(1 << bit).is_ok(), bit < 3);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Lists of entries of `KVM_GET_MSRS` and `KVM_SET_MSRS`, and who needs what.
+
+use crate::engine::{
+    error::Error,
+    io,
+    registers::lookup, //
+};
+use kernel::prelude::*;
+
+#[kunit_tests(kvm_msr_io)]
+mod cases {
+    use super::*;
+
+    #[test]
+    fn counts() {
+        assert_eq!(io::check_count(0), Ok(()));
+        assert_eq!(io::check_count(255), Ok(()));
+        assert_eq!(io::check_count(256), Err(Error::TooBig));
+        assert_eq!(io::check_count(u32::MAX), Err(Error::TooBig));
+    }
+
+    #[test]
+    fn immutable_features() {
+        let nr = (0..0x2000)
+            .filter(|&index| lookup(index).is_immutable())
+            .count();
+
+        assert_eq!(nr, 18 + 3);
+        assert!(lookup(0xc001_1029).is_immutable());
+        assert!(!lookup(0x8b).is_immutable());
+    }
+
+    #[test]
+    fn xstate_has_the_user_cet_msrs() {
+        let nr = (0..0x2000).filter(|&index| lookup(index).is_xstate).count();
+
+        assert_eq!(nr, 5);
+        for index in [0x6a0, 0x6a4, 0x6a5, 0x6a6, 0x6a7] {
+            assert!(lookup(index).is_xstate);
+        }
+    }
+}

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! MSRs that somebody else has: the vendor module, the PMU, the MTRRs, Hyper-V and Xen.
+
+use super::{
+    BOTH,
+    VENDORS, //
+};
+use crate::engine::{
+    access::{
+        read,
+        write,
+        write_excused,
+        By,
+        Report, //
+    },
+    exit::{
+        Denial,
+        INVALID,
+        UNSUPPORTED, //
+    },
+    model::{
+        Effect,
+        Owner,
+        Vcpu,
+        ANSWER,
+        NOTHING, //
+    },
+    registers::Vendor,
+};
+use core::ops::RangeInclusive;
+use kernel::prelude::kunit_tests;
+
+/// Those of the P6 and of the K7, which were there before CPUID told of PMUs.
+const LEGACY_PMU: [RangeInclusive<u32>; 3] =
+    [0xc1..=0xc2, 0x186..=0x187, 0xc001_0000..=0xc001_0007];
+
+/// Whether reads and writes of an index go to an owner, with what they say who it is by, and come
+/// back with what that answers.
+fn is_owned(vcpu: &mut Vcpu, index: u32, owner: impl Fn(By) -> Owner) -> bool {
+    BOTH.into_iter().all(|by| {
+        [Ok(ANSWER), Err(INVALID), Err(UNSUPPORTED)]
+            .into_iter()
+            .chain(Denial::new(-5).map(Err))
+            .all(|answer| {
+                vcpu.answer = answer;
+                read(vcpu, index, by) == answer
+                    && vcpu.effects() == [Effect::Read(owner(by), index)]
+                    && write(vcpu, index, 12, by) == answer.map(|_| ())
+                    && vcpu.effects() == [Effect::Write(owner(by), index, 12)]
+            })
+    })
+}
+
+#[kunit_tests(kvm_msr_passed_on)]
+mod cases {
+    use super::*;
+
+    #[test]
+    fn vendor_modules_have_segments_and_system_calls() {
+        for vendor in VENDORS {
+            let mut vcpu = Vcpu::new(vendor);
+
+            for index in [0x174, 0x175, 0x176, 0x1d9]
+                .into_iter()
+                .chain(0xc000_0081..=0xc000_0084)
+                .chain(0xc000_0100..=0xc000_0102)
+            {
+                assert!(is_owned(&mut vcpu, index, Owner::Vendor));
+            }
+        }
+    }
+
+    /// LSTAR, CSTAR, and the bases of FS, GS, and the kernel's GS.
+    #[test]
+    fn addresses_have_to_be_canonical() {
+        for vendor in VENDORS {
+            for index in [
+                0xc000_0082,
+                0xc000_0083,
+                0xc000_0100,
+                0xc000_0101,
+                0xc000_0102,
+            ] {
+                for by in BOTH {
+                    let vcpu = Vcpu::new(vendor);
+
+                    for data in [0, (1 << 47) - 1, !0 << 47] {
+                        assert_eq!(write(&vcpu, index, data, by), Ok(()));
+                        assert_eq!(
+                            vcpu.effects(),
+                            [Effect::Write(Owner::Vendor(by), index, data)]
+                        );
+                    }
+                    for data in [1 << 47, 1 << 63, !(1 << 63)] {
+                        assert_eq!(write(&vcpu, index, data, by), Err(INVALID));
+                        assert_eq!(vcpu.effects(), NOTHING);
+                    }
+                }
+            }
+        }
+    }
+
+    /// AMD takes any address of SYSENTER, which it lacks in 64-bit mode, and Intel would fail
+    /// VM-entry.
+    #[test]
+    fn addresses_of_sysenter_are_made_canonical() {
+        for vendor in VENDORS {
+            for index in [0x175, 0x176] {
+                for (data, stored) in [(1 << 47, !0 << 47), (1 << 48 | 12, 12), (12, 12)] {
+                    let vcpu = Vcpu::new(vendor);
+
+                    assert_eq!(write(&vcpu, index, data, By::Guest), Ok(()));
+                    assert_eq!(
+                        vcpu.effects(),
+                        [Effect::Write(Owner::Vendor(By::Guest), index, stored)]
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn vmx_has_its_own() {
+        let amd = Vcpu::new(Vendor::Amd);
+        let mut intel = Vcpu::new(Vendor::Intel);
+
+        for index in [0x3a, 0x122, 0xe1, 0x4d0, 0xd90]
+            .into_iter()
+            .chain(0x8c..=0x8f)
+            .chain(0x480..=0x491)
+            .chain(0x560..=0x561)
+            .chain(0x570..=0x572)
+            .chain(0x580..=0x587)
+        {
+            assert!(is_owned(&mut intel, index, Owner::Vendor));
+            for by in BOTH {
+                assert_eq!(read(&amd, index, by), Err(UNSUPPORTED));
+                assert_eq!(write(&amd, index, 0, by), Err(UNSUPPORTED));
+            }
+        }
+        assert_eq!(amd.effects(), NOTHING);
+    }
+
+    #[test]
+    fn svm_has_last_branches_and_vmx_has_zeroes() {
+        let mut amd = Vcpu::new(Vendor::Amd);
+        let intel = Vcpu::new(Vendor::Intel);
+
+        for index in 0x1db..=0x1de {
+            assert!(is_owned(&mut amd, index, Owner::Vendor));
+            for by in BOTH {
+                assert_eq!(read(&intel, index, by), Ok(0));
+                assert_eq!(write(&intel, index, 0, by), Err(UNSUPPORTED));
+            }
+        }
+        // VM_HSAVE_PA
+        assert!(is_owned(&mut amd, 0xc001_0117, Owner::Vendor));
+        assert_eq!(read(&intel, 0xc001_0117, By::Guest), Ok(0));
+        assert_eq!(write(&intel, 0xc001_0117, 0x1000, By::Guest), Ok(()));
+        assert_eq!(intel.effects(), NOTHING);
+    }
+
+    #[test]
+    fn vendor_modules_have_all_of_encrypted_guests() {
+        for vendor in VENDORS {
+            let mut vcpu = Vcpu::new(vendor);
+
+            vcpu.is_protected = true;
+            for index in [0x10, 0x1b, 0x277, 0x2ff, 0x800, 0x1234, 0xc000_0080] {
+                assert!(is_owned(&mut vcpu, index, Owner::Vendor));
+            }
+        }
+    }
+
+    #[test]
+    fn mtrrs() {
+        let mut vcpu = Vcpu::new(Vendor::Intel);
+
+        for index in (0x200..=0x26f).chain([0x2ff]) {
+            assert!(is_owned(&mut vcpu, index, |_| Owner::Mtrr));
+        }
+        // MTRRcap is read-only.
+        vcpu.answer = Ok(ANSWER);
+        assert_eq!(read(&vcpu, 0xfe, By::Guest), Ok(ANSWER));
+        assert_eq!(vcpu.effects(), [Effect::Read(Owner::Mtrr, 0xfe)]);
+        assert_eq!(write(&vcpu, 0xfe, 0, By::Host), Err(UNSUPPORTED));
+        assert_eq!(read(&vcpu, 0x270, By::Guest), Err(UNSUPPORTED));
+    }
+
+    #[test]
+    fn pmus_have_what_nobody_else_has() {
+        let mut vcpu = Vcpu::new(Vendor::Intel);
+        let others = [0xc3, 0x188, 0x309, 0x38f, 0xc001_0200, 0xc000_0301, 0x1234];
+
+        vcpu.has_pmu = true;
+        for index in LEGACY_PMU.into_iter().flatten().chain(others) {
+            assert!(is_owned(&mut vcpu, index, Owner::Pmu));
+        }
+        // Nor what others have.
+        assert_eq!(read(&vcpu, 0xcd, By::Guest), Ok(3));
+
+        let vcpu = Vcpu::new(Vendor::Intel);
+
+        for index in others {
+            for by in BOTH {
+                assert_eq!(read(&vcpu, index, by), Err(UNSUPPORTED));
+                assert_eq!(write(&vcpu, index, 0, by), Err(UNSUPPORTED));
+            }
+        }
+        assert_eq!(vcpu.effects(), NOTHING);
+    }
+
+    /// Old systems use them without asking.
+    #[test]
+    fn legacy_counters_are_there_without_a_pmu() {
+        let vcpu = Vcpu::new(Vendor::Intel);
+
+        for index in LEGACY_PMU.into_iter().flatten() {
+            for by in BOTH {
+                assert_eq!(read(&vcpu, index, by), Ok(0));
+                assert_eq!(write(&vcpu, index, 0, by), Ok(()));
+                assert_eq!(vcpu.effects(), NOTHING);
+                assert_eq!(write(&vcpu, index, 12, by), Ok(()));
+                assert_eq!(
+                    vcpu.effects(),
+                    [Effect::Report(Report::Unimplemented, index, 12)]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn hyperv() {
+        let mut vcpu = Vcpu::new(Vendor::Intel);
+
+        for index in (0x4000_0000..=0x4000_009f)
+            .chain(0x4000_00b0..=0x4000_00b7)
+            .chain(0x4000_00f1..=0x4000_00f5)
+            .chain(0x4000_00ff..=0x4000_0108)
+            .chain([0x4000_0118])
+        {
+            assert!(is_owned(&mut vcpu, index, Owner::HyperV));
+        }
+        for index in [
+            0x3fff_ffff,
+            0x4000_00a0,
+            0x4000_00b8,
+            0x4000_0109,
+            0x4000_0119,
+        ] {
+            assert_eq!(read(&vcpu, index, By::Guest), Err(UNSUPPORTED));
+            assert_eq!(write(&vcpu, index, 0, By::Guest), Err(UNSUPPORTED));
+        }
+    }
+
+    /// Wherever user space put it: it hides what else is there from guests that write.
+    #[test]
+    fn xen_guests_get_their_hypercalls() {
+        for index in [0x4000_0000, 0x4000_0200, 0x4b56_4d01, 0x4fff_ffff] {
+            for write in [write, write_excused] {
+                let without = Vcpu::new(Vendor::Intel);
+                let mut vcpu = Vcpu::new(Vendor::Intel);
+
+                vcpu.xen = Some(index);
+                // Not user space's, whose write would take locks, and nothing else.
+                for (index, by) in [(index, By::Host), (index ^ 1, By::Guest)] {
+                    assert_eq!(
+                        write(&vcpu, index, 0x1000, by),
+                        write(&without, index, 0x1000, by)
+                    );
+                    assert_eq!(vcpu.effects(), without.effects());
+                }
+                for answer in [Ok(ANSWER), Err(INVALID)] {
+                    vcpu.answer = answer;
+                    assert_eq!(write(&vcpu, index, 0x1000, By::Guest), answer.map(|_| ()));
+                    assert_eq!(
+                        vcpu.effects(),
+                        [Effect::Write(Owner::XenHypercallPage, index, 0x1000)]
+                    );
+                }
+            }
+        }
+    }
+}

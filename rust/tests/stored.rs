@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! MSRs that are mere values: `IA32_PAT`, `IA32_MISC_ENABLE`, `IA32_POWER_CTL`, the microcode
+//! revision, and those of SMM.
+
+use super::{
+    BOTH,
+    VENDORS, //
+};
+use crate::engine::{
+    access::{
+        is_pat,
+        read,
+        read_common,
+        write,
+        write_common,
+        By, //
+    },
+    exit::INVALID,
+    model::{
+        Effect,
+        Owner,
+        Vcpu,
+        ANSWER,
+        NOTHING, //
+    },
+    registers::{
+        Feature,
+        Field,
+        Vendor, //
+    },
+};
+use kernel::prelude::kunit_tests;
+
+const SMI_COUNT: u32 = 0x34;
+const UCODE_REV: u32 = 0x8b;
+const SMBASE: u32 = 0x9e;
+const MISC_ENABLE: u32 = 0x1a0;
+const POWER_CTL: u32 = 0x1fc;
+const PAT: u32 = 0x277;
+
+#[kunit_tests(kvm_msr_stored)]
+mod cases {
+    use super::*;
+
+    /// SDM, volume 3A, chapter 13: memory types 2, 3, and from 8 on are reserved.
+    #[test]
+    fn pat_has_six_memory_types() {
+        let reset = 0x0007_0406_0007_0406_u64;
+
+        assert!(is_pat(reset));
+        for place in 0..8 {
+            for kind in 0..=u8::MAX {
+                let data = reset & !(0xff << (8 * place)) | u64::from(kind) << (8 * place);
+                let valid = matches!(kind, 0 | 1 | 4..=7);
+                let vcpu = Vcpu::new(Vendor::Intel);
+
+                assert_eq!(is_pat(data), valid);
+                for by in BOTH {
+                    assert_eq!(write_common(&vcpu, PAT, data, by).is_ok(), valid);
+                    if valid {
+                        assert_eq!(vcpu.effects(), [Effect::Field(Field::Pat, data)]);
+                        assert_eq!(read_common(&vcpu, PAT, by), Ok(data));
+                    } else {
+                        assert_eq!(vcpu.effects(), NOTHING);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn vendor_modules_hear_of_pat() {
+        for vendor in VENDORS {
+            let mut vcpu = Vcpu::new(vendor);
+
+            assert_eq!(write(&vcpu, PAT, 6, By::Guest), Ok(()));
+            assert_eq!(
+                vcpu.effects(),
+                [Effect::Write(Owner::Vendor(By::Guest), PAT, 6)]
+            );
+            vcpu.preset(Field::Pat, 4);
+            assert_eq!(read(&vcpu, PAT, By::Guest), Ok(4));
+            // L2 may have one of its own with SVM; VMX switches it.
+            vcpu.is_nested = true;
+            let expected = match vendor {
+                Vendor::Amd => ANSWER,
+                Vendor::Intel => 4,
+            };
+            assert_eq!(read(&vcpu, PAT, By::Guest), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn guests_do_not_change_what_pmus_lack() {
+        let vcpu = Vcpu::new(Vendor::Intel);
+
+        for bit in [1 << 11, 1 << 12] {
+            for old in [0, bit] {
+                vcpu.preset(Field::MiscEnable, old);
+                assert_eq!(
+                    write(&vcpu, MISC_ENABLE, old ^ bit, By::Guest),
+                    Err(INVALID)
+                );
+                assert_eq!(vcpu.effects(), NOTHING);
+                assert_eq!(write(&vcpu, MISC_ENABLE, old ^ bit, By::Host), Ok(()));
+                assert_eq!(
+                    vcpu.effects(),
+                    [Effect::Field(Field::MiscEnable, old ^ bit)]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn guests_do_not_switch_performance_monitoring() {
+        let vcpu = Vcpu::new(Vendor::Intel);
+
+        for old in [0, 1 << 7] {
+            vcpu.preset(Field::MiscEnable, old);
+            assert_eq!(
+                write(&vcpu, MISC_ENABLE, 1 | old ^ 1 << 7, By::Guest),
+                Ok(())
+            );
+            assert_eq!(read(&vcpu, MISC_ENABLE, By::Guest), Ok(1 | old));
+            assert_eq!(write(&vcpu, MISC_ENABLE, old ^ 1 << 7, By::Host), Ok(()));
+            assert_eq!(read(&vcpu, MISC_ENABLE, By::Guest), Ok(old ^ 1 << 7));
+        }
+    }
+
+    #[test]
+    fn monitor_in_cpuid_follows_misc_enable() {
+        let mwait = 1 << 18;
+        let stored = Effect::Field(Field::MiscEnable, mwait);
+
+        for by in BOTH {
+            let vcpu = Vcpu::new(Vendor::Intel);
+
+            assert_eq!(write(&vcpu, MISC_ENABLE, mwait, by), Ok(()));
+            assert_eq!(vcpu.effects(), [stored, Effect::CpuidChanged]);
+            assert_eq!(write(&vcpu, MISC_ENABLE, mwait, by), Ok(()));
+            assert_eq!(vcpu.effects(), [stored]);
+
+            // KVM wants SSE3 for the bit, which is not to change without it.
+            let mut vcpu = Vcpu::new(Vendor::Intel).without(Feature::Xmm3);
+
+            assert_eq!(write(&vcpu, MISC_ENABLE, mwait, by), Err(INVALID));
+            assert_eq!(vcpu.effects(), NOTHING);
+
+            vcpu.misc_enable_is_quirky = true;
+            assert_eq!(write(&vcpu, MISC_ENABLE, mwait, by), Ok(()));
+            assert_eq!(vcpu.effects(), [stored]);
+        }
+    }
+
+    #[test]
+    fn power_ctl_takes_anything() {
+        let vcpu = Vcpu::new(Vendor::Intel);
+
+        for by in BOTH {
+            for data in [u64::MAX, 0] {
+                assert_eq!(write(&vcpu, POWER_CTL, data, by), Ok(()));
+                assert_eq!(vcpu.effects(), [Effect::Field(Field::PowerCtl, data)]);
+                assert_eq!(read(&vcpu, POWER_CTL, by), Ok(data));
+            }
+        }
+    }
+
+    #[test]
+    fn guests_do_not_load_microcode() {
+        let vcpu = Vcpu::new(Vendor::Intel);
+
+        assert_eq!(write(&vcpu, UCODE_REV, 0x12 << 32, By::Host), Ok(()));
+        assert_eq!(
+            vcpu.effects(),
+            [Effect::Field(Field::MicrocodeVersion, 0x12 << 32)]
+        );
+        // They write 0 before they have CPUID load the revision, and it is as it was.
+        assert_eq!(write(&vcpu, UCODE_REV, 0, By::Guest), Ok(()));
+        // The trigger of an update.
+        assert_eq!(write(&vcpu, 0x79, 0x1234, By::Guest), Ok(()));
+        // AMD's.
+        assert_eq!(write(&vcpu, 0xc001_0020, 0x1234, By::Guest), Ok(()));
+        assert_eq!(vcpu.effects(), NOTHING);
+        assert_eq!(read(&vcpu, UCODE_REV, By::Guest), Ok(0x12 << 32));
+    }
+
+    #[test]
+    fn guests_have_no_smbase() {
+        let mut vcpu = Vcpu::new(Vendor::Intel);
+
+        assert_eq!(write(&vcpu, SMBASE, 0x3_0000, By::Guest), Err(INVALID));
+        assert_eq!(read(&vcpu, SMBASE, By::Guest), Err(INVALID));
+        assert_eq!(write(&vcpu, SMBASE, 0x3_0000, By::Host), Ok(()));
+        assert_eq!(read(&vcpu, SMBASE, By::Host), Ok(0x3_0000));
+        // Nor has anybody else, if KVM is without SMM.
+        vcpu.has_smm = false;
+        assert_eq!(write(&vcpu, SMBASE, 0x3_0000, By::Host), Err(INVALID));
+        assert_eq!(read(&vcpu, SMBASE, By::Host), Err(INVALID));
+    }
+
+    #[test]
+    fn guests_do_not_count_smis() {
+        let vcpu = Vcpu::new(Vendor::Intel);
+
+        assert_eq!(write(&vcpu, SMI_COUNT, 3, By::Host), Ok(()));
+        assert_eq!(write(&vcpu, SMI_COUNT, 3, By::Guest), Err(INVALID));
+        assert_eq!(vcpu.effects(), [Effect::Field(Field::SmiCount, 3)]);
+        assert_eq!(read(&vcpu, SMI_COUNT, By::Guest), Ok(3));
+    }
+}

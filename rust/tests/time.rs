@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The time stamp counter: `IA32_TSC`, `IA32_TSC_ADJUST`, `IA32_TSC_DEADLINE` and `TSC_AUX`.
+
+use super::{
+    BOTH,
+    VENDORS, //
+};
+use crate::engine::{
+    access::{
+        read,
+        write,
+        By,
+        Request, //
+    },
+    exit::INVALID,
+    model::{
+        Effect,
+        Owner,
+        Vcpu,
+        ANSWER,
+        L1_TSC,
+        NOTHING,
+        TSC,
+        TSC_DEADLINE, //
+    },
+    registers::{
+        Feature,
+        Field,
+        Vendor, //
+    },
+};
+use kernel::prelude::kunit_tests;
+
+const TSC_MSR: u32 = 0x10;
+const ADJUST: u32 = 0x3b;
+const DEADLINE: u32 = 0x6e0;
+const AUX: u32 = 0xc000_0103;
+
+#[kunit_tests(kvm_msr_time)]
+mod cases {
+    use super::*;
+
+    #[test]
+    fn user_space_has_l1s_tsc() {
+        let vcpu = Vcpu::new(Vendor::Intel);
+
+        assert_eq!(read(&vcpu, TSC_MSR, By::Guest), Ok(TSC));
+        assert_eq!(read(&vcpu, TSC_MSR, By::Host), Ok(L1_TSC));
+        assert_eq!(write(&vcpu, TSC_MSR, 12, By::Host), Ok(()));
+        assert_eq!(vcpu.effects(), [Effect::SynchroniseTsc(12)]);
+    }
+
+    /// SDM, volume 3B, 19.17.3: what is added to the TSC is added to `IA32_TSC_ADJUST`.
+    #[test]
+    fn guests_adjust_by_writing_the_tsc() {
+        let vcpu = Vcpu::new(Vendor::Intel);
+
+        vcpu.preset(Field::TscAdjust, 5);
+        assert_eq!(write(&vcpu, TSC_MSR, L1_TSC + 7, By::Guest), Ok(()));
+        assert_eq!(
+            vcpu.effects(),
+            [
+                Effect::AdjustTscOffset(7),
+                Effect::Field(Field::TscAdjust, 12)
+            ]
+        );
+        // Down by 13, which is less than nothing.
+        assert_eq!(write(&vcpu, TSC_MSR, L1_TSC - 13, By::Guest), Ok(()));
+        assert_eq!(read(&vcpu, ADJUST, By::Guest), Ok(u64::MAX));
+    }
+
+    #[test]
+    fn guests_do_not_write_a_protected_tsc() {
+        let mut vcpu = Vcpu::new(Vendor::Intel);
+
+        vcpu.is_tsc_protected = true;
+        assert_eq!(write(&vcpu, TSC_MSR, 12, By::Guest), Ok(()));
+        assert_eq!(vcpu.effects(), NOTHING);
+    }
+
+    /// The same, the other way round.
+    #[test]
+    fn guests_adjust_the_tsc() {
+        let vcpu = Vcpu::new(Vendor::Intel);
+
+        vcpu.preset(Field::TscAdjust, 5);
+        assert_eq!(write(&vcpu, ADJUST, 12, By::Guest), Ok(()));
+        assert_eq!(
+            vcpu.effects(),
+            [
+                Effect::AdjustTscOffset(7),
+                Effect::Request(Request::ClockUpdate),
+                Effect::Field(Field::TscAdjust, 12),
+            ]
+        );
+        // User space has the TSC itself to restore.
+        assert_eq!(write(&vcpu, ADJUST, 20, By::Host), Ok(()));
+        assert_eq!(vcpu.effects(), [Effect::Field(Field::TscAdjust, 20)]);
+        for by in BOTH {
+            assert_eq!(read(&vcpu, ADJUST, by), Ok(20));
+        }
+    }
+
+    #[test]
+    fn adjusting_does_nothing_without_the_feature() {
+        let vcpu = Vcpu::new(Vendor::Intel).without(Feature::TscAdjust);
+
+        for by in BOTH {
+            assert_eq!(write(&vcpu, ADJUST, 12, by), Ok(()));
+            assert_eq!(vcpu.effects(), NOTHING);
+            assert_eq!(read(&vcpu, ADJUST, by), Ok(0));
+        }
+    }
+
+    #[test]
+    fn deadlines_are_the_lapics() {
+        let vcpu = Vcpu::new(Vendor::Intel);
+
+        for by in BOTH {
+            assert_eq!(write(&vcpu, DEADLINE, u64::MAX, by), Ok(()));
+            assert_eq!(vcpu.effects(), [Effect::TscDeadline(u64::MAX)]);
+            assert_eq!(read(&vcpu, DEADLINE, by), Ok(TSC_DEADLINE));
+        }
+    }
+
+    #[test]
+    fn tsc_aux_needs_an_instruction_that_reads_it() {
+        for vendor in VENDORS {
+            for (features, guest) in [
+                (&[][..], true),
+                (&[Feature::Rdtscp], true),
+                (&[Feature::Rdpid], true),
+                (&[Feature::Rdtscp, Feature::Rdpid], false),
+            ] {
+                let vcpu = features
+                    .iter()
+                    .fold(Vcpu::new(vendor), |vcpu, &feature| vcpu.without(feature));
+
+                assert_eq!(read(&vcpu, AUX, By::Guest).is_ok(), guest);
+                assert_eq!(write(&vcpu, AUX, 0, By::Guest).is_ok(), guest);
+                assert_eq!(read(&vcpu, AUX, By::Host), Ok(ANSWER));
+                assert_eq!(write(&vcpu, AUX, 0, By::Host), Ok(()));
+            }
+        }
+    }
+
+    #[test]
+    fn tsc_aux_needs_the_host() {
+        let mut vcpu = Vcpu::new(Vendor::Intel);
+
+        vcpu.has_user_return_tsc_aux = false;
+        for by in BOTH {
+            assert_eq!(read(&vcpu, AUX, by), Err(INVALID));
+            assert_eq!(write(&vcpu, AUX, 0, by), Err(INVALID));
+        }
+        assert_eq!(vcpu.effects(), NOTHING);
+    }
+
+    /// By the guest's CPUID, not by the host's.
+    #[test]
+    fn tsc_aux_has_32_bits() {
+        for vendor in VENDORS {
+            for by in BOTH {
+                let mut vcpu = Vcpu::new(vendor);
+
+                vcpu.is_amd_compatible = false;
+                assert_eq!(write(&vcpu, AUX, 1 << 32, by), Err(INVALID));
+                assert_eq!(vcpu.effects(), NOTHING);
+                vcpu.is_amd_compatible = true;
+                assert_eq!(write(&vcpu, AUX, 1 << 32 | 12, by), Ok(()));
+                assert_eq!(vcpu.effects(), [Effect::Write(Owner::Vendor(by), AUX, 12)]);
+            }
+        }
+    }
+}
