@@ -2,9 +2,10 @@
 
 //! KVM x86's handling of model-specific registers, in Rust.
 //!
-//! Registers with KVM as its MSR engine, so that VMs that are created from then on get their MSR
-//! filter, their exits to user space and their MSR ioctls from here, rather than from
-//! `arch/x86/kvm/msrs.c`. See `Documentation/` for what is served, and what stays in C.
+//! Registers with KVM as its MSR engine, so that VMs that are created from then on get their MSRs,
+//! the filter of these, their exits to user space, and the ioctls about them and about nested
+//! state from here, rather than from `arch/x86/kvm/msrs.c`. See `Documentation/` for what is
+//! served, and what stays in C.
 
 mod bindings;
 mod engine;

@@ -23,10 +23,6 @@
 
 #include "glue.h"
 
-/* What objtool ties the static calls to that Rust makes by itself. */
-__STATIC_CALL_ADDRESSABLE(kvm_x86_get_msr);
-__STATIC_CALL_ADDRESSABLE(kvm_x86_set_msr);
-
 bool kvm_msr_glue_enable = true;
 module_param_named(enable, kvm_msr_glue_enable, bool, 0644);
 MODULE_PARM_DESC(enable, "Serve the VMs that are created from now on (default: Y)");
@@ -340,9 +336,18 @@ unsigned long kvm_msr_glue_copy_to_user(void __user *to, const void *from, unsig
 int kvm_msr_glue_put_values(struct kvm_msr_entry __user *to, const struct kvm_msr_entry *from,
 			    unsigned long nr)
 {
+	might_fault();
+	if (!nr)
+		return 0;
 	if (!user_write_access_begin(to, nr * sizeof(*to)))
 		return -EFAULT;
 
+	/*
+	 * What is before the first value has to be writable, too.  Before any
+	 * other value is the one before.
+	 */
+	unsafe_put_user(from->index, &to->index, fault);
+	unsafe_put_user(from->reserved, &to->reserved, fault);
 	for (; nr; nr--, to++, from++)
 		unsafe_put_user(from->data, &to->data, fault);
 
@@ -351,6 +356,16 @@ int kvm_msr_glue_put_values(struct kvm_msr_entry __user *to, const struct kvm_ms
 fault:
 	user_write_access_end();
 	return -EFAULT;
+}
+
+int kvm_msr_glue_put_u32(u32 __user *to, u32 value)
+{
+	return put_user(value, to);
+}
+
+int kvm_msr_glue_put_u64(u64 __user *to, u64 value)
+{
+	return put_user(value, to);
 }
 
 unsigned long kvm_msr_glue_clear_user(void __user *to, unsigned long size)

@@ -6,6 +6,7 @@
 
 use super::{
     host,
+    user::NestedState,
     Vcpu, //
 };
 use crate::bindings;
@@ -34,6 +35,18 @@ pub(crate) const VMCB12_SAVE_SIZE: usize = bindings::KVM_MSR_VMCB_SAVE_SIZE as u
 
 const VMCB12_CONTROL_SIZE: usize = bindings::KVM_MSR_VMCB_CONTROL_SIZE as usize;
 const VMCS12_ROOM: usize = bindings::KVM_STATE_NESTED_VMX_VMCS_SIZE as usize;
+
+/// A vmcs12 as user space gives it, and what is to become of it.
+pub(crate) struct Vmcs12<'a> {
+    /// What of it could be read.
+    pub(crate) bytes: &'a [u8],
+    /// The same of its shadow, or nothing.
+    pub(crate) shadow: &'a [u8],
+    /// Why it is refused once it is the current one, if so.
+    pub(crate) result: Result,
+    /// Whether L2 is to be entered, unless that fails for a reason that is known already.
+    pub(crate) enter_l2: Option<Result>,
+}
 
 /// Room for what SVM does not keep in the state's format: vmcb12's control area.
 pub(crate) struct NestedScratch(KVec<u8>);
@@ -70,18 +83,24 @@ impl<P: Send + Sync> Vcpu<P> {
         unsafe { bindings::kvm_msr_glue_nested_header(self.as_raw(), header.as_mut_ptr().cast()) };
     }
 
-    /// What follows the header: vmcs12 and its shadow, each if there is one, or vmcb12's control
-    /// and save areas, of a vCPU that runs L2.
-    pub(crate) fn nested_areas<'a>(
-        &'a self,
-        scratch: &'a mut NestedScratch,
-    ) -> [Option<&'a [u8]>; 2] {
+    /// Writes what follows the header to so many bytes behind it: vmcs12 and its shadow, each if
+    /// there is one, or vmcb12's control and save areas, of a vCPU that runs L2.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if not all can be written.
+    pub(crate) fn write_nested_areas(
+        &self,
+        scratch: &mut NestedScratch,
+        to: NestedState,
+        offsets: [usize; 2],
+    ) -> Result {
         let sizes = if host::is_amd() {
             [VMCB12_CONTROL_SIZE, VMCB12_SAVE_SIZE]
         } else {
             [VMCS12_ROOM; 2]
         };
-        let mut areas = [ptr::null_mut(); 2];
+        let mut areas = [ptr::null_mut::<c_void>(); 2];
 
         // SAFETY: By the type invariants. On AMD, the scratch has the size of a control area.
         unsafe {
@@ -92,36 +111,50 @@ impl<P: Send + Sync> Vcpu<P> {
             )
         };
 
-        let [first, second] = areas;
-        let [first_size, second_size] = sizes;
-        // SAFETY: An area is null, or the scratch, or the vCPU's, initialised and of that size.
-        // It stays the same as long as `self` does nothing else about nested state, nor runs.
-        unsafe { [as_slice(first, first_size), as_slice(second, second_size)] }
+        for ((area, size), offset) in areas.into_iter().zip(sizes).zip(offsets) {
+            if !area.is_null() {
+                // SAFETY: It is the scratch, or the vCPU's, initialised and of that size. By the
+                // type invariants nobody else uses the vCPU until the slice is gone.
+                let bytes = unsafe { slice::from_raw_parts(area.cast(), size) };
+
+                to.write_data_at(offset, bytes)?;
+            }
+        }
+        Ok(())
     }
 
-    /// Leaves VMX operation, and enters it anew if the header has a VMXON region.
+    /// Leaves VMX operation. If the header has a VMXON region, enters it anew, and if there is a
+    /// vmcs12, makes it the current one, and goes on as it says. Returns 0, or one of the vendor
+    /// module's numbers for a VM-entry that failed later than by vmcs12: `enum
+    /// nvmx_vmentry_status`.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`.
-    pub(crate) fn enter_vmx(&self, header: &NestedHeader) -> Result {
+    /// `ENOMEM`, or the error in place of vmcs12, or one that it has, or `EINVAL` if it is one that
+    /// VM-entry does not accept.
+    pub(crate) fn set_nested_vmx(
+        &self,
+        header: &NestedHeader,
+        vmcs12: Result<Option<Vmcs12<'_>>>,
+    ) -> Result<c_int> {
+        const NO_ADDRESS: u64 = u64::MAX;
+        let [_, vmxon_pa, ..] = *header;
+
         if host::is_amd() {
             return Err(EINVAL);
         }
         // SAFETY: By the type invariants. The header is as large as the structure.
         to_result(unsafe {
             bindings::kvm_msr_glue_nested_enter(self.as_raw(), header.as_ptr().cast())
-        })
-    }
-
-    /// Makes the header's VMCS the current one, and stores what of vmcs12 and its shadow there is.
-    /// The vCPU must be in VMX operation.
-    pub(crate) fn load_vmcs12(&self, header: &NestedHeader, vmcs12: &[u8], shadow: &[u8]) {
-        if host::is_amd() {
-            return;
+        })?;
+        if vmxon_pa == NO_ADDRESS {
+            return Ok(0);
         }
-        let mut areas = [ptr::null_mut(); 2];
+        let Some(vmcs12) = vmcs12? else {
+            return Ok(0);
+        };
 
+        let mut areas = [ptr::null_mut::<c_void>(); 2];
         // SAFETY: By the type invariants. The header is as large as the structure.
         unsafe {
             bindings::kvm_msr_glue_nested_load(
@@ -130,34 +163,26 @@ impl<P: Send + Sync> Vcpu<P> {
                 areas.as_mut_ptr(),
             )
         };
-        for (area, from) in areas.into_iter().zip([vmcs12, shadow]) {
-            if area.is_null() {
-                continue;
-            }
-            // SAFETY: In VMX operation, each area is `VMCS12_ROOM` bytes of the vCPU's, which
-            // nobody else uses.
+        for (area, from) in areas.into_iter().zip([vmcs12.bytes, vmcs12.shadow]) {
+            // SAFETY: The vCPU is in VMX operation, so each area is `VMCS12_ROOM` bytes of its,
+            // which by the type invariants nobody else uses.
             let area: &mut [u8] = unsafe { slice::from_raw_parts_mut(area.cast(), VMCS12_ROOM) };
 
             if let Some(to) = area.get_mut(..from.len()) {
                 to.copy_from_slice(from);
             }
         }
-    }
 
-    /// Enters L2, if the header says so, after [`Self::load_vmcs12`]; or fails for a reason that
-    /// is known already, and has no event pending. Returns 0, or one of the vendor module's
-    /// numbers for a VM-entry that failed later than by vmcs12: `enum nvmx_vmentry_status`.
-    ///
-    /// # Errors
-    ///
-    /// `known`, or `EINVAL` if vmcs12 is one that VM-entry does not accept.
-    pub(crate) fn commit_vmcs12(&self, header: &NestedHeader, known: Result) -> Result<c_int> {
-        if host::is_amd() {
-            return Err(EINVAL);
+        vmcs12.result?;
+        match vmcs12.enter_l2 {
+            None => Ok(0),
+            Some(known) => {
+                let known = known.map_or_else(Error::to_errno, |()| 0);
+
+                // The vCPU has a vmcs12.
+                self.commit_nested(header, [ptr::null_mut(); 2], known)
+            }
         }
-        let known = known.map_or_else(Error::to_errno, |()| 0);
-
-        self.commit_nested(header, [ptr::null_mut(); 2], known)
     }
 
     /// Leaves nested mode, and enters L2 if there is a vmcb12: its control and save areas.
@@ -195,8 +220,9 @@ impl<P: Send + Sync> Vcpu<P> {
         mut areas: [*mut c_void; 2],
         known: c_int,
     ) -> Result<c_int> {
-        // SAFETY: By the type invariants. The header is as large as the structure. The areas are
-        // those of vmcb12 if the header needs such.
+        // SAFETY: By the type invariants. The header is as large as the structure. On SVM, the areas
+        // are those of vmcb12 if the header needs such; the structures are packed, so that they may
+        // be anywhere. On VMX, there is a vmcs12.
         let r = unsafe {
             bindings::kvm_msr_glue_nested_commit(
                 self.as_raw(),
@@ -214,8 +240,11 @@ impl<P: Send + Sync> Vcpu<P> {
 
     /// Whether the vCPU is in system management mode.
     pub(crate) fn is_smm(&self) -> bool {
+        #[cfg(CONFIG_KVM_SMM)]
         // SAFETY: By the type invariants.
-        unsafe { (*self.as_raw()).arch.hflags & bindings::HF_SMM_MASK != 0 }
+        return unsafe { (*self.as_raw()).arch.hflags & bindings::HF_SMM_MASK != 0 };
+        #[cfg(not(CONFIG_KVM_SMM))]
+        return false;
     }
 
     /// CR0.
@@ -241,15 +270,4 @@ impl<P: Send + Sync> Vcpu<P> {
         // SAFETY: By the type invariants.
         unsafe { bindings::kvm_msr_glue_has_separate_pat(self.as_raw()) }
     }
-}
-
-/// # Safety
-///
-/// `area` must be null, or valid and initialised for `size` bytes, which nobody writes during `'a`.
-unsafe fn as_slice<'a>(area: *mut c_void, size: usize) -> Option<&'a [u8]> {
-    if area.is_null() {
-        return None;
-    }
-    // SAFETY: By the caller's promise.
-    Some(unsafe { slice::from_raw_parts(area.cast(), size) })
 }

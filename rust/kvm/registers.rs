@@ -10,6 +10,20 @@ use super::{
 use crate::bindings;
 use core::mem::offset_of;
 
+/// The keys of the static calls that are made here. objtool ties each call to the key that it finds
+/// in the same object, and without one the module could not be loaded.
+#[used]
+static STATIC_CALL_KEYS: StaticCallKeys = StaticCallKeys([
+    &raw const bindings::__SCK__kvm_x86_get_msr,
+    &raw const bindings::__SCK__kvm_x86_set_msr,
+]);
+
+#[expect(dead_code, reason = "only objtool looks at them")]
+struct StaticCallKeys([*const bindings::static_call_key; 2]);
+
+// SAFETY: Nobody follows the pointers.
+unsafe impl Sync for StaticCallKeys {}
+
 /// The place of a value of 64 bits in `struct kvm_vcpu`.
 ///
 /// # Invariants

@@ -13,6 +13,7 @@ use core::{
     },
 };
 use kernel::{
+    error::to_result,
     prelude::*,
     transmute::{
         AsBytes,
@@ -134,6 +135,7 @@ impl MsrList {
             read_slice(self.entries(), few)?;
             entries.nr_few = count;
         } else {
+            entries.nr_few = 0;
             entries.many = read_vec(self.entries(), count)?;
         }
         Ok(())
@@ -216,6 +218,17 @@ impl<T: FromBytes + AsBytes + Copy + Default> UserList<T> {
     }
 }
 
+impl UserList<u64> {
+    /// Writes how many elements there are, all of the number or nothing.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it can't be written.
+    pub(crate) fn put_count(&self, count: u64) -> Result {
+        put_u64(self.list, count)
+    }
+}
+
 /// `struct kvm_one_reg` in user memory: an ID, and where the value is.
 pub(crate) struct OneReg(UserPtr);
 
@@ -260,7 +273,7 @@ impl UserValue {
     ///
     /// `EFAULT` if it can't be written.
     pub(crate) fn write(&self, value: u64) -> Result {
-        write_slice(self.0, &[value])
+        put_u64(self.0, value)
     }
 }
 
@@ -291,7 +304,8 @@ impl NestedState {
     ///
     /// `EFAULT` if it can't be written.
     pub(crate) fn write_size(self, size: u32) -> Result {
-        write_slice(self.size(), &[size])
+        // SAFETY: The user's address is checked.
+        to_result(unsafe { bindings::kvm_msr_glue_put_u32(self.size().as_mut_ptr().cast(), size) })
     }
 
     /// Reads the header, all of it.
@@ -513,6 +527,12 @@ unsafe fn read_raw(from: UserPtr, to: *mut c_void, len: usize) -> Result {
         return Err(EFAULT);
     }
     Ok(())
+}
+
+/// Writes a number, all of it or nothing.
+fn put_u64(to: UserPtr, value: u64) -> Result {
+    // SAFETY: The user's address is checked.
+    to_result(unsafe { bindings::kvm_msr_glue_put_u64(to.as_mut_ptr().cast(), value) })
 }
 
 /// Writes all elements.

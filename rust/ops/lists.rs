@@ -124,7 +124,7 @@ pub(crate) fn get_registers(vcpu: &Vcpu, list: UserList<u64>) -> Result {
     };
     let room = list.read_count()?;
 
-    list.write_count(ids.len() as u64)?;
+    list.put_count(ids.len() as u64)?;
     if room < ids.len() as u64 {
         return Err(E2BIG);
     }

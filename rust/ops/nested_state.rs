@@ -26,6 +26,7 @@ use crate::{
         host,
         nested::{
             NestedScratch,
+            Vmcs12,
             VMCB12_SAVE_SIZE,
             VMCS12_SIZE, //
         },
@@ -87,7 +88,7 @@ fn write_areas(vcpu: &Vcpu, state: NestedState, header: &Header) -> Result {
         Format::Vmx => {
             let mut scratch = NestedScratch::new()?;
 
-            write_each(vcpu, state, &mut scratch, [0, AREA_SIZE as usize])
+            vcpu.write_nested_areas(&mut scratch, state, [0, AREA_SIZE as usize])
         }
         Format::Svm if header.has(GUEST_MODE) => write_vmcb12(vcpu, state).inspect_err(|_| {
             // In C, which clears the area before it fills it, that is what fails.
@@ -104,23 +105,7 @@ fn write_vmcb12(vcpu: &Vcpu, state: NestedState) -> Result {
     state.clear_data(SIZE, AREA_SIZE as usize - SIZE)?;
     let mut scratch = NestedScratch::new()?;
 
-    write_each(vcpu, state, &mut scratch, [0, svm::CONTROL_SIZE])
-}
-
-/// Writes the areas that there are, to so many bytes behind the header.
-#[inline]
-fn write_each(
-    vcpu: &Vcpu,
-    state: NestedState,
-    scratch: &mut NestedScratch,
-    offsets: [usize; 2],
-) -> Result {
-    for (area, offset) in vcpu.nested_areas(scratch).into_iter().zip(offsets) {
-        if let Some(area) = area {
-            state.write_data_at(offset, area)?;
-        }
-    }
-    Ok(())
+    vcpu.write_nested_areas(&mut scratch, state, [0, svm::CONTROL_SIZE])
 }
 
 /// Sets the state that the vCPU is in. Returns what `KVM_SET_NESTED_STATE` does: 0, but another
@@ -129,7 +114,8 @@ fn write_each(
 /// # Errors
 ///
 /// `EINVAL` if there is no nested virtualisation or the state is not one that the vCPU can be in,
-/// `EFAULT` if user memory can't be read, `ENOMEM`. See [`vmx`] for what is left then.
+/// `EFAULT` if user memory can't be read, `ENOMEM`. On SVM, a CR3 that can't be loaded leaves the vCPU
+/// in L2; see [`vmx`] for what is left there.
 pub(crate) fn set(vcpu: &Vcpu, state: NestedState) -> Result<c_int> {
     if !kvm::nested::is_enabled() {
         return Err(EINVAL);
@@ -192,7 +178,7 @@ fn set_vmx(vcpu: &Vcpu, state: NestedState, header: &Header) -> Result<c_int> {
     let mut vmcs12 = Area::none(Ok(()));
     let mut shadow = Area::none(Ok(()));
 
-    if has_vmcs12 == Ok(true) {
+    if header.vmxon_pa() != vmx::NO_ADDRESS && has_vmcs12 == Ok(true) {
         vmcs12 = Area::read(state, 0)?;
         if vmcs12.result.is_ok() {
             vmcs12.result = vmx::check_vmcs12(&vmcs12.bytes).map_err(Into::into);
@@ -205,16 +191,17 @@ fn set_vmx(vcpu: &Vcpu, state: NestedState, header: &Header) -> Result<c_int> {
         }
     }
 
-    vcpu.enter_vmx(&header.0)?;
-    if header.vmxon_pa() == vmx::NO_ADDRESS || !has_vmcs12? {
-        return Ok(0);
-    }
-    vcpu.load_vmcs12(&header.0, &vmcs12.bytes, &shadow.bytes);
-    vmcs12.result?;
-    if !header.has(GUEST_MODE) {
-        return Ok(0);
-    }
-    vcpu.commit_vmcs12(&header.0, shadow.result)
+    vcpu.set_nested_vmx(
+        &header.0,
+        has_vmcs12.map_err(Into::into).map(|has| {
+            has.then_some(Vmcs12 {
+                bytes: &vmcs12.bytes,
+                shadow: &shadow.bytes,
+                result: vmcs12.result,
+                enter_l2: header.has(GUEST_MODE).then_some(shadow.result),
+            })
+        }),
+    )
 }
 
 /// vmcs12 or its shadow, as user space gives it.
