@@ -296,7 +296,8 @@ impl<'a> Sweep<'a> {
             let random = self.random.next();
 
             self.host(&mut pair, index, &[0, u64::MAX, random])?;
-            if ran && !irqchip {
+            // The guest is slower by far, and all of these are alike.
+            if ran && !irqchip && (self.quick || random % 8 == 0) {
                 self.guest(&mut pair, index, &[0, random])?;
             }
         }
