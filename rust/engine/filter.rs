@@ -6,17 +6,14 @@
 //!
 //! Userspace gives up to [`MAX_RANGES`] ranges in order, and the first one that covers an index
 //! for the kind of access at hand decides. Asking them one after the other costs more with every
-//! range, so they are compiled once: per kind of access, the space of indices is cut at every
-//! range's ends, into segments that are sorted and disjoint, each with the one range that
-//! decides there. A lookup is then a binary search over a fixed number of cuts, without a branch
+//! range, so they are compiled once: the space of indices is cut at every range's ends, into
+//! segments that are sorted and disjoint, each with the one range that decides there for each kind
+//! of access. A lookup is then a binary search over a fixed number of cuts, without a branch
 //! that depends on how many there are.
 
 mod segments;
 
-use self::segments::{
-    Cuts,
-    Segments, //
-};
+use self::segments::Segments;
 use super::error::{
     Error,
     Result, //
@@ -86,103 +83,69 @@ impl Range {
     }
 }
 
-/// The head of a filter: its flags and ranges, of which only the first may be checked yet.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Spec {
-    flags: u32,
-    ranges: [Range; MAX_RANGES],
-}
-
-impl Spec {
-    /// Takes what userspace gave, but for the bitmaps.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Invalid`] if a flag is not defined, or if everything is to be denied and no
-    /// range allows anything.
-    pub(crate) fn new(flags: u32, ranges: [Range; MAX_RANGES]) -> Result<Self> {
-        if flags & !DEFAULT_DENY != 0 {
-            return Err(Error::Invalid);
-        }
-        if flags & DEFAULT_DENY != 0 && ranges.iter().all(|range| range.nmsrs == 0) {
-            return Err(Error::Invalid);
-        }
-        Ok(Self { flags, ranges })
+/// Returns whether a filter allows accesses that no range covers, given its flags and ranges.
+///
+/// # Errors
+///
+/// [`Error::Invalid`] if a flag is not defined, or if everything is to be denied and no range
+/// allows anything.
+pub(crate) fn default_allows(flags: u32, mut ranges: impl Iterator<Item = Range>) -> Result<bool> {
+    if flags & !DEFAULT_DENY != 0 {
+        return Err(Error::Invalid);
     }
+    let default_allow = flags & DEFAULT_DENY == 0;
 
-    /// The ranges in the order in which they are to be checked, and their bitmaps read.
-    pub(crate) fn ranges(&self) -> &[Range; MAX_RANGES] {
-        &self.ranges
+    if !default_allow && ranges.all(|range| range.nmsrs == 0) {
+        return Err(Error::Invalid);
     }
-
-    /// How many words the bitmaps take, up to the first range that is invalid.
-    pub(crate) fn words(&self) -> usize {
-        self.ranges
-            .iter()
-            .map_while(|range| range.bitmap_words().ok())
-            .sum()
-    }
+    Ok(default_allow)
 }
 
 /// A filter that is ready to be asked.
 ///
-/// `W` holds the bitmaps of all ranges, in their order, each in whole words.
+/// `W` holds the bitmaps of the ranges, in their order, each in whole words.
 pub(crate) struct Filter<W> {
-    read: Segments,
-    write: Segments,
+    segments: Segments,
     words: W,
 }
 
 impl<W: Deref<Target = [u64]>> Filter<W> {
-    /// Creates a filter with the default for all accesses, which is to be compiled.
-    pub(crate) fn new(spec: &Spec, words: W) -> Self {
-        let default_allow = spec.flags & DEFAULT_DENY == 0;
-
+    /// Creates a filter without ranges.
+    #[inline]
+    pub(crate) fn new(default_allow: bool, words: W) -> Self {
         Self {
-            read: Segments::new(default_allow),
-            write: Segments::new(default_allow),
+            segments: Segments::new(default_allow),
             words,
         }
     }
 
-    /// Compiles the ranges into a new filter, in place as it is large.
+    /// Adds a range, which decides where none before it does. Its bitmap starts at `first_word`.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] if a range is invalid.
-    pub(crate) fn compile(&mut self, spec: &Spec) -> Result {
-        let mut first_bits = [0; MAX_RANGES];
-        let mut bits = 0u32;
+    /// [`Error::Invalid`] if there are more than [`MAX_RANGES`].
+    #[inline]
+    pub(crate) fn add(&mut self, range: &Range, first_word: usize) -> Result {
+        // At most 16 bitmaps of 0x3000 bits, which is far from wrapping.
+        self.segments
+            .add(range, (first_word as u32).wrapping_mul(WORD_BITS))
+    }
 
-        for (range, first_bit) in spec.ranges.iter().zip(&mut first_bits) {
-            *first_bit = bits;
-            // At most 16 bitmaps of 0x3000 bits, which is far from wrapping.
-            bits = bits.wrapping_add((range.bitmap_words()? as u32).wrapping_mul(WORD_BITS));
-        }
-
-        let cuts = Cuts::new(&spec.ranges);
-        self.read.compile(&spec.ranges, &cuts, &first_bits, READ);
-        self.write.compile(&spec.ranges, &cuts, &first_bits, WRITE);
-        Ok(())
+    /// The bitmaps.
+    #[inline]
+    pub(crate) fn words_mut(&mut self) -> &mut W {
+        &mut self.words
     }
 
     /// Returns whether the guest may access an MSR.
     #[inline]
     pub(crate) fn allows(&self, index: u32, access: Access) -> bool {
-        X2APIC.contains(&index) || self.segments(access).allows(index, &self.words)
+        X2APIC.contains(&index) || self.segments.allows(index, access, &self.words)
     }
 
     /// The segments of one kind of access, in the order of their indices.
     pub(crate) fn describe(&self, access: Access) -> impl Iterator<Item = Segment<'_>> {
-        self.segments(access).iter(&self.words)
-    }
-
-    #[inline]
-    fn segments(&self, access: Access) -> &Segments {
-        match access {
-            Access::Read => &self.read,
-            Access::Write => &self.write,
-        }
+        self.segments.iter(access, &self.words)
     }
 }
 

@@ -11,6 +11,7 @@ use core::{
         Deref,
         DerefMut, //
     },
+    slice, //
 };
 use kernel::{
     error::to_result,
@@ -383,16 +384,21 @@ impl NestedState {
     }
 }
 
-/// A range of an MSR filter as userspace gives it, with its bitmap still in user memory.
+/// The number of ranges in a filter.
+const FILTER_RANGES: usize = bindings::KVM_MSR_FILTER_MAX_RANGES as usize;
+
+/// A range of an MSR filter as userspace gives it, with its bitmap still in user memory:
+/// `struct kvm_msr_filter_range`, with pointers of type `P`.
+#[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct FilterRange {
+pub(crate) struct FilterRange<P = u64> {
     /// Which accesses the range concerns.
     pub(crate) flags: u32,
     /// The number of MSRs.
     pub(crate) nmsrs: u32,
     /// The first MSR's index.
     pub(crate) base: u32,
-    bitmap: UserPtr,
+    bitmap: P,
 }
 
 impl FilterRange {
@@ -401,18 +407,35 @@ impl FilterRange {
     /// # Errors
     ///
     /// `EFAULT` if it can't be read, `ENOMEM` if there is no room for it.
+    #[inline]
     pub(crate) fn append_bitmap(&self, words: &mut KVVec<u64>, count: usize) -> Result {
+        let from = UserPtr::from_addr(self.bitmap as usize);
         let room = words.spare_capacity_mut().get_mut(..count).ok_or(ENOMEM)?;
 
-        read_uninit(self.bitmap, room)?;
+        // SAFETY: There is room for `count` words.
+        unsafe { read_words(from, room.as_mut_ptr().cast(), count) }?;
         // SAFETY: There is room for `count` elements, which were initialised just now.
         unsafe { words.inc_len(count) };
         Ok(())
     }
 }
 
-/// The number of ranges in a filter.
-pub(crate) const FILTER_RANGES: usize = bindings::KVM_MSR_FILTER_MAX_RANGES as usize;
+/// `struct kvm_msr_filter`, with pointers of type `P`.
+#[repr(C)]
+struct RawFilter<P> {
+    flags: u32,
+    ranges: [FilterRange<P>; FILTER_RANGES],
+}
+
+const _: () = {
+    assert!(size_of::<RawFilter<u64>>() == size_of::<bindings::kvm_msr_filter>());
+    assert!(size_of::<RawFilter<u64>>() % size_of::<u64>() == 0);
+};
+
+// SAFETY: All bit patterns are valid for integers, and padding has none.
+unsafe impl FromBytes for RawFilter<u32> {}
+// SAFETY: As above.
+unsafe impl FromBytes for RawFilter<u64> {}
 
 /// `struct kvm_msr_filter` in user memory, in the layout of 64-bit or of 32-bit programs.
 #[derive(Clone, Copy)]
@@ -420,30 +443,6 @@ pub(crate) struct MsrFilter {
     filter: UserPtr,
     compat: bool,
 }
-
-/// `struct kvm_msr_filter_range`, with pointers of type `P`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct RawRange<P> {
-    flags: u32,
-    nmsrs: u32,
-    base: u32,
-    bitmap: P,
-}
-
-/// `struct kvm_msr_filter`, with pointers of type `P`.
-#[repr(C)]
-struct RawFilter<P> {
-    flags: u32,
-    ranges: [RawRange<P>; FILTER_RANGES],
-}
-
-const _: () = assert!(size_of::<RawFilter<u64>>() == size_of::<bindings::kvm_msr_filter>());
-
-// SAFETY: All bit patterns are valid for integers, and padding has none.
-unsafe impl FromBytes for RawFilter<u32> {}
-// SAFETY: As above.
-unsafe impl FromBytes for RawFilter<u64> {}
 
 impl MsrFilter {
     pub(super) fn new(filter: *mut c_void, compat: bool) -> Self {
@@ -453,37 +452,51 @@ impl MsrFilter {
         }
     }
 
-    /// Reads the filter's flags and ranges, but not their bitmaps.
+    /// Reads the filter but not the bitmaps of its ranges, and passes its flags and ranges on to a
+    /// function.
     ///
     /// # Errors
     ///
-    /// `EFAULT` if it can't be read, all of it.
-    pub(crate) fn read(self) -> Result<(u32, [FilterRange; FILTER_RANGES])> {
+    /// `EFAULT` if it can't be read, all of it, and those of the function.
+    #[inline]
+    pub(crate) fn read_with<T>(
+        self,
+        take: impl FnOnce(u32, &[FilterRange; FILTER_RANGES]) -> Result<T>,
+    ) -> Result<T> {
+        const WORDS: usize = size_of::<RawFilter<u64>>() / size_of::<u64>();
+
+        let mut filter = MaybeUninit::<RawFilter<u64>>::uninit();
+
         if self.compat {
-            self.read_as::<u32>()
+            self.read_compat(&mut filter)?;
         } else {
-            self.read_as::<u64>()
+            // SAFETY: There is room for as many words as there are in the filter.
+            unsafe { read_words(self.filter, filter.as_mut_ptr().cast(), WORDS) }?;
         }
+        // SAFETY: Either way it was initialised just now.
+        let RawFilter { flags, ranges } = unsafe { filter.assume_init_ref() };
+
+        take(*flags, ranges)
     }
 
-    fn read_as<P>(self) -> Result<(u32, [FilterRange; FILTER_RANGES])>
-    where
-        P: Copy + Into<u64>,
-        RawFilter<P>: FromBytes,
-    {
-        let mut filter = [MaybeUninit::<RawFilter<P>>::uninit()];
+    #[cold]
+    fn read_compat(self, filter: &mut MaybeUninit<RawFilter<u64>>) -> Result {
+        let mut compat = MaybeUninit::<RawFilter<u32>>::uninit();
 
-        read_uninit(self.filter, &mut filter)?;
+        read_uninit(self.filter, slice::from_mut(&mut compat))?;
         // SAFETY: It was initialised just now.
-        let filter = unsafe { filter[0].assume_init_ref() };
-        let ranges = filter.ranges.each_ref().map(|range| FilterRange {
-            flags: range.flags,
-            nmsrs: range.nmsrs,
-            base: range.base,
-            bitmap: UserPtr::from_addr(range.bitmap.into() as usize),
-        });
+        let RawFilter { flags, ranges } = unsafe { compat.assume_init() };
 
-        Ok((filter.flags, ranges))
+        filter.write(RawFilter {
+            flags,
+            ranges: ranges.map(|range| FilterRange {
+                flags: range.flags,
+                nmsrs: range.nmsrs,
+                base: range.base,
+                bitmap: range.bitmap.into(),
+            }),
+        });
+        Ok(())
     }
 }
 
@@ -524,6 +537,20 @@ fn read_slice<T: FromBytes>(from: UserPtr, to: &mut [T]) -> Result {
 unsafe fn read_raw(from: UserPtr, to: *mut c_void, len: usize) -> Result {
     // SAFETY: By the caller's promise. The user's address is checked.
     if unsafe { bindings::kvm_msr_glue_copy_from_user(to, from.as_const_ptr(), len) } != 0 {
+        return Err(EFAULT);
+    }
+    Ok(())
+}
+
+/// Reads `count` words, one by one, which costs less than [`read_raw`] for some.
+///
+/// # Safety
+///
+/// `to` must be valid for writes of `count` words, any of them.
+#[inline]
+unsafe fn read_words(from: UserPtr, to: *mut u64, count: usize) -> Result {
+    // SAFETY: By the caller's promise. The user's address is checked.
+    if unsafe { bindings::kvm_msr_glue_get_words(to, from.as_const_ptr().cast(), count) } != 0 {
         return Err(EFAULT);
     }
     Ok(())

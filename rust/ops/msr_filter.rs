@@ -3,62 +3,71 @@
 //! `KVM_X86_SET_MSR_FILTER`, and the questions that are asked of the filter.
 
 use super::{
+    Protected,
     Section,
     Vm, //
 };
 use crate::{
     engine::filter::{
+        default_allows,
         Access,
         Filter,
         Range,
-        Spec,
         MAX_RANGES,
         WRITE, //
     },
     kvm::user::{
-        MsrFilter,
-        FILTER_RANGES, //
+        FilterRange,
+        MsrFilter, //
     },
 };
 use kernel::prelude::*;
-
-const _: () = assert!(MAX_RANGES == FILTER_RANGES);
 
 /// Sets a new filter. The one before stays in force if that fails, and decides nothing anymore
 /// once it succeeded.
 ///
 /// # Errors
 ///
-/// Those of [`Spec::new`] and [`Range::bitmap_words`], `EFAULT` if user memory can't be read, and
-/// `ENOMEM`. Ranges are looked at in order, the bitmap of each before the next range.
+/// Those of [`default_allows`] and [`Range::bitmap_words`], `EFAULT` if user memory can't be read,
+/// and `ENOMEM`. Ranges are looked at in order, the bitmap of each before the next range.
 pub(crate) fn set(vm: &Vm, filter: MsrFilter) -> Result {
-    let (flags, user_ranges) = filter.read()?;
-    let spec = Spec::new(
-        flags,
-        user_ranges.map(|range| Range {
-            flags: range.flags,
-            nmsrs: range.nmsrs,
-            base: range.base,
-        }),
-    )?;
-    let mut words = KVVec::with_capacity(spec.words(), GFP_KERNEL_ACCOUNT)?;
+    let filter = filter.read_with(compile)?;
 
-    for (range, user_range) in spec.ranges().iter().zip(&user_ranges) {
-        // A range that is not in use may have any pointer.
-        match range.bitmap_words()? {
-            0 => continue,
-            count => user_range.append_bitmap(&mut words, count)?,
-        }
-    }
-
-    let mut filter = KBox::new(Filter::new(&spec, words), GFP_KERNEL_ACCOUNT)?;
-
-    filter.compile(&spec)?;
     vm.replace(filter);
 
     // Userspace may want to see accesses that vCPUs would let through to hardware otherwise.
     vm.recalc_intercepts();
     Ok(())
+}
+
+fn compile(flags: u32, user_ranges: &[FilterRange; MAX_RANGES]) -> Result<KBox<Protected>> {
+    let ranges = user_ranges.iter().map(|range| Range {
+        flags: range.flags,
+        nmsrs: range.nmsrs,
+        base: range.base,
+    });
+    let default_allow = default_allows(flags, ranges.clone())?;
+    // At most 16 bitmaps of 0x600 bytes, which is far from wrapping.
+    let words = ranges
+        .clone()
+        .map_while(|range| range.bitmap_words().ok())
+        .fold(0, usize::wrapping_add);
+    let words = KVVec::with_capacity(words, GFP_KERNEL_ACCOUNT)?;
+    // In place, as it is large.
+    let mut filter = KBox::new_uninit(GFP_KERNEL_ACCOUNT)?.write(Filter::new(default_allow, words));
+
+    for (range, user_range) in ranges.zip(user_ranges) {
+        let words = filter.words_mut();
+        let first_word = words.len();
+
+        // A range that is not in use may have any pointer.
+        match range.bitmap_words()? {
+            0 => continue,
+            count => user_range.append_bitmap(words, count)?,
+        }
+        filter.add(&range, first_word)?;
+    }
+    Ok(filter)
 }
 
 /// Returns whether the guest may access an MSR.

@@ -3,112 +3,141 @@
 //! Sorted, disjoint segments of the space of MSR indices.
 
 use super::{
+    Access,
     Bitmap,
+    Error,
     Range,
+    Result,
     Rule,
     Segment,
     MAX_RANGES,
-    WORD_BITS, //
+    READ,
+    WORD_BITS,
+    WRITE, //
 };
+use core::iter;
 
 /// Each range cuts the space at its two ends.
 const MAX_CUTS: usize = 2 * MAX_RANGES;
 
-/// What decides in one segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Allow,
-    Deny,
-    /// The bit `index + delta`, modulo 2^32, of the filter's bitmaps.
-    Bit {
-        delta: u32,
-    },
-}
+/// In place of the number of a range: the default decides.
+const DEFAULT: u8 = u8::MAX;
 
-/// The segments of one kind of access.
+/// The segments, with what decides for either kind of access.
 ///
 /// # Invariants
 ///
 /// `cuts` ascends. The first `len` elements are distinct, and not 0; the others are `u32::MAX`.
-/// Segment `i` reaches from `cuts[i - 1]`, or 0, up to but without `cuts[i]`. The verdicts from
-/// `len` on are the default, which holds in the last segment as all ranges have an end. So an index
-/// of `u32::MAX` is judged well although the search takes it past the cuts that are not in use.
+/// Segment `i` reaches from `cuts[i - 1]`, or 0, up to but without `cuts[i]`. [`DEFAULT`] decides
+/// in those from `len` on, also in the last segment as all ranges have an end. So an index of
+/// `u32::MAX` is judged well although the search takes it past the cuts that are not in use.
 pub(super) struct Segments {
     cuts: [u32; MAX_CUTS],
-    verdicts: [Verdict; MAX_CUTS + 1],
     len: usize,
+    /// For each segment, by [`Access`]: the number of the range that decides, or [`DEFAULT`].
+    deciders: [[u8; 2]; MAX_CUTS + 1],
+    default_allow: bool,
+    /// For each range: what to add to an index, modulo 2^32, for its bit of the filter's bitmaps.
+    deltas: [u32; MAX_RANGES],
+    nr_ranges: u8,
 }
 
 impl Segments {
     /// One segment, with the default.
+    #[inline]
     pub(super) fn new(default_allow: bool) -> Self {
-        let default = if default_allow {
-            Verdict::Allow
-        } else {
-            Verdict::Deny
-        };
-
         Self {
             cuts: [u32::MAX; MAX_CUTS],
-            verdicts: [default; MAX_CUTS + 1],
             len: 0,
+            deciders: [[DEFAULT; 2]; MAX_CUTS + 1],
+            default_allow,
+            deltas: [u32::MAX; MAX_RANGES],
+            nr_ranges: 0,
         }
     }
 
-    /// Cuts a single segment by those of the ranges that concern `kind`, one of [`super::READ`]
-    /// and [`super::WRITE`]. `cuts` are those of all ranges, and `first_bits` says where the
-    /// bitmap of each starts.
-    pub(super) fn compile(
-        &mut self,
-        ranges: &[Range; MAX_RANGES],
-        cuts: &Cuts,
-        first_bits: &[u32; MAX_RANGES],
-        kind: u32,
-    ) {
-        let [default, ..] = self.verdicts;
-        // The ranges that have the index at hand, a bit each. A cut is the start or the end of
-        // its range, so it always changes the bit.
-        let mut covering = 0u32;
-        let mut last = default;
-        let mut cuts = cuts.iter().filter(|cut| cut.kinds & kind != 0).peekable();
+    /// Has a range decide where none before it does, for the kinds of access that it concerns. Its
+    /// bitmap starts at `first_bit`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if there are more than [`MAX_RANGES`].
+    #[inline]
+    pub(super) fn add(&mut self, range: &Range, first_bit: u32) -> Result {
+        // A range that reaches the end of the space, or past it, covers nothing: its end is below
+        // its base, and an index is in it if it is neither below its base nor at or above its end.
+        let (1.., Some(end)) = (range.nmsrs, range.base.checked_add(range.nmsrs)) else {
+            return Ok(());
+        };
+        let number = self.nr_ranges;
+        let delta = self.deltas.get_mut(usize::from(number));
 
-        while let Some(cut) = cuts.next() {
-            covering ^= 1 << (cut.range % MAX_RANGES);
-            if cuts.peek().is_some_and(|next| next.at == cut.at) {
-                continue;
-            }
+        *delta.ok_or(Error::Invalid)? = first_bit.wrapping_sub(range.base);
+        self.nr_ranges = number.wrapping_add(1);
 
-            // The first range that covers it decides.
-            let first = covering.trailing_zeros() as usize;
-            let verdict = match (ranges.get(first), first_bits.get(first)) {
-                (Some(range), Some(first_bit)) => Verdict::Bit {
-                    delta: first_bit.wrapping_sub(range.base),
-                },
-                _ => default,
-            };
-            if verdict == last {
-                continue;
+        let first = self.cut(range.base)?;
+        let behind = self.cut(end)?;
+
+        for [read, write] in self.deciders.get_mut(first..behind).unwrap_or_default() {
+            if range.flags & READ != 0 && *read == DEFAULT {
+                *read = number;
             }
-            last = verdict;
-            if cut.at != 0 {
-                // There are no more segments than cuts, so the remainder changes nothing.
-                self.cuts[self.len % MAX_CUTS] = cut.at;
-                self.len = self.len.wrapping_add(1);
-            }
-            if let Some(slot) = self.verdicts.get_mut(self.len) {
-                *slot = verdict;
+            if range.flags & WRITE != 0 && *write == DEFAULT {
+                *write = number;
             }
         }
-        // All ranges end, so the last verdict is the default, which is there already.
+        Ok(())
+    }
+
+    /// Sees to it that a segment starts at an index, and returns its number.
+    #[inline]
+    fn cut(&mut self, at: u32) -> Result<usize> {
+        let len = self.len;
+        let mut number = len;
+
+        // Filters are mostly given in ascending order, so look from the end. Here and below, the
+        // remainders change nothing, as there are no more cuts than `MAX_CUTS`.
+        while let Some(before) = number.checked_sub(1) {
+            let cut = self.cuts[before % MAX_CUTS];
+
+            if cut == at {
+                return Ok(number);
+            }
+            if cut < at {
+                break;
+            }
+            number = before;
+        }
+        if at == 0 {
+            return Ok(0);
+        }
+        if len >= MAX_CUTS {
+            return Err(Error::Invalid);
+        }
+
+        for i in (number..len).rev() {
+            let (from, to) = (i % MAX_CUTS, i.wrapping_add(1) % MAX_CUTS);
+
+            self.cuts[to] = self.cuts[from];
+            self.deciders[to + 1] = self.deciders[from + 1];
+        }
+        let number = number % MAX_CUTS;
+
+        self.cuts[number] = at;
+        // What decided in the segment does so in both parts.
+        self.deciders[number + 1] = self.deciders[number];
+        self.len = len.wrapping_add(1);
+        Ok(number + 1)
     }
 
     /// Returns whether an access to `index` is allowed, given the filter's bitmaps.
     #[inline]
-    pub(super) fn allows(&self, index: u32, words: &[u64]) -> bool {
-        match self.verdicts[self.position(index)] {
-            Verdict::Allow => true,
-            Verdict::Deny => false,
-            Verdict::Bit { delta } => bit(words, index.wrapping_add(delta)),
+    pub(super) fn allows(&self, index: u32, access: Access, words: &[u64]) -> bool {
+        let decider = self.deciders[self.position(index)][access as usize];
+
+        match self.deltas.get(usize::from(decider)) {
+            Some(delta) => bit(words, index.wrapping_add(*delta)),
+            None => self.default_allow,
         }
     }
 
@@ -140,90 +169,33 @@ impl Segments {
         position + usize::from(self.cuts[position] <= index)
     }
 
-    /// The segments in order, for people to read.
-    pub(super) fn iter<'a>(&'a self, words: &'a [u64]) -> impl Iterator<Item = Segment<'a>> {
-        (0..=self.len).filter_map(move |i| {
-            let first = match i.checked_sub(1) {
-                Some(before) => *self.cuts.get(before)?,
-                None => 0,
+    /// The segments of one kind of access in order, for people to read. Where a range ends that
+    /// decides nothing there, or for the other kind only, they don't.
+    pub(super) fn iter<'a>(
+        &'a self,
+        access: Access,
+        words: &'a [u64],
+    ) -> impl Iterator<Item = Segment<'a>> {
+        let deciders = self.deciders.iter().map(move |by| by[access as usize]);
+        let firsts = iter::once(0).chain(self.cuts.iter().copied().take(self.len));
+        let mut parts = firsts.zip(deciders).peekable();
+
+        iter::from_fn(move || {
+            let (first, decider) = parts.next()?;
+
+            while parts.next_if(|(_, next)| *next == decider).is_some() {}
+
+            let rule = match self.deltas.get(usize::from(decider)) {
+                Some(&delta) => Rule::Bitmap(Bitmap { words, delta }),
+                None if self.default_allow => Rule::Allow,
+                None => Rule::Deny,
             };
-            let last = if i == self.len {
-                u32::MAX
-            } else {
-                // A cut is not 0.
-                self.cuts.get(i)?.wrapping_sub(1)
-            };
-            let rule = match *self.verdicts.get(i)? {
-                Verdict::Allow => Rule::Allow,
-                Verdict::Deny => Rule::Deny,
-                Verdict::Bit { delta } => Rule::Bitmap(Bitmap { words, delta }),
-            };
+            // A cut is not 0, so there is an index before it.
+            let last = parts
+                .peek()
+                .map_or(u32::MAX, |(next, _)| next.wrapping_sub(1));
+
             Some(Segment { first, last, rule })
-        })
-    }
-}
-
-/// Where ranges cut the space.
-pub(super) struct Cuts {
-    /// Ascending. A cut is packed so that it compares by where it is first.
-    sorted: [u64; MAX_CUTS],
-    len: usize,
-}
-
-/// The start or the end of a range.
-struct Cut {
-    at: u32,
-    /// The range's number.
-    range: usize,
-    /// The range's flags.
-    kinds: u32,
-}
-
-impl Cuts {
-    /// Collects the cuts of all ranges.
-    pub(super) fn new(ranges: &[Range; MAX_RANGES]) -> Self {
-        let mut cuts = Self {
-            sorted: [0; MAX_CUTS],
-            len: 0,
-        };
-
-        for (nr, range) in (0..).zip(ranges) {
-            // A range that reaches the end of the space, or past it, covers nothing: its end is
-            // below its base, and an index is in it if it is neither below its base nor at or
-            // above its end.
-            if let (1.., Some(end)) = (range.nmsrs, range.base.checked_add(range.nmsrs)) {
-                let tag = u64::from(range.flags) << 8 | nr;
-
-                cuts.insert(u64::from(range.base) << 32 | tag);
-                cuts.insert(u64::from(end) << 32 | tag);
-            }
-        }
-        cuts
-    }
-
-    fn insert(&mut self, cut: u64) {
-        let mut position = self.len;
-
-        // Filters are mostly given in ascending order, so look from the end. Each range cuts
-        // twice, so there is room, and the remainders change nothing.
-        while let Some(before) = position.checked_sub(1) {
-            let other = self.sorted[before % MAX_CUTS];
-
-            if other <= cut {
-                break;
-            }
-            self.sorted[position % MAX_CUTS] = other;
-            position = before;
-        }
-        self.sorted[position % MAX_CUTS] = cut;
-        self.len = self.len.wrapping_add(1);
-    }
-
-    fn iter(&self) -> impl Iterator<Item = Cut> + '_ {
-        self.sorted.iter().take(self.len).map(|&cut| Cut {
-            at: (cut >> 32) as u32,
-            range: (cut & 0xff) as usize,
-            kinds: (cut as u32) >> 8,
         })
     }
 }

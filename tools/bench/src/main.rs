@@ -366,6 +366,8 @@ fn set_msr_filter(guest: &mut Guest, ranges: usize) -> Result<f64> {
     let filter = allowing(READ_MSR, ranges).prepare(Abi::Native)?;
     let mut cheapest = f64::INFINITY;
 
+    // From the second one on there is a filter to be replaced, and freed.
+    filter.set(guest.vm())?;
     for _ in 0..20 {
         let idle = Instant::now();
         while idle.elapsed() < SRCU_IDLE {}

@@ -13,25 +13,20 @@ struct UserFilter {
 }
 
 impl UserFilter {
-    fn spec(&self) -> Result<Spec, Error> {
-        let mut ranges = [Range::default(); MAX_RANGES];
-
-        for (slot, (range, _)) in ranges.iter_mut().zip(&self.ranges) {
-            *slot = *range;
-        }
-        Spec::new(self.flags, ranges)
+    fn default_allows(&self) -> Result<bool, Error> {
+        default_allows(self.flags, self.ranges.iter().map(|(range, _)| *range))
     }
 
     fn compile(&self) -> Result<Filter<Vec<u64>>, Error> {
-        let spec = self.spec()?;
-        let mut words = Vec::new();
+        let mut filter = Filter::new(self.default_allows()?, Vec::new());
 
         for (range, bitmap) in &self.ranges {
-            words.extend(&bitmap[..range.bitmap_words()?]);
-        }
-        let mut filter = Filter::new(&spec, words);
+            let words = filter.words_mut();
+            let first_word = words.len();
 
-        filter.compile(&spec)?;
+            words.extend(&bitmap[..range.bitmap_words()?]);
+            filter.add(range, first_word)?;
+        }
         Ok(filter)
     }
 
@@ -124,7 +119,9 @@ fn ranges() -> impl Strategy<Value = (Range, Vec<u64>)> {
 fn filters() -> impl Strategy<Value = UserFilter> {
     (0u32..2, vec(ranges(), 0..=MAX_RANGES))
         .prop_map(|(flags, ranges)| UserFilter { flags, ranges })
-        .prop_filter("denies everything", |filter| filter.spec().is_ok())
+        .prop_filter("denies everything", |filter| {
+            filter.default_allows().is_ok()
+        })
 }
 
 proptest! {
@@ -177,18 +174,24 @@ proptest! {
             prop_assert_eq!(checked, Ok((nmsrs as usize).div_ceil(64)));
         }
 
-        let spec = Spec::new(flags, [Range { flags: range_flags, nmsrs, base }; MAX_RANGES]);
-        prop_assert_eq!(spec.is_ok(), flags == 0 || flags == 1 && nmsrs != 0);
+        let ranges = [Range { flags: range_flags, nmsrs, base }; MAX_RANGES].into_iter();
+        prop_assert_eq!(
+            default_allows(flags, ranges),
+            match (flags, nmsrs) {
+                (0, _) => Ok(true),
+                (1, 1..) => Ok(false),
+                _ => Err(Error::Invalid),
+            },
+        );
     }
 }
 
 #[test]
 fn an_empty_filter_must_allow() {
-    assert!(Spec::new(0, [Range::default(); MAX_RANGES]).is_ok());
-    assert_eq!(
-        Spec::new(1, [Range::default(); MAX_RANGES]).err(),
-        Some(Error::Invalid),
-    );
+    let unused = || [Range::default(); MAX_RANGES].into_iter();
+
+    assert_eq!(default_allows(0, unused()), Ok(true));
+    assert_eq!(default_allows(1, unused()), Err(Error::Invalid));
 }
 
 #[test]
@@ -204,18 +207,17 @@ fn bitmap_size_limits() {
 }
 
 #[test]
-fn words_are_counted_up_to_the_first_invalid_range() {
-    let mut ranges = [Range {
-        flags: READ,
-        nmsrs: 65,
-        base: 0,
-    }; MAX_RANGES];
+fn more_ranges_than_there_may_be_are_refused() {
+    let mut filter = Filter::new(true, vec![0]);
 
-    assert_eq!(Spec::new(0, ranges).unwrap().words(), 2 * MAX_RANGES);
-    ranges[3].flags = 4;
-    assert_eq!(Spec::new(0, ranges).unwrap().words(), 6);
-    let spec = Spec::new(0, ranges).unwrap();
-    assert!(Filter::new(&spec, Vec::new()).compile(&spec).is_err());
+    for i in 0..MAX_RANGES as u32 {
+        let (range, _) = range(READ | WRITE, 1 + 10 * i, 5, 0);
+        assert_eq!(filter.add(&range, 0), Ok(()));
+    }
+    let (one_more, _) = range(READ | WRITE, 1000, 5, 0);
+    assert_eq!(filter.add(&one_more, 0), Err(Error::Invalid));
+    assert!(filter.allows(1000, Access::Read));
+    assert!(!filter.allows(151, Access::Read));
 }
 
 #[test]
