@@ -84,19 +84,27 @@ pub(crate) enum Command {
     FlushL1d,
 }
 
-/// What the log is told of an access that is not really served.
+/// What the log is told of an access to an unknown MSR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
-    /// A write that is dropped or refused.
-    Unimplemented,
-    /// An unknown MSR, which the access fails for.
+    /// It fails.
     Unhandled(Way),
-    /// An unknown MSR, which `ignore_msrs` makes harmless.
+    /// `ignore_msrs` makes it harmless.
     Ignored(Way),
 }
 
+/// What an access to an MSR that does not exist is judged by, be it one of a vCPU or of the host.
+pub(crate) trait Excuses {
+    /// Whether unknown MSRs do no harm: the parameter `ignore_msrs`.
+    fn ignores_unknown(&self) -> bool;
+    /// Whether user space is told of an MSR, by one of the lists.
+    fn is_listed(&self, register: &Register, index: u32) -> bool;
+    /// Tells the log.
+    fn report(&self, report: Report, index: u32, data: u64);
+}
+
 /// A vCPU as the rules see it.
-pub(crate) trait Cpu {
+pub(crate) trait Cpu: Excuses {
     /// A value that KVM keeps for the vCPU.
     fn field(&self, field: Field) -> u64;
     /// Stores such a value.
@@ -249,12 +257,8 @@ pub(crate) trait Cpu {
     /// Stores which features of the FPU fault.
     fn set_xfd(&self, xfd: u64);
 
-    /// Whether unknown MSRs do no harm: the parameter `ignore_msrs`.
-    fn ignores_unknown(&self) -> bool;
-    /// Whether user space is told of an MSR, by one of the lists.
-    fn is_listed(&self, register: &Register, index: u32) -> bool;
-    /// Tells the log.
-    fn report(&self, report: Report, index: u32, data: u64);
+    /// Tells the log of a write that is dropped or refused.
+    fn report_unimplemented(&self, index: u32, data: u64);
 }
 
 /// Reads an MSR.
@@ -383,9 +387,9 @@ fn write_own<C: Cpu>(cpu: &C, register: &Register, index: u32, data: u64, by: By
     match register.write {
         Write::Field(field) => cpu.set_field(field, data),
         Write::Ignore => (),
-        Write::Drop => cpu.report(Report::Unimplemented, index, data),
+        Write::Drop => cpu.report_unimplemented(index, data),
         Write::Zero if data != 0 => {
-            cpu.report(Report::Unimplemented, index, data);
+            cpu.report_unimplemented(index, data);
             return Err(INVALID);
         }
         Write::Zero => (),
@@ -444,7 +448,7 @@ fn write_by_pmu<C: Cpu>(cpu: &C, register: &Register, index: u32, data: u64, by:
         return Err(UNSUPPORTED);
     }
     if data != 0 {
-        cpu.report(Report::Unimplemented, index, data);
+        cpu.report_unimplemented(index, data);
     }
     Ok(())
 }
@@ -518,10 +522,15 @@ fn read_excused_with_care<C: Cpu>(cpu: &C, register: &Register, index: u32, by: 
     or_excused_read(read_as(cpu, register, index, by), cpu, register, index, by)
 }
 
+/// Makes good what may be excused of a read.
+///
+/// # Errors
+///
+/// That of the read.
 #[inline(always)]
-fn or_excused_read<C: Cpu>(
+pub(crate) fn or_excused_read<E: Excuses>(
     read: Result<u64>,
-    cpu: &C,
+    excuses: &E,
     register: &Register,
     index: u32,
     by: By,
@@ -529,7 +538,7 @@ fn or_excused_read<C: Cpu>(
     if read != Err(UNSUPPORTED) {
         return read;
     }
-    excuse(cpu, register, index, 0, by, Way::Read).map(|()| 0)
+    excuse(excuses, register, index, 0, by, Way::Read).map(|()| 0)
 }
 
 /// Writes an MSR, and makes good what may be excused of an MSR that does not exist.
@@ -622,15 +631,22 @@ pub(crate) fn needs_fpu<C: Cpu>(cpu: &C, register: &Register) -> bool {
 /// User space may save all MSRs that it is told of and restore what it got, even if the vCPU's
 /// model lacks them. For the others there is a module parameter.
 #[cold]
-fn excuse<C: Cpu>(cpu: &C, register: &Register, index: u32, data: u64, by: By, way: Way) -> Result {
-    if by == By::Host && data == 0 && cpu.is_listed(register, index) {
+fn excuse<E: Excuses>(
+    excuses: &E,
+    register: &Register,
+    index: u32,
+    data: u64,
+    by: By,
+    way: Way,
+) -> Result {
+    if by == By::Host && data == 0 && excuses.is_listed(register, index) {
         return Ok(());
     }
-    if !cpu.ignores_unknown() {
-        cpu.report(Report::Unhandled(way), index, data);
+    if !excuses.ignores_unknown() {
+        excuses.report(Report::Unhandled(way), index, data);
         return Err(UNSUPPORTED);
     }
-    cpu.report(Report::Ignored(way), index, data);
+    excuses.report(Report::Ignored(way), index, data);
     Ok(())
 }
 

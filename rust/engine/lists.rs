@@ -6,8 +6,14 @@
 //! can change while the engine stays.
 
 use super::{
-    access::Result,
+    access::{
+        or_excused_read,
+        By,
+        Excuses,
+        Result, //
+    },
     registers::{
+        lookup,
         Condition,
         Feature,
         Listed,
@@ -119,4 +125,20 @@ pub(crate) fn read_model<H: Host>(host: &H, index: u32) -> Result<u64> {
         IA32_UCODE_REV => Ok(host.microcode_revision()),
         _ => host.vendor_feature(index),
     }
+}
+
+/// Does what [`read_model`] does, and makes good what may be excused of an MSR that does not
+/// exist, as on a vCPU.
+///
+/// # Errors
+///
+/// As [`read_model`].
+pub(crate) fn read_model_excused<H: Host + Excuses>(host: &H, index: u32) -> Result<u64> {
+    or_excused_read(
+        read_model(host, index),
+        host,
+        lookup(index),
+        index,
+        By::Host,
+    )
 }

@@ -10,6 +10,7 @@ use super::{
         By,
         Command,
         Cpu,
+        Excuses,
         Report,
         Request,
         Result, //
@@ -66,6 +67,7 @@ pub(crate) enum Effect {
     Request(Request),
     Command(Command),
     Report(Report, u32, u64),
+    Unimplemented(u32, u64),
     ApicBase(u64, By),
     TscDeadline(u64),
     PvEoi(u64),
@@ -550,6 +552,12 @@ impl Cpu for Vcpu {
         self.note(Effect::Xfd(xfd));
     }
 
+    fn report_unimplemented(&self, index: u32, data: u64) {
+        self.note(Effect::Unimplemented(index, data));
+    }
+}
+
+impl Excuses for Vcpu {
     fn ignores_unknown(&self) -> bool {
         self.ignores_unknown
     }
@@ -582,6 +590,8 @@ pub(crate) struct Host<'a> {
     pub(crate) arch_capabilities: u64,
     pub(crate) perf_capabilities: u64,
     pub(crate) microcode_revision: u64,
+    pub(crate) ignores_unknown: bool,
+    pub(crate) report: &'a dyn Fn(Report, u32),
 }
 
 impl Host<'_> {
@@ -603,6 +613,8 @@ impl Host<'_> {
             arch_capabilities: u64::MAX,
             perf_capabilities: u64::MAX,
             microcode_revision: u64::MAX,
+            ignores_unknown: false,
+            report: &|_, _| (),
         }
     }
 }
@@ -663,5 +675,19 @@ impl lists::Host for Host<'_> {
 
     fn vendor_feature(&self, index: u32) -> Result<u64> {
         (self.vendor_feature)(index)
+    }
+}
+
+impl Excuses for Host<'_> {
+    fn ignores_unknown(&self) -> bool {
+        self.ignores_unknown
+    }
+
+    fn is_listed(&self, register: &Register, index: u32) -> bool {
+        lists::is_listed(self, register, index)
+    }
+
+    fn report(&self, report: Report, index: u32, _data: u64) {
+        (self.report)(report, index);
     }
 }

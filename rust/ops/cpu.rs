@@ -9,6 +9,7 @@ use crate::{
             By,
             Command,
             Cpu,
+            Excuses,
             Report,
             Request,
             Result,
@@ -195,11 +196,7 @@ impl Cpu for Vcpu {
 
     #[inline]
     fn has_user_return_tsc_aux(&self) -> bool {
-        match TSC_AUX.load(Relaxed) {
-            PROBED_HAS => true,
-            PROBED_LACKS => false,
-            _ => probe_tsc_aux(),
-        }
+        probe(&TSC_AUX, host::can_switch_tsc_aux)
     }
 
     fn has_smm(&self) -> bool {
@@ -440,21 +437,23 @@ impl Cpu for Vcpu {
         self.set_xfd_mask(xfd)
     }
 
+    fn report_unimplemented(&self, index: u32, data: u64) {
+        self.log_unimplemented(index, data);
+    }
+}
+
+impl Excuses for Vcpu {
     #[inline]
     fn ignores_unknown(&self) -> bool {
-        host::ignores_unknown_msrs()
+        Host.ignores_unknown()
     }
 
     fn is_listed(&self, register: &Register, index: u32) -> bool {
-        lists::is_listed(&Host, register, index)
+        Host.is_listed(register, index)
     }
 
     fn report(&self, report: Report, index: u32, data: u64) {
-        match report {
-            Report::Unimplemented => self.log_unimplemented(index, data),
-            Report::Unhandled(way) => host::log_unhandled(way == Way::Write, index, data),
-            Report::Ignored(way) => host::log_ignored(way == Way::Write, index, data),
-        }
+        Host.report(report, index, data);
     }
 }
 
@@ -466,12 +465,20 @@ const PROBED_LACKS: u32 = 2;
 /// Whether the vendor module switches `IA32_TSC_AUX`, which it does if the CPU has it.
 static TSC_AUX: Atomic<u32> = Atomic::new(0);
 
-#[cold]
-fn probe_tsc_aux() -> bool {
-    let has = host::can_switch_tsc_aux();
+/// What is known of the CPU, or found out now.
+#[inline]
+fn probe(probed: &Atomic<u32>, has: impl FnOnce() -> bool) -> bool {
+    match probed.load(Relaxed) {
+        PROBED_HAS => true,
+        PROBED_LACKS => false,
+        // If others find out at the same time, they find the same.
+        _ => {
+            let has = has();
 
-    TSC_AUX.store(if has { PROBED_HAS } else { PROBED_LACKS }, Relaxed);
-    has
+            probed.store(if has { PROBED_HAS } else { PROBED_LACKS }, Relaxed);
+            has
+        }
+    }
 }
 
 /// The place of an MSR in [`PROBED`], which has one for every MSR that is declared up to there.
@@ -486,20 +493,11 @@ pub(crate) struct Host;
 
 impl lists::Host for Host {
     fn has(&self, register: &Register, index: u32) -> bool {
-        let Some(probed) = probed_of(register, index) else {
-            return host::read(index).is_some();
-        };
+        let has = || host::read(index).is_some();
 
-        match probed.load(Relaxed) {
-            PROBED_HAS => true,
-            PROBED_LACKS => false,
-            // If others find out at the same time, they find the same.
-            _ => {
-                let has = host::read(index).is_some();
-
-                probed.store(if has { PROBED_HAS } else { PROBED_LACKS }, Relaxed);
-                has
-            }
+        match probed_of(register, index) {
+            Some(probed) => probe(probed, has),
+            None => has(),
         }
     }
 
@@ -550,5 +548,23 @@ impl lists::Host for Host {
 
     fn vendor_feature(&self, index: u32) -> Result<u64> {
         host::vendor_feature(index)
+    }
+}
+
+impl Excuses for Host {
+    #[inline]
+    fn ignores_unknown(&self) -> bool {
+        host::ignores_unknown_msrs()
+    }
+
+    fn is_listed(&self, register: &Register, index: u32) -> bool {
+        lists::is_listed(self, register, index)
+    }
+
+    fn report(&self, report: Report, index: u32, data: u64) {
+        match report {
+            Report::Unhandled(way) => host::log_unhandled(way == Way::Write, index, data),
+            Report::Ignored(way) => host::log_ignored(way == Way::Write, index, data),
+        }
     }
 }

@@ -11,23 +11,14 @@ use super::{
 use crate::{
     engine::{
         access::Cpu,
-        exit::{
-            Denial,
-            UNSUPPORTED, //
-        },
-        lists, one_reg,
-        registers::{
-            lookup,
-            Feature, //
-        },
+        lists,
+        one_reg,
+        registers::Feature, //
     },
-    kvm::{
-        host,
-        user::{
-            MsrEntries,
-            MsrList,
-            UserList, //
-        },
+    kvm::user::{
+        MsrEntries,
+        MsrList,
+        UserList, //
     },
 };
 use kernel::prelude::*;
@@ -80,7 +71,7 @@ pub(crate) fn get_models(list: MsrList) -> Result<usize> {
     msrs::read_entries(list, &mut entries)?;
 
     for entry in &mut *entries {
-        let read = read_model(entry.index());
+        let read = lists::read_model_excused(&Host, entry.index());
 
         *entry.data_mut() = read.unwrap_or(0);
         if read.is_err() {
@@ -90,24 +81,6 @@ pub(crate) fn get_models(list: MsrList) -> Result<usize> {
     }
     list.write_values(&entries)?;
     Ok(nr)
-}
-
-fn read_model(index: u32) -> Result<u64, Denial> {
-    let read = lists::read_model(&Host, index);
-
-    if read != Err(UNSUPPORTED) {
-        return read;
-    }
-    // As on a vCPU: what is listed can be read, and the parameter says what of the rest.
-    if lists::is_listed(&Host, lookup(index), index) {
-        return Ok(0);
-    }
-    if !host::ignores_unknown_msrs() {
-        host::log_unhandled(false, index, 0);
-        return read;
-    }
-    host::log_ignored(false, index, 0);
-    Ok(0)
 }
 
 /// The registers that are not MSRs to anybody but KVM.

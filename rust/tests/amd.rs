@@ -10,8 +10,7 @@ use crate::engine::{
     access::{
         read,
         write,
-        By,
-        Report, //
+        By, //
     },
     exit::{
         INVALID,
@@ -64,10 +63,7 @@ mod cases {
                         assert_eq!(vcpu.effects(), [Effect::Field(Field::Hwcr, 0)]);
                     } else {
                         assert_eq!(write, Err(INVALID));
-                        assert_eq!(
-                            vcpu.effects(),
-                            [Effect::Report(Report::Unimplemented, HWCR, data)]
-                        );
+                        assert_eq!(vcpu.effects(), [Effect::Unimplemented(HWCR, data)]);
                     }
                 }
             }
@@ -131,10 +127,7 @@ mod cases {
             assert_eq!(write(&vcpu, MMIO_CONF_BASE, 0, by), Ok(()));
             assert_eq!(vcpu.effects(), NOTHING);
             assert_eq!(write(&vcpu, MMIO_CONF_BASE, 1, by), Err(INVALID));
-            assert_eq!(
-                vcpu.effects(),
-                [Effect::Report(Report::Unimplemented, MMIO_CONF_BASE, 1)]
-            );
+            assert_eq!(vcpu.effects(), [Effect::Unimplemented(MMIO_CONF_BASE, 1)]);
         }
     }
 

@@ -10,8 +10,7 @@ use crate::engine::{
     access::{
         read,
         write,
-        By,
-        Report, //
+        By, //
     },
     exit::UNSUPPORTED,
     model::{
@@ -87,7 +86,7 @@ mod cases {
         assert_eq!(write(&vcpu, BBL_CR_CTL3, 1 << 19, By::Guest), Ok(()));
         assert_eq!(
             vcpu.effects(),
-            [Effect::Report(Report::Unimplemented, BBL_CR_CTL3, 1 << 19)]
+            [Effect::Unimplemented(BBL_CR_CTL3, 1 << 19)]
         );
     }
 }

@@ -4,12 +4,20 @@
 
 use super::holds_for_all;
 use crate::engine::{
-    exit::UNSUPPORTED,
+    access::{
+        Report,
+        Way, //
+    },
+    exit::{
+        INVALID,
+        UNSUPPORTED, //
+    },
     lists::{
         indices,
         is_listed,
         model_indices,
-        read_model, //
+        read_model,
+        read_model_excused, //
     },
     model::{
         Features,
@@ -26,6 +34,7 @@ use crate::engine::{
         NR_LISTED, //
     },
 };
+use core::cell::Cell;
 use kernel::prelude::kunit_tests;
 
 fn lists(host: &Host<'_>, index: u32) -> bool {
@@ -198,5 +207,36 @@ mod cases {
             _ if matches!(index, 0x10a | 0x345 | 0x8b | 0xce) => true,
             _ => read_model(&host, index) == Ok(ANSWER),
         }));
+    }
+
+    #[test]
+    fn models_that_do_not_exist_are_excused_as_on_a_vcpu() {
+        // One that is listed for saving, and one that nobody knows.
+        const LISTED: u32 = 0x174;
+        const UNKNOWN: u32 = 0x1234_5678;
+
+        let reports = Cell::new(None);
+        let mut host = Host {
+            vendor_feature: &|_| Err(UNSUPPORTED),
+            report: &|report, index| reports.set(Some((report, index))),
+            ..Host::new()
+        };
+
+        assert_eq!(read_model_excused(&host, LISTED), Ok(0));
+        assert_eq!(reports.take(), None);
+        assert_eq!(read_model_excused(&host, UNKNOWN), Err(UNSUPPORTED));
+        assert_eq!(
+            reports.take(),
+            Some((Report::Unhandled(Way::Read), UNKNOWN))
+        );
+
+        host.ignores_unknown = true;
+        assert_eq!(read_model_excused(&host, UNKNOWN), Ok(0));
+        assert_eq!(reports.take(), Some((Report::Ignored(Way::Read), UNKNOWN)));
+
+        // What the vendor module denies is denied.
+        host.vendor_feature = &|_| Err(INVALID);
+        assert_eq!(read_model_excused(&host, UNKNOWN), Err(INVALID));
+        assert_eq!(reports.take(), None);
     }
 }

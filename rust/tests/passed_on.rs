@@ -11,8 +11,7 @@ use crate::engine::{
         read,
         write,
         write_excused,
-        By,
-        Report, //
+        By, //
     },
     exit::{
         Denial,
@@ -222,10 +221,7 @@ mod cases {
                 assert_eq!(write(&vcpu, index, 0, by), Ok(()));
                 assert_eq!(vcpu.effects(), NOTHING);
                 assert_eq!(write(&vcpu, index, 12, by), Ok(()));
-                assert_eq!(
-                    vcpu.effects(),
-                    [Effect::Report(Report::Unimplemented, index, 12)]
-                );
+                assert_eq!(vcpu.effects(), [Effect::Unimplemented(index, 12)]);
             }
         }
     }

@@ -119,7 +119,7 @@ fn is_refused(vcpu: &Vcpu, index: u32, data: u64, by: By, effects: impl AsRef<[E
 /// Whether a write does what is declared, unless its family's tests tell.
 fn is_written_as_declared(register: &Register, index: u32, data: u64, by: By) -> bool {
     let mut vcpu = Vcpu::new(Vendor::Intel);
-    let unimplemented = Effect::Report(Report::Unimplemented, index, data);
+    let unimplemented = Effect::Unimplemented(index, data);
     let passed_on = |owner| [Effect::Write(owner, index, data)];
 
     match register.write {

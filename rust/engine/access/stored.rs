@@ -7,7 +7,6 @@ use super::{
     Cpu,
     Feature,
     Field,
-    Report,
     Request,
     Result,
     INVALID,
@@ -124,7 +123,7 @@ pub(super) fn write_hwcr<C: Cpu>(cpu: &C, index: u32, data: u64) -> Result {
         valid |= HWCR_CPUID_USER_DIS;
     }
     if data & !valid != 0 {
-        cpu.report(Report::Unimplemented, index, data);
+        cpu.report_unimplemented(index, data);
         return Err(INVALID);
     }
     cpu.set_field(Field::Hwcr, data);

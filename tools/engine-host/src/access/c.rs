@@ -111,7 +111,7 @@ impl<'a> C<'a> {
     }
 
     fn unimplemented(&mut self, index: u32, data: u64) {
-        let report = Effect::Report(Report::Unimplemented, index, data);
+        let report = Effect::Unimplemented(index, data);
 
         self.done.push(report);
     }
