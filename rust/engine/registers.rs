@@ -399,10 +399,7 @@ impl VendorSet {
     /// Whether reads are the vendor module's.
     #[inline]
     pub(crate) fn reads(self, vendor: Vendor) -> bool {
-        match vendor {
-            Vendor::Amd => self.0 & Self::AMD_READ != 0,
-            Vendor::Intel => self.0 & Self::INTEL_READ != 0,
-        }
+        self.of(vendor) & 1 != 0
     }
 
     /// Whether reads are the vendor module's while a guest of the guest runs.

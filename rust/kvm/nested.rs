@@ -48,26 +48,6 @@ pub(crate) struct Vmcs12<'a> {
     pub(crate) enter_l2: Option<Result>,
 }
 
-/// Room for what SVM does not keep in the state's format: vmcb12's control area.
-pub(crate) struct NestedScratch(KVec<u8>);
-
-impl NestedScratch {
-    /// Allocates it.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`.
-    pub(crate) fn new() -> Result<Self> {
-        let size = if host::is_amd() {
-            VMCB12_CONTROL_SIZE
-        } else {
-            0
-        };
-
-        Ok(Self(KVec::with_capacity(size, GFP_KERNEL)?))
-    }
-}
-
 /// Whether the vendor module does nested virtualisation.
 #[inline]
 pub(crate) fn is_enabled() -> bool {
@@ -88,25 +68,22 @@ impl<P: Send + Sync> Vcpu<P> {
     ///
     /// # Errors
     ///
-    /// `EFAULT` if not all can be written.
-    pub(crate) fn write_nested_areas(
-        &self,
-        scratch: &mut NestedScratch,
-        to: NestedState,
-        offsets: [usize; 2],
-    ) -> Result {
-        let sizes = if host::is_amd() {
-            [VMCB12_CONTROL_SIZE, VMCB12_SAVE_SIZE]
+    /// `ENOMEM`, or `EFAULT` if not all can be written.
+    pub(crate) fn write_nested_areas(&self, to: NestedState, offsets: [usize; 2]) -> Result {
+        // SVM does not keep vmcb12's control area in the state's format, so it needs room.
+        let (scratch_size, sizes) = if host::is_amd() {
+            (VMCB12_CONTROL_SIZE, [VMCB12_CONTROL_SIZE, VMCB12_SAVE_SIZE])
         } else {
-            [VMCS12_ROOM; 2]
+            (0, [VMCS12_ROOM; 2])
         };
+        let mut scratch = KVec::<u8>::with_capacity(scratch_size, GFP_KERNEL)?;
         let mut areas = [ptr::null_mut::<c_void>(); 2];
 
         // SAFETY: By the type invariants. On AMD, the scratch has the size of a control area.
         unsafe {
             bindings::kvm_msr_glue_nested_areas(
                 self.as_raw(),
-                scratch.0.as_mut_ptr().cast(),
+                scratch.as_mut_ptr().cast(),
                 areas.as_mut_ptr(),
             )
         };

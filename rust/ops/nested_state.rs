@@ -25,7 +25,6 @@ use crate::{
         self,
         host,
         nested::{
-            NestedScratch,
             Vmcs12,
             VMCB12_SAVE_SIZE,
             VMCS12_SIZE, //
@@ -85,11 +84,7 @@ fn write_areas(vcpu: &Vcpu, state: NestedState, header: &Header) -> Result {
     match format() {
         // The vendor module knows which there are. C writes a shadow even if the size does not
         // cover it, as it does not while the vCPU runs L1.
-        Format::Vmx => {
-            let mut scratch = NestedScratch::new()?;
-
-            vcpu.write_nested_areas(&mut scratch, state, [0, AREA_SIZE as usize])
-        }
+        Format::Vmx => vcpu.write_nested_areas(state, [0, AREA_SIZE as usize]),
         Format::Svm if header.has(GUEST_MODE) => write_vmcb12(vcpu, state).inspect_err(|_| {
             // In C, which clears the area before it fills it, that is what fails.
             let _ = state.clear_data(0, AREA_SIZE as usize);
@@ -103,9 +98,7 @@ fn write_vmcb12(vcpu: &Vcpu, state: NestedState) -> Result {
     const SIZE: usize = svm::CONTROL_SIZE + VMCB12_SAVE_SIZE;
 
     state.clear_data(SIZE, AREA_SIZE as usize - SIZE)?;
-    let mut scratch = NestedScratch::new()?;
-
-    vcpu.write_nested_areas(&mut scratch, state, [0, svm::CONTROL_SIZE])
+    vcpu.write_nested_areas(state, [0, svm::CONTROL_SIZE])
 }
 
 /// Sets the state that the vCPU is in. Returns what `KVM_SET_NESTED_STATE` does: 0, but another
