@@ -5,23 +5,18 @@
 //!
 //! KVM_GET_MSRS and KVM_SET_MSRS stop at the first MSR that fails and return how
 //! many went well before. That is how a VMM finds the culprit: skip it, and go
-//! on behind it.
+//! on behind it, as `get_all` and `set_all` do.
 
 use std::process::ExitCode;
 
 use anyhow::Context;
 use anyhow::Result;
 use clap::Parser;
-use kvm_bindings::Msrs;
-use kvm_bindings::kvm_msr_entry;
 use kvm_ioctls::Kvm;
-use kvm_ioctls::VcpuFd;
 use kvm_msr_guest::Engine;
 use kvm_msr_guest::Guest;
 use kvm_msr_guest::Options;
-
-/// Entries per ioctl; KVM refuses 256 and more with E2BIG.
-const CHUNK: usize = 255;
+use kvm_msr_guest::msrs;
 
 /// MSRs that count time, and so differ after whatever time: the TSC, Hyper-V's
 /// VP runtime and time reference count.
@@ -53,7 +48,7 @@ fn main() -> Result<ExitCode> {
     // The source has run, and its guest has changed an MSR: IA32_CR_PAT.
     let mut source = Guest::new(&kvm, options)?;
     source.wrmsr(0x277, 0x0606_0606_0606_0606)?;
-    let (saved, unreadable) = save(source.vcpu(), list.as_slice())?;
+    let (saved, unreadable) = msrs::get_all(source.vcpu(), list.as_slice())?;
     println!(
         "saved {} of the {} MSRs that KVM lists",
         saved.len(),
@@ -64,14 +59,14 @@ fn main() -> Result<ExitCode> {
     }
 
     let destination = Guest::new(&kvm, options)?;
-    let refused = restore(destination.vcpu(), &saved)?;
+    let refused = msrs::set_all(destination.vcpu(), &saved)?;
     println!("restored {} of them", saved.len() - refused.len());
     for msr in &refused {
         println!("  {:#010x} refuses {:#x}", msr.index, msr.data);
     }
 
     let indices: Vec<u32> = saved.iter().map(|msr| msr.index).collect();
-    let (restored, _) = save(destination.vcpu(), &indices)?;
+    let (restored, _) = msrs::get_all(destination.vcpu(), &indices)?;
     let mut lost = 0;
     for saved in &saved {
         // What was refused is counted below.
@@ -96,48 +91,4 @@ fn main() -> Result<ExitCode> {
     }
     println!("no MSR was lost (those that count time are not compared)");
     Ok(ExitCode::SUCCESS)
-}
-
-fn entries(msrs: &[kvm_msr_entry]) -> Result<Msrs> {
-    Msrs::from_entries(msrs).context("too many MSRs for one ioctl")
-}
-
-/// Reads MSRs; returns them, and the indices of those that can't be read.
-fn save(vcpu: &VcpuFd, indices: &[u32]) -> Result<(Vec<kvm_msr_entry>, Vec<u32>)> {
-    let mut saved = Vec::new();
-    let mut unreadable = Vec::new();
-    let mut rest = indices;
-
-    while !rest.is_empty() {
-        let chunk = &rest[..rest.len().min(CHUNK)];
-        let asked: Vec<_> = chunk
-            .iter()
-            .map(|&index| kvm_msr_entry {
-                index,
-                ..Default::default()
-            })
-            .collect();
-        let mut msrs = entries(&asked)?;
-        let done = vcpu.get_msrs(&mut msrs).context("KVM_GET_MSRS")?;
-
-        saved.extend_from_slice(&msrs.as_slice()[..done]);
-        unreadable.extend(chunk.get(done));
-        rest = &rest[chunk.len().min(done + 1)..];
-    }
-    Ok((saved, unreadable))
-}
-
-/// Writes MSRs; returns those that can't be written with their values.
-fn restore(vcpu: &VcpuFd, saved: &[kvm_msr_entry]) -> Result<Vec<kvm_msr_entry>> {
-    let mut refused = Vec::new();
-    let mut rest = saved;
-
-    while !rest.is_empty() {
-        let chunk = &rest[..rest.len().min(CHUNK)];
-        let done = vcpu.set_msrs(&entries(chunk)?).context("KVM_SET_MSRS")?;
-
-        refused.extend(chunk.get(done));
-        rest = &rest[chunk.len().min(done + 1)..];
-    }
-    Ok(refused)
 }

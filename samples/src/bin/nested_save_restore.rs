@@ -216,8 +216,8 @@ fn restore(engine: Engine, file: &Path, counts: u64) -> Result<()> {
         served_by(&guest),
         guest.counter()
     );
-    for index in refused {
-        println!("  KVM did not take MSR {index:#x} back");
+    for msr in refused {
+        println!("  KVM did not take MSR {:#x} back", msr.index);
     }
     let from = guest.counter();
     count_to(&mut guest, from + counts)

@@ -23,7 +23,6 @@ use anyhow::ensure;
 use kvm_bindings::KVM_EXIT_IO;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_bindings::kvm_regs;
-use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::Kvm;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
@@ -38,6 +37,7 @@ use crate::engine::Engine;
 use crate::engine::VmFolder;
 use crate::ioctl::Errno;
 use crate::memory::Mapping;
+use crate::vm::equip;
 
 /// The host's kind of virtualisation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -202,25 +202,10 @@ impl Nested {
         let vendor = Vendor::of(kvm)?;
         let (vm, folder) = engine.create_vm(kvm)?;
 
-        vm.set_tss_address(0xfffb_d000)
-            .context("KVM_SET_TSS_ADDR")?;
-        if irqchip {
-            vm.create_irq_chip().context("KVM_CREATE_IRQCHIP")?;
-        }
         let memory = Mapping::new(MEMORY).context("map guest memory")?;
         // SMM has an address space of its own.
-        for slot in [0, 1 << 16] {
-            let region = kvm_userspace_memory_region {
-                slot,
-                flags: 0,
-                guest_phys_addr: 0,
-                memory_size: MEMORY as u64,
-                userspace_addr: memory.at(0).address(),
-            };
-            // SAFETY: The memory is held until after the VM is closed, and Rust
-            // code never has a reference into it.
-            unsafe { vm.set_user_memory_region(region) }.context("KVM_SET_USER_MEMORY_REGION")?;
-        }
+        // SAFETY: The guest owns both, and closes the VM first.
+        unsafe { equip(&vm, &memory, &[0, 1 << 16], irqchip) }?;
 
         let vcpu = vm.create_vcpu(0).context("KVM_CREATE_VCPU")?;
         let cpuid = kvm

@@ -30,7 +30,6 @@ use crate::ioctl;
 use crate::ioctl::Errno;
 use crate::layout;
 use crate::layout::CODE;
-use crate::layout::MEMORY;
 use crate::layout::STACK_TOP;
 use crate::memory::Mapping;
 use crate::outcome::Access;
@@ -123,6 +122,40 @@ impl Options {
     }
 }
 
+/// Gives a new VM what it needs before it has a vCPU: memory from address 0 on,
+/// in some memory slots, and an irqchip if it is to have one.
+///
+/// # Safety
+///
+/// `memory` has to be held until after the VM is closed, and Rust code must not
+/// have a reference into it.
+pub(crate) unsafe fn equip(
+    vm: &VmFd,
+    memory: &Mapping,
+    slots: &[u32],
+    irqchip: bool,
+) -> Result<()> {
+    // Used on Intel only, where the guest may start in real mode: three
+    // pages that are no memory of the guest's.
+    vm.set_tss_address(0xfffb_d000)
+        .context("KVM_SET_TSS_ADDR")?;
+    if irqchip {
+        vm.create_irq_chip().context("KVM_CREATE_IRQCHIP")?;
+    }
+    for &slot in slots {
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: 0,
+            memory_size: memory.length() as u64,
+            userspace_addr: memory.at(0).address(),
+        };
+        // SAFETY: By the caller's promise.
+        unsafe { vm.set_user_memory_region(region) }.context("KVM_SET_USER_MEMORY_REGION")?;
+    }
+    Ok(())
+}
+
 /// A VM with one vCPU that runs the code of [`crate::code`].
 #[derive(Debug)]
 pub struct Guest {
@@ -146,25 +179,9 @@ impl Guest {
 
     /// Sets up a VM that was created before; `options.engine` has no meaning.
     pub fn in_vm(kvm: &Kvm, vm: VmFd, folder: VmFolder, options: Options) -> Result<Self> {
-        // Used on Intel only, where the guest may start in real mode: three
-        // pages that are no memory of the guest's.
-        vm.set_tss_address(0xfffb_d000)
-            .context("KVM_SET_TSS_ADDR")?;
-        if options.irqchip {
-            vm.create_irq_chip().context("KVM_CREATE_IRQCHIP")?;
-        }
-
         let memory = layout::load().context("map guest memory")?;
-        let region = kvm_userspace_memory_region {
-            slot: 0,
-            flags: 0,
-            guest_phys_addr: 0,
-            memory_size: MEMORY as u64,
-            userspace_addr: memory.at(0).address(),
-        };
-        // SAFETY: The memory is held until after the VM is closed, and Rust
-        // code never has a reference into it.
-        unsafe { vm.set_user_memory_region(region) }.context("KVM_SET_USER_MEMORY_REGION")?;
+        // SAFETY: The guest owns both, and closes the VM first.
+        unsafe { equip(&vm, &memory, &[0], options.irqchip) }?;
 
         let vcpu = vm.create_vcpu(0).context("KVM_CREATE_VCPU")?;
         if let Some(cpuid) = options.cpuid.entries(kvm)? {

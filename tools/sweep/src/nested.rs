@@ -346,6 +346,13 @@ impl<'a> Stage<'a> {
         })
     }
 
+    /// What is seen of the one and of the other.
+    fn both<T>(&mut self, mut see: impl FnMut(&mut Window, &Nested) -> T) -> [T; 2] {
+        let [c, engine] = &self.guests;
+
+        [see(&mut self.window, c), see(&mut self.window, engine)]
+    }
+
     /// Brings both back to the live state.
     fn reset(&mut self, sweep: &mut Sweep<'_>) -> Result<()> {
         let image = self.image.clone();
@@ -364,14 +371,8 @@ impl<'a> Stage<'a> {
 
     /// Sets a state, of which `mapped` bytes can be read, and looks what is left.
     fn set(&mut self, sweep: &mut Sweep<'_>, image: &Image, mapped: usize) -> Result<()> {
-        let set = self
-            .guests
-            .each_ref()
-            .map(|guest| self.window.set(guest, &image.0, mapped));
-        let mut got = self
-            .guests
-            .each_ref()
-            .map(|guest| self.window.get_all(guest));
+        let set = self.both(|window, guest| window.set(guest, &image.0, mapped));
+        let mut got = self.both(|window, guest| window.get_all(guest));
         let untouched = set[0].is_err() && got[0].bytes == self.image.0;
         let what = || {
             if mapped == LARGEST {
@@ -389,14 +390,8 @@ impl<'a> Stage<'a> {
         let place = difference(&got);
         sweep.same(|| format!("get after {}{place}", what()), got);
         if !untouched {
-            let regs = self
-                .guests
-                .each_ref()
-                .map(|guest| guest.vcpu().get_regs().ok());
-            let sregs = self
-                .guests
-                .each_ref()
-                .map(|guest| guest.vcpu().get_sregs().ok());
+            let regs = self.both(|_, guest| guest.vcpu().get_regs().ok());
+            let sregs = self.both(|_, guest| guest.vcpu().get_sregs().ok());
             sweep.same(|| format!("registers after {}", what()), regs);
             sweep.same(|| format!("segments after {}", what()), sregs);
             self.reset(sweep)?;
@@ -406,10 +401,7 @@ impl<'a> Stage<'a> {
 
     /// Gets the state, with room for `room` bytes of which `mapped` can be accessed.
     fn get(&mut self, sweep: &mut Sweep<'_>, room: u32, mapped: usize) {
-        let got = self
-            .guests
-            .each_ref()
-            .map(|guest| self.window.get(guest, room, mapped));
+        let got = self.both(|window, guest| window.get(guest, room, mapped));
         let place = difference(&got);
 
         sweep.same(
@@ -423,10 +415,7 @@ impl<'a> Stage<'a> {
         const STOPS: usize = 4;
         const SECONDS: u32 = 2;
 
-        let set = self
-            .guests
-            .each_ref()
-            .map(|guest| self.window.set(guest, &image.0, LARGEST));
+        let set = self.both(|window, guest| window.set(guest, &image.0, LARGEST));
         if set != [Ok(0), Ok(0)] {
             return Ok(());
         }
@@ -443,11 +432,8 @@ impl<'a> Stage<'a> {
             if !went_on {
                 break;
             }
-            let regs = self
-                .guests
-                .each_ref()
-                .map(|guest| guest.vcpu().get_regs().ok());
-            let counters = self.guests.each_ref().map(Nested::counter);
+            let regs = self.both(|_, guest| guest.vcpu().get_regs().ok());
+            let counters = self.both(|_, guest| guest.counter());
             sweep.same(|| format!("registers at stop {n} after set {image}"), regs);
             sweep.same(
                 || format!("L2's counter at stop {n} after set {image}"),

@@ -4,7 +4,6 @@
 
 use anyhow::Context;
 use anyhow::Result;
-use kvm_bindings::Msrs;
 use kvm_bindings::kvm_debugregs;
 use kvm_bindings::kvm_lapic_state;
 use kvm_bindings::kvm_mp_state;
@@ -19,6 +18,8 @@ use kvm_ioctls::KvmNestedStateBuffer;
 use kvm_ioctls::VcpuFd;
 use serde::Deserialize;
 use serde::Serialize;
+
+use crate::msrs;
 
 /// The state of a vCPU.
 #[derive(Deserialize, Serialize)]
@@ -48,6 +49,8 @@ pub struct State {
 impl State {
     /// Saves all of it.
     pub fn save(kvm: &Kvm, vcpu: &VcpuFd, irqchip: bool) -> Result<Self> {
+        let list = kvm.get_msr_index_list().context("KVM_GET_MSR_INDEX_LIST")?;
+        let (msrs, _) = msrs::get_all(vcpu, list.as_slice())?;
         let mut nested = Box::new(KvmNestedStateBuffer::empty());
 
         vcpu.nested_state(&mut nested)
@@ -55,7 +58,7 @@ impl State {
         Ok(State {
             regs: vcpu.get_regs().context("KVM_GET_REGS")?,
             sregs: vcpu.get_sregs().context("KVM_GET_SREGS")?,
-            msrs: save_msrs(kvm, vcpu)?,
+            msrs,
             events: vcpu.get_vcpu_events().context("KVM_GET_VCPU_EVENTS")?,
             debug: vcpu.get_debug_regs().context("KVM_GET_DEBUGREGS")?,
             xcrs: vcpu.get_xcrs().context("KVM_GET_XCRS")?,
@@ -71,9 +74,9 @@ impl State {
     /// Restores all of it, nested state last: that checks it against the rest,
     /// and moves L2's registers to where they belong. Returns the MSRs that KVM
     /// refused.
-    pub fn restore(&self, vcpu: &VcpuFd) -> Result<Vec<u32>> {
+    pub fn restore(&self, vcpu: &VcpuFd) -> Result<Vec<kvm_msr_entry>> {
         vcpu.set_sregs(&self.sregs).context("KVM_SET_SREGS")?;
-        let refused = restore_msrs(vcpu, &self.msrs)?;
+        let refused = msrs::set_all(vcpu, &self.msrs)?;
         vcpu.set_xcrs(&self.xcrs).context("KVM_SET_XCRS")?;
         // SAFETY: No more state was enabled than `struct kvm_xsave` has room for.
         unsafe { vcpu.set_xsave(&self.xsave) }.context("KVM_SET_XSAVE")?;
@@ -97,42 +100,4 @@ impl State {
             .context("KVM_SET_MP_STATE")?;
         vcpu.set_regs(&self.regs).context("KVM_SET_REGS")
     }
-}
-
-/// All of a list that can be read.
-fn save_msrs(kvm: &Kvm, vcpu: &VcpuFd) -> Result<Vec<kvm_msr_entry>> {
-    let list = kvm.get_msr_index_list().context("KVM_GET_MSR_INDEX_LIST")?;
-    let mut saved = Vec::new();
-    let mut rest = list.as_slice();
-
-    while !rest.is_empty() {
-        let entries: Vec<_> = rest
-            .iter()
-            .map(|&index| kvm_msr_entry {
-                index,
-                ..Default::default()
-            })
-            .collect();
-        let mut msrs = Msrs::from_entries(&entries).context("too many MSRs for one ioctl")?;
-        let done = vcpu.get_msrs(&mut msrs).context("KVM_GET_MSRS")?;
-
-        saved.extend_from_slice(&msrs.as_slice()[..done]);
-        // One can't be read: go on behind it.
-        rest = &rest[rest.len().min(done + 1)..];
-    }
-    Ok(saved)
-}
-
-fn restore_msrs(vcpu: &VcpuFd, saved: &[kvm_msr_entry]) -> Result<Vec<u32>> {
-    let mut refused = Vec::new();
-    let mut rest = saved;
-
-    while !rest.is_empty() {
-        let msrs = Msrs::from_entries(rest).context("too many MSRs for one ioctl")?;
-        let done = vcpu.set_msrs(&msrs).context("KVM_SET_MSRS")?;
-
-        refused.extend(rest.get(done).map(|msr| msr.index));
-        rest = &rest[rest.len().min(done + 1)..];
-    }
-    Ok(refused)
 }
