@@ -28,6 +28,7 @@ const TSS_SELECTOR: u16 = 0x18;
 const CR0_PE: u64 = 1 << 0;
 const CR0_ET: u64 = 1 << 4;
 const CR0_NE: u64 = 1 << 5;
+const CR4_PAE: u64 = 1 << 5;
 
 /// Guest memory with descriptor tables and code.
 pub fn load() -> rustix::io::Result<Mapping> {
@@ -100,5 +101,9 @@ pub fn set_protected_mode(vcpu: &VcpuFd) -> Result<()> {
     sregs.idt.base = IDT;
     sregs.idt.limit = code::EXCEPTIONS as u16 * 8 - 1;
     sregs.cr0 = CR0_PE | CR0_ET | CR0_NE;
+    // It does nothing without paging. But QEMU has #VMEXIT restore the host's
+    // CR0 before its CR4, and leaves paging off if the guest set EFER.LME and
+    // not this.
+    sregs.cr4 |= CR4_PAE;
     vcpu.set_sregs(&sregs).context("KVM_SET_SREGS")
 }
