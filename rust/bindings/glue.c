@@ -358,22 +358,6 @@ fault:
 	return -EFAULT;
 }
 
-int kvm_msr_glue_get_words(u64 *to, const u64 __user *from, unsigned long nr)
-{
-	might_fault();
-	if (!user_read_access_begin(from, nr * sizeof(*from)))
-		return -EFAULT;
-
-	for (; nr; nr--)
-		unsafe_get_user(*to++, from++, fault);
-
-	user_read_access_end();
-	return 0;
-fault:
-	user_read_access_end();
-	return -EFAULT;
-}
-
 int kvm_msr_glue_put_u32(u32 __user *to, u32 value)
 {
 	return put_user(value, to);

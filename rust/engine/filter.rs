@@ -101,6 +101,14 @@ pub(crate) fn default_allows(flags: u32, mut ranges: impl Iterator<Item = Range>
     Ok(default_allow)
 }
 
+/// How many words the bitmaps of ranges take, up to the first range that is invalid.
+pub(crate) fn words(ranges: impl Iterator<Item = Range>) -> usize {
+    ranges
+        .map_while(|range| range.bitmap_words().ok())
+        // At most 16 bitmaps of 0x600 bytes.
+        .fold(0, usize::wrapping_add)
+}
+
 /// A filter that is ready to be asked.
 ///
 /// `W` holds the bitmaps of the ranges, in their order, each in whole words.
@@ -119,22 +127,28 @@ impl<W: Deref<Target = [u64]>> Filter<W> {
         }
     }
 
-    /// Adds a range, which decides where none before it does. Its bitmap starts at `first_word`.
+    /// Adds a range, which decides where none before it does. `append` adds its bitmap to those that
+    /// are there, which is as many words as it is told.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] if there are more than [`MAX_RANGES`].
+    /// Those of [`Range::bitmap_words`] and of `append`, and [`Error::Invalid`] if there are more
+    /// ranges than [`MAX_RANGES`].
     #[inline]
-    pub(crate) fn add(&mut self, range: &Range, first_word: usize) -> Result {
+    pub(crate) fn add<E: From<Error>>(
+        &mut self,
+        range: &Range,
+        append: impl FnOnce(&mut W, usize) -> core::result::Result<(), E>,
+    ) -> core::result::Result<(), E> {
         // At most 16 bitmaps of 0x3000 bits, which is far from wrapping.
-        self.segments
-            .add(range, (first_word as u32).wrapping_mul(WORD_BITS))
-    }
+        let first_bit = (self.words.len() as u32).wrapping_mul(WORD_BITS);
 
-    /// The bitmaps.
-    #[inline]
-    pub(crate) fn words_mut(&mut self) -> &mut W {
-        &mut self.words
+        // A range that is not in use may have anything for a bitmap.
+        match range.bitmap_words()? {
+            0 => return Ok(()),
+            count => append(&mut self.words, count)?,
+        }
+        Ok(self.segments.add(range, first_bit)?)
     }
 
     /// Returns whether the guest may access an MSR.

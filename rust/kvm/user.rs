@@ -412,8 +412,7 @@ impl FilterRange {
         let from = UserPtr::from_addr(self.bitmap as usize);
         let room = words.spare_capacity_mut().get_mut(..count).ok_or(ENOMEM)?;
 
-        // SAFETY: There is room for `count` words.
-        unsafe { read_words(from, room.as_mut_ptr().cast(), count) }?;
+        read_uninit(from, room)?;
         // SAFETY: There is room for `count` elements, which were initialised just now.
         unsafe { words.inc_len(count) };
         Ok(())
@@ -427,10 +426,7 @@ struct RawFilter<P> {
     ranges: [FilterRange<P>; FILTER_RANGES],
 }
 
-const _: () = {
-    assert!(size_of::<RawFilter<u64>>() == size_of::<bindings::kvm_msr_filter>());
-    assert!(size_of::<RawFilter<u64>>() % size_of::<u64>() == 0);
-};
+const _: () = assert!(size_of::<RawFilter<u64>>() == size_of::<bindings::kvm_msr_filter>());
 
 // SAFETY: All bit patterns are valid for integers, and padding has none.
 unsafe impl FromBytes for RawFilter<u32> {}
@@ -463,15 +459,12 @@ impl MsrFilter {
         self,
         take: impl FnOnce(u32, &[FilterRange; FILTER_RANGES]) -> Result<T>,
     ) -> Result<T> {
-        const WORDS: usize = size_of::<RawFilter<u64>>() / size_of::<u64>();
-
-        let mut filter = MaybeUninit::<RawFilter<u64>>::uninit();
+        let mut filter = MaybeUninit::uninit();
 
         if self.compat {
             self.read_compat(&mut filter)?;
         } else {
-            // SAFETY: There is room for as many words as there are in the filter.
-            unsafe { read_words(self.filter, filter.as_mut_ptr().cast(), WORDS) }?;
+            read_uninit(self.filter, slice::from_mut(&mut filter))?;
         }
         // SAFETY: Either way it was initialised just now.
         let RawFilter { flags, ranges } = unsafe { filter.assume_init_ref() };
@@ -537,20 +530,6 @@ fn read_slice<T: FromBytes>(from: UserPtr, to: &mut [T]) -> Result {
 unsafe fn read_raw(from: UserPtr, to: *mut c_void, len: usize) -> Result {
     // SAFETY: By the caller's promise. The user's address is checked.
     if unsafe { bindings::kvm_msr_glue_copy_from_user(to, from.as_const_ptr(), len) } != 0 {
-        return Err(EFAULT);
-    }
-    Ok(())
-}
-
-/// Reads `count` words, one by one, which costs less than [`read_raw`] for some.
-///
-/// # Safety
-///
-/// `to` must be valid for writes of `count` words, any of them.
-#[inline]
-unsafe fn read_words(from: UserPtr, to: *mut u64, count: usize) -> Result {
-    // SAFETY: By the caller's promise. The user's address is checked.
-    if unsafe { bindings::kvm_msr_glue_get_words(to, from.as_const_ptr().cast(), count) } != 0 {
         return Err(EFAULT);
     }
     Ok(())

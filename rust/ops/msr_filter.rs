@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     engine::filter::{
+        self,
         default_allows,
         Access,
         Filter,
@@ -47,25 +48,14 @@ fn compile(flags: u32, user_ranges: &[FilterRange; MAX_RANGES]) -> Result<KBox<P
         base: range.base,
     });
     let default_allow = default_allows(flags, ranges.clone())?;
-    // At most 16 bitmaps of 0x600 bytes, which is far from wrapping.
-    let words = ranges
-        .clone()
-        .map_while(|range| range.bitmap_words().ok())
-        .fold(0, usize::wrapping_add);
-    let words = KVVec::with_capacity(words, GFP_KERNEL_ACCOUNT)?;
-    // In place, as it is large.
+    let words = KVVec::with_capacity(filter::words(ranges.clone()), GFP_KERNEL_ACCOUNT)?;
+    // It is made where it is to be, as it is large.
     let mut filter = KBox::new_uninit(GFP_KERNEL_ACCOUNT)?.write(Filter::new(default_allow, words));
 
     for (range, user_range) in ranges.zip(user_ranges) {
-        let words = filter.words_mut();
-        let first_word = words.len();
-
-        // A range that is not in use may have any pointer.
-        match range.bitmap_words()? {
-            0 => continue,
-            count => user_range.append_bitmap(words, count)?,
-        }
-        filter.add(&range, first_word)?;
+        filter.add(&range, |words, count| {
+            user_range.append_bitmap(words, count)
+        })?;
     }
     Ok(filter)
 }

@@ -66,12 +66,16 @@ impl Linear {
         Ok(linear)
     }
 
-    fn compile(&self) -> Result<Filter<&[u64]>> {
+    fn compile(&self) -> Result<Filter<KVVec<u64>>> {
         let default_allow = default_allows(self.flags, self.ranges.into_iter())?;
-        let mut filter = Filter::new(default_allow, &*self.words);
+        let mut filter = Filter::new(default_allow, KVVec::new());
 
         for (range, offset) in self.ranges.iter().zip(self.offsets) {
-            filter.add(range, offset)?;
+            filter.add(range, |words: &mut KVVec<_>, count| -> Result {
+                let bitmap = self.words.get(offset..offset + count).ok_or(EINVAL)?;
+
+                Ok(words.extend_from_slice(bitmap, GFP_KERNEL)?)
+            })?;
         }
         Ok(filter)
     }

@@ -31,6 +31,9 @@ const DEFAULT: u8 = u8::MAX;
 /// Segment `i` reaches from `cuts[i - 1]`, or 0, up to but without `cuts[i]`. [`DEFAULT`] decides
 /// in those from `len` on, also in the last segment as all ranges have an end. So an index of
 /// `u32::MAX` is judged well although the search takes it past the cuts that are not in use.
+///
+/// `len` is at most [`MAX_CUTS`]: each of at most [`MAX_RANGES`] ranges cuts twice. What decides is
+/// [`DEFAULT`], or below `nr_ranges`, up to where `deltas` are set.
 pub(super) struct Segments {
     cuts: [u32; MAX_CUTS],
     len: usize,
@@ -51,6 +54,7 @@ impl Segments {
             len: 0,
             deciders: [[DEFAULT; 2]; MAX_CUTS + 1],
             default_allow,
+            // Not in use; it is filled as `cuts` is, at once.
             deltas: [u32::MAX; MAX_RANGES],
             nr_ranges: 0,
         }

@@ -21,11 +21,10 @@ impl UserFilter {
         let mut filter = Filter::new(self.default_allows()?, Vec::new());
 
         for (range, bitmap) in &self.ranges {
-            let words = filter.words_mut();
-            let first_word = words.len();
-
-            words.extend(&bitmap[..range.bitmap_words()?]);
-            filter.add(range, first_word)?;
+            filter.add(range, |words: &mut Vec<_>, count| {
+                words.extend(&bitmap[..count]);
+                Ok::<_, Error>(())
+            })?;
         }
         Ok(filter)
     }
@@ -208,16 +207,88 @@ fn bitmap_size_limits() {
 
 #[test]
 fn more_ranges_than_there_may_be_are_refused() {
-    let mut filter = Filter::new(true, vec![0]);
+    let mut filter = Filter::new(true, Vec::new());
+    let mut add = |first| {
+        filter.add(&range(READ | WRITE, first, 5, 0).0, |words, count| {
+            words.extend(vec![0; count]);
+            Ok::<_, Error>(())
+        })
+    };
 
     for i in 0..MAX_RANGES as u32 {
-        let (range, _) = range(READ | WRITE, 1 + 10 * i, 5, 0);
-        assert_eq!(filter.add(&range, 0), Ok(()));
+        assert_eq!(add(1 + 10 * i), Ok(()));
     }
-    let (one_more, _) = range(READ | WRITE, 1000, 5, 0);
-    assert_eq!(filter.add(&one_more, 0), Err(Error::Invalid));
+    assert_eq!(add(1000), Err(Error::Invalid));
     assert!(filter.allows(1000, Access::Read));
     assert!(!filter.allows(151, Access::Read));
+}
+
+#[test]
+fn an_invalid_range_is_refused_and_its_bitmap_not_read() {
+    let mut filter = Filter::new(true, vec![]);
+    let mut ranges = [Range {
+        flags: READ,
+        nmsrs: 65,
+        base: 0,
+    }; MAX_RANGES];
+
+    assert_eq!(words(ranges.into_iter()), 2 * MAX_RANGES);
+    ranges[3].flags = 4;
+    assert_eq!(words(ranges.into_iter()), 6);
+    let added = filter.add(&ranges[3], |_, _| -> Result<(), Error> { unreachable!() });
+    assert_eq!(added, Err(Error::Invalid));
+    assert!(filter.allows(0, Access::Read));
+}
+
+#[test]
+fn a_range_whose_bitmap_cannot_be_read_is_not_there() {
+    let mut filter = Filter::new(true, vec![]);
+    let (range, _) = range(READ, 0, 65, 0);
+
+    assert_eq!(
+        filter.add(&range, |_, _| Err(Error::TooBig)),
+        Err(Error::TooBig)
+    );
+    assert!(filter.allows(0, Access::Read));
+}
+
+#[test]
+fn a_range_that_is_not_in_use_has_no_bitmap() {
+    let mut filter = Filter::new(true, vec![]);
+    let (range, _) = range(4, 0, 0, 0);
+    let added = filter.add(&range, |_, _| -> Result<(), Error> { unreachable!() });
+
+    assert_eq!(added, Ok(()));
+    assert!(filter.allows(0, Access::Read));
+}
+
+#[test]
+fn what_decides_nothing_is_not_described() {
+    let filter = UserFilter {
+        flags: 0,
+        ranges: vec![
+            range(READ, 0x100, 0x40, 0),
+            // For writes only, and within the former; and covered by it for reads.
+            range(WRITE, 0x110, 8, 0),
+            range(READ, 0x120, 8, 0),
+        ],
+    };
+    let compiled = filter.compile().unwrap();
+    let described = |access| -> Vec<_> {
+        compiled
+            .describe(access)
+            .map(|segment| (segment.first, segment.last))
+            .collect()
+    };
+
+    assert_eq!(
+        described(Access::Read),
+        [(0, 0xff), (0x100, 0x13f), (0x140, u32::MAX)],
+    );
+    assert_eq!(
+        described(Access::Write),
+        [(0, 0x10f), (0x110, 0x117), (0x118, u32::MAX)],
+    );
 }
 
 #[test]
