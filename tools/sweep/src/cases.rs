@@ -296,9 +296,14 @@ impl<'a> Sweep<'a> {
             let random = self.random.next();
 
             self.host(&mut pair, index, &[0, u64::MAX, random])?;
-            // The guest is slower by far, and all of these are alike.
-            if ran && !irqchip && (self.quick || random % 8 == 0) {
-                self.guest(&mut pair, index, &[0, random])?;
+            if ran && !irqchip {
+                // The guest is slower by far, and all of these are alike.
+                if self.quick || random % 8 == 0 {
+                    self.guest(&mut pair, index, &[0, random])?;
+                } else {
+                    self.rdmsr(&mut pair, index);
+                    self.wrmsr(&mut pair, index, random);
+                }
             }
         }
         Ok(())
@@ -355,9 +360,7 @@ impl<'a> Sweep<'a> {
 
         self.rdmsr(pair, index);
         for &value in values {
-            let wrmsr = pair.both(|guest| guest.wrmsr(index, value).map_err(|e| e.to_string()));
-            self.same(|| format!("{index:#x}: WRMSR of {value:#x}"), wrmsr);
-            self.state(pair, index, "get after WRMSR");
+            self.wrmsr(pair, index, value);
             self.rdmsr(pair, index);
         }
         // Once more, with user space told why.
@@ -380,6 +383,13 @@ impl<'a> Sweep<'a> {
             guest.deflect(0)?;
         }
         Ok(())
+    }
+
+    fn wrmsr(&mut self, pair: &mut Pair, index: u32, value: u64) {
+        let wrmsr = pair.both(|guest| guest.wrmsr(index, value).map_err(|e| e.to_string()));
+
+        self.same(|| format!("{index:#x}: WRMSR of {value:#x}"), wrmsr);
+        self.state(pair, index, "get after WRMSR");
     }
 
     fn rdmsr(&mut self, pair: &mut Pair, index: u32) {
