@@ -5,7 +5,7 @@
 //!
 //! KVM_GET_MSRS and KVM_SET_MSRS stop at the first MSR that fails and return how
 //! many went well before. That is how a VMM finds the culprit: skip it, and go
-//! on behind it, as `get_all` and `set_all` do.
+//! on behind it, as `get_all` and `set_all` in tools/guest/src/msrs.rs do.
 
 use std::process::ExitCode;
 

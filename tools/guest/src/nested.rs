@@ -200,11 +200,12 @@ impl Nested {
     /// Creates the VM with nothing in its memory, and the vCPU as after reset.
     pub fn empty(kvm: &Kvm, engine: Engine, irqchip: bool) -> Result<Self> {
         let vendor = Vendor::of(kvm)?;
+        // Before the VM, so that it is dropped after it, whatever fails.
+        let memory = Mapping::new(MEMORY).context("map guest memory")?;
         let (vm, folder) = engine.create_vm(kvm)?;
 
-        let memory = Mapping::new(MEMORY).context("map guest memory")?;
         // SMM has an address space of its own.
-        // SAFETY: The guest owns both, and closes the VM first.
+        // SAFETY: The VM is closed first, by the guest that owns both as well.
         unsafe { equip(&vm, &memory, &[0, 1 << 16], irqchip) }?;
 
         let vcpu = vm.create_vcpu(0).context("KVM_CREATE_VCPU")?;

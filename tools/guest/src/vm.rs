@@ -180,7 +180,10 @@ impl Guest {
     /// Sets up a VM that was created before; `options.engine` has no meaning.
     pub fn in_vm(kvm: &Kvm, vm: VmFd, folder: VmFolder, options: Options) -> Result<Self> {
         let memory = layout::load().context("map guest memory")?;
-        // SAFETY: The guest owns both, and closes the VM first.
+        // What was passed would be dropped after the memory if anything fails.
+        let vm = vm;
+
+        // SAFETY: The VM is closed first, by the guest that owns both as well.
         unsafe { equip(&vm, &memory, &[0], options.irqchip) }?;
 
         let vcpu = vm.create_vcpu(0).context("KVM_CREATE_VCPU")?;
