@@ -10,9 +10,11 @@
 toolchain
 lock programs
 triple=x86_64-unknown-linux-gnu
-out=$cache/programs/$(printf '%s' "$repo" | hash_of)
+checkout=$(printf '%s' "$repo" | hash_of)
+out=$cache/programs/$checkout
 messages=$logs/programs.json
-export CARGO_TARGET_DIR=$cache/cargo-target
+# To cargo, the packages of another checkout are the same, and up to date if built last.
+export CARGO_TARGET_DIR=$cache/cargo-target/$checkout
 export RUSTFLAGS=-Ctarget-feature=+crt-static
 
 build() {
