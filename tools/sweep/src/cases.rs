@@ -64,6 +64,25 @@ const EDGES: [u64; 12] = [
     0xffff_ffff_ffff_fffe,
 ];
 
+/// MSRs that say what others can be, each with a value that changes that.
+const GOVERNING: [(u32, u64); 9] = [
+    // PLATFORM_INFO, without CPUID faulting and with it.
+    (0xce, 0),
+    (0xce, 1 << 31),
+    // IA32_APIC_BASE: x2APIC, which there is with an irqchip only.
+    (0x1b, 0xfee0_0d00),
+    // IA32_ARCH_CAPABILITIES, IA32_PERF_CAPABILITIES, IA32_MISC_ENABLE: nothing.
+    (0x10a, 0),
+    (0x345, 0),
+    (0x1a0, 0),
+    // IA32_MCG_CTL: all banks.
+    (0x17b, u64::MAX),
+    // EFER: SCE, LME and NXE.
+    (0xc000_0080, 0x901),
+    // HWCR: McStatusWrEn.
+    (0xc001_0015, 1 << 18),
+];
+
 /// The same guest twice: once served by C and once by the engine, unless it is for a trace.
 struct Pair([Guest; 2]);
 
@@ -218,6 +237,7 @@ impl<'a> Sweep<'a> {
             if irqchip && !with_irqchip {
                 continue;
             }
+            self.governed(cpuid, irqchip, &known)?;
             for ran in [false, true] {
                 self.unknown(cpuid, irqchip, ran, &unknown)?;
                 for &index in &known {
@@ -334,6 +354,24 @@ impl<'a> Sweep<'a> {
             }
             self.guest(&mut guest, index, &values)?;
         }
+        Ok(())
+    }
+
+    /// MSRs that somebody knows, after another was written.
+    fn governed(&mut self, cpuid: Cpuid, irqchip: bool, known: &[u32]) -> Result<()> {
+        let context = self.context.clone();
+
+        for (index, value) in GOVERNING {
+            let mut pair = Pair::new(self.kvm, self.engines, cpuid, irqchip)?;
+
+            self.context = format!("{context}after {index:#x} was set to {value:#x}, ");
+            let set = pair.both(|guest| msrs::set(guest.vcpu(), index, value));
+            self.same(|| "set".to_owned(), set);
+            for &other in known.iter().filter(|&&other| other != index) {
+                self.host(&mut pair, other, &[0, 1, u64::MAX])?;
+            }
+        }
+        self.context = context;
         Ok(())
     }
 
