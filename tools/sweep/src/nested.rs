@@ -59,6 +59,8 @@ enum Live {
     Shadow,
     /// L2 runs, with nested paging and a PAT of its own.
     NestedPaging,
+    /// L2 runs, and user space set a CR3 that can't be loaded, which takes no paging.
+    IllegalCr3,
     /// L2 is about to run.
     RunPending,
     /// L1 runs again.
@@ -92,6 +94,7 @@ impl Live {
                 Live::Loaded,
                 Live::L2,
                 Live::NestedPaging,
+                Live::IllegalCr3,
                 Live::RunPending,
                 Live::BackInL1,
                 Live::SmmFromL1,
@@ -105,7 +108,7 @@ impl Live {
     fn is_in_l2(self) -> bool {
         matches!(
             self,
-            Live::L2 | Live::Shadow | Live::NestedPaging | Live::RunPending
+            Live::L2 | Live::Shadow | Live::NestedPaging | Live::IllegalCr3 | Live::RunPending
         )
     }
 
@@ -139,6 +142,15 @@ impl Live {
             Live::NestedPaging => {
                 ioctl::enable_cap(guest.vm(), KVM_CAP_DISABLE_QUIRKS2, 0, QUIRK_SHARED_PAT)?;
                 guest.run_to(Stop::L2)?;
+            }
+            Live::IllegalCr3 => {
+                guest.run_to(Stop::L2)?;
+                let mut sregs = guest.vcpu().get_sregs()?;
+                sregs.cr0 &= !layout::CR0_PG;
+                sregs.efer &= !layout::EFER;
+                sregs.cs.l = 0;
+                sregs.cr3 = 1 << 60;
+                guest.vcpu().set_sregs(&sregs)?;
             }
             Live::BackInL1 => {
                 guest.run_to(Stop::L2)?;
@@ -415,6 +427,10 @@ impl<'a> Stage<'a> {
         const STOPS: usize = 4;
         const SECONDS: u32 = 2;
 
+        // L2's code is not made for that.
+        if self.live == Live::IllegalCr3 {
+            return Ok(());
+        }
         let set = self.both(|window, guest| window.set(guest, &image.0, LARGEST));
         if set != [Ok(0), Ok(0)] {
             return Ok(());

@@ -47,7 +47,9 @@ pub const TSS_SELECTOR: u16 = 0x18;
 /// The root of the page tables, for CR3 and nested paging.
 pub const CR3: u64 = PAGE_TABLES;
 /// Paging and protected mode, numeric errors, and what is always set.
-pub const CR0: u64 = 1 << 31 | 1 << 5 | 1 << 4 | 1 << 0;
+pub const CR0: u64 = CR0_PG | 1 << 5 | 1 << 4 | 1 << 0;
+/// CR0's bit for paging.
+pub const CR0_PG: u64 = 1 << 31;
 /// Physical address extension.
 pub const CR4: u64 = 1 << 5;
 /// CR4's bit for VMX.
