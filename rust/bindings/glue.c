@@ -363,6 +363,11 @@ int kvm_msr_glue_put_u32(u32 __user *to, u32 value)
 	return put_user(value, to);
 }
 
+int kvm_msr_glue_get_u64(u64 *value, const u64 __user *from)
+{
+	return get_user(*value, from);
+}
+
 int kvm_msr_glue_put_u64(u64 __user *to, u64 value)
 {
 	return put_user(value, to);

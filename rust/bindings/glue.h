@@ -121,6 +121,7 @@ unsigned long kvm_msr_glue_copy_to_user(void __user *to, const void *from, unsig
 int kvm_msr_glue_put_values(struct kvm_msr_entry __user *to, const struct kvm_msr_entry *from,
 			    unsigned long nr);
 int kvm_msr_glue_put_u32(u32 __user *to, u32 value);
+int kvm_msr_glue_get_u64(u64 *value, const u64 __user *from);
 int kvm_msr_glue_put_u64(u64 __user *to, u64 value);
 unsigned long kvm_msr_glue_clear_user(void __user *to, unsigned long size);
 

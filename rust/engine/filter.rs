@@ -101,14 +101,6 @@ pub(crate) fn default_allows(flags: u32, mut ranges: impl Iterator<Item = Range>
     Ok(default_allow)
 }
 
-/// How many words the bitmaps of ranges take, up to the first range that is invalid.
-pub(crate) fn words(ranges: impl Iterator<Item = Range>) -> usize {
-    ranges
-        .map_while(|range| range.bitmap_words().ok())
-        // At most 16 bitmaps of 0x600 bytes.
-        .fold(0, usize::wrapping_add)
-}
-
 /// A filter that is ready to be asked.
 ///
 /// `W` holds the bitmaps of the ranges, in their order, each in whole words.
@@ -128,7 +120,7 @@ impl<W: Deref<Target = [u64]>> Filter<W> {
     }
 
     /// Adds a range, which decides where none before it does. `append` adds its bitmap to those that
-    /// are there, which is as many words as it is told.
+    /// are there, as many words as it is told, and returns at which it starts.
     ///
     /// # Errors
     ///
@@ -138,16 +130,16 @@ impl<W: Deref<Target = [u64]>> Filter<W> {
     pub(crate) fn add<E: From<Error>>(
         &mut self,
         range: &Range,
-        append: impl FnOnce(&mut W, usize) -> core::result::Result<(), E>,
+        append: impl FnOnce(&mut W, usize) -> core::result::Result<usize, E>,
     ) -> core::result::Result<(), E> {
-        // At most 16 bitmaps of 0x3000 bits, which is far from wrapping.
-        let first_bit = (self.words.len() as u32).wrapping_mul(WORD_BITS);
-
         // A range that is not in use may have anything for a bitmap.
-        match range.bitmap_words()? {
+        let first_word = match range.bitmap_words()? {
             0 => return Ok(()),
             count => append(&mut self.words, count)?,
-        }
+        };
+        // At most 16 bitmaps of 0x3000 bits, which is far from wrapping.
+        let first_bit = (first_word as u32).wrapping_mul(WORD_BITS);
+
         Ok(self.segments.add(range, first_bit)?)
     }
 

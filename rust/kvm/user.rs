@@ -401,21 +401,92 @@ pub(crate) struct FilterRange<P = u64> {
     bitmap: P,
 }
 
-impl FilterRange {
-    /// Reads the bitmap's next words to the end of `words`, which has room for `count` of them.
+/// The words of a filter's bitmaps, one bitmap after the other: in place, as far as they are no more
+/// than it takes for the short ranges that most filters have.
+pub(crate) struct FilterWords {
+    few: [u64; FILTER_RANGES],
+    nr_few: usize,
+    /// All of them, if there are more.
+    many: Option<KVVec<u64>>,
+}
+
+impl FilterWords {
+    /// None yet.
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Self {
+            few: [0; FILTER_RANGES],
+            nr_few: 0,
+            many: None,
+        }
+    }
+
+    /// Reads the bitmap of a range, which has `count` words, and appends it. Returns where it is.
     ///
     /// # Errors
     ///
     /// `EFAULT` if it can't be read, `ENOMEM` if there is no room for it.
     #[inline]
-    pub(crate) fn append_bitmap(&self, words: &mut KVVec<u64>, count: usize) -> Result {
-        let from = UserPtr::from_addr(self.bitmap as usize);
-        let room = words.spare_capacity_mut().get_mut(..count).ok_or(ENOMEM)?;
+    pub(crate) fn append(&mut self, range: &FilterRange, count: usize) -> Result<usize> {
+        let from = UserPtr::from_addr(range.bitmap as usize);
+        let first = self.nr_few;
 
-        read_uninit(from, room)?;
+        match (&self.many, self.few.get_mut(first)) {
+            (None, Some(word)) if count == 1 => {
+                *word = get_u64(from)?;
+                self.nr_few = first.wrapping_add(1);
+                Ok(first)
+            }
+            _ => self.append_words(from, count),
+        }
+    }
+
+    fn append_words(&mut self, from: UserPtr, count: usize) -> Result<usize> {
+        let first = self.nr_few;
+        let many = match &mut self.many {
+            Some(many) => many,
+            none => {
+                let room = self
+                    .few
+                    .get_mut(first..)
+                    .and_then(|few| few.get_mut(..count));
+
+                if let Some(room) = room {
+                    read_slice(from, room)?;
+                    self.nr_few = first.wrapping_add(count);
+                    return Ok(first);
+                }
+                let mut many = KVVec::new();
+
+                many.extend_from_slice(
+                    self.few.get(..first).unwrap_or_default(),
+                    GFP_KERNEL_ACCOUNT,
+                )?;
+                none.insert(many)
+            }
+        };
+        let first = many.len();
+
+        many.reserve(count, GFP_KERNEL_ACCOUNT)?;
+        let room = many.spare_capacity_mut().get_mut(..count);
+
+        read_uninit(from, room.ok_or(ENOMEM)?)?;
         // SAFETY: There is room for `count` elements, which were initialised just now.
-        unsafe { words.inc_len(count) };
-        Ok(())
+        unsafe { many.inc_len(count) };
+        Ok(first)
+    }
+}
+
+/// All words, and perhaps more, which are 0.
+impl Deref for FilterWords {
+    type Target = [u64];
+
+    #[inline]
+    fn deref(&self) -> &[u64] {
+        match &self.many {
+            Some(many) => many,
+            None => &self.few,
+        }
     }
 }
 
@@ -533,6 +604,16 @@ unsafe fn read_raw(from: UserPtr, to: *mut c_void, len: usize) -> Result {
         return Err(EFAULT);
     }
     Ok(())
+}
+
+/// Reads a number.
+#[inline]
+fn get_u64(from: UserPtr) -> Result<u64> {
+    let mut value = 0;
+
+    // SAFETY: The user's address is checked, and the value can be written.
+    to_result(unsafe { bindings::kvm_msr_glue_get_u64(&mut value, from.as_const_ptr().cast()) })?;
+    Ok(value)
 }
 
 /// Writes a number, all of it or nothing.

@@ -85,7 +85,8 @@ impl<P: Send + Sync> Vm<P> {
         // SAFETY: It was locked above.
         unsafe { bindings::kvm_msr_glue_unlock(self.as_raw()) };
 
-        self.srcu().synchronize();
+        // User space waits for it, so this does not wait for timer ticks.
+        self.srcu().synchronize_expedited();
         // SAFETY: `old` came from the pointer, and the grace period is over.
         drop(unsafe { old.into_box() });
     }

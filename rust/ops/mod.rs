@@ -20,12 +20,15 @@ use crate::{
         error::Error,
         filter::Filter, //
     },
-    kvm, //
+    kvm::{
+        self,
+        user::FilterWords, //
+    },
 };
 use kernel::prelude::*;
 
 /// What the engine keeps for a VM: its MSR filter, from the first that userspace sets on.
-pub(crate) type Protected = Filter<KVVec<u64>>;
+pub(crate) type Protected = Filter<FilterWords>;
 
 /// A VM that this engine serves.
 pub(crate) type Vm = kvm::Vm<Protected>;

@@ -9,7 +9,6 @@ use super::{
 };
 use crate::{
     engine::filter::{
-        self,
         default_allows,
         Access,
         Filter,
@@ -19,6 +18,7 @@ use crate::{
     },
     kvm::user::{
         FilterRange,
+        FilterWords,
         MsrFilter, //
     },
 };
@@ -48,14 +48,12 @@ fn compile(flags: u32, user_ranges: &[FilterRange; MAX_RANGES]) -> Result<KBox<P
         base: range.base,
     });
     let default_allow = default_allows(flags, ranges.clone())?;
-    let words = KVVec::with_capacity(filter::words(ranges.clone()), GFP_KERNEL_ACCOUNT)?;
     // It is made where it is to be, as it is large.
-    let mut filter = KBox::new_uninit(GFP_KERNEL_ACCOUNT)?.write(Filter::new(default_allow, words));
+    let mut filter =
+        KBox::new_uninit(GFP_KERNEL_ACCOUNT)?.write(Filter::new(default_allow, FilterWords::new()));
 
     for (range, user_range) in ranges.zip(user_ranges) {
-        filter.add(&range, |words, count| {
-            user_range.append_bitmap(words, count)
-        })?;
+        filter.add(&range, |words, count| words.append(user_range, count))?;
     }
     Ok(filter)
 }

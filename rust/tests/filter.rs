@@ -71,10 +71,12 @@ impl Linear {
         let mut filter = Filter::new(default_allow, KVVec::new());
 
         for (range, offset) in self.ranges.iter().zip(self.offsets) {
-            filter.add(range, |words: &mut KVVec<_>, count| -> Result {
+            filter.add(range, |words: &mut KVVec<_>, count| -> Result<usize> {
                 let bitmap = self.words.get(offset..offset + count).ok_or(EINVAL)?;
+                let first = words.len();
 
-                Ok(words.extend_from_slice(bitmap, GFP_KERNEL)?)
+                words.extend_from_slice(bitmap, GFP_KERNEL)?;
+                Ok(first)
             })?;
         }
         Ok(filter)

@@ -119,13 +119,12 @@ impl Segments {
             return Err(Error::Invalid);
         }
 
-        for i in (number..len).rev() {
-            let (from, to) = (i % MAX_CUTS, i.wrapping_add(1) % MAX_CUTS);
-
-            self.cuts[to] = self.cuts[from];
-            self.deciders[to + 1] = self.deciders[from + 1];
-        }
         let number = number % MAX_CUTS;
+
+        if number < len {
+            self.cuts.copy_within(number..len, number + 1);
+            self.deciders.copy_within(number + 1..len + 1, number + 2);
+        }
 
         self.cuts[number] = at;
         // What decided in the segment does so in both parts.
