@@ -103,7 +103,8 @@ pub(crate) fn default_allows(flags: u32, mut ranges: impl Iterator<Item = Range>
 
 /// A filter that is ready to be asked.
 ///
-/// `W` holds the bitmaps of the ranges, in their order, each in whole words.
+/// `W` holds the bitmaps of the ranges, in their order, each in whole words, and perhaps more behind
+/// them.
 pub(crate) struct Filter<W> {
     segments: Segments,
     words: W,
@@ -120,7 +121,7 @@ impl<W: Deref<Target = [u64]>> Filter<W> {
     }
 
     /// Adds a range, which decides where none before it does. `append` adds its bitmap to those that
-    /// are there, as many words as it is told, and returns at which it starts.
+    /// are there, which stay, as many words as it is told, and returns at which it starts.
     ///
     /// # Errors
     ///

@@ -456,12 +456,11 @@ impl FilterWords {
                     self.nr_few = first.wrapping_add(count);
                     return Ok(first);
                 }
-                let mut many = KVVec::new();
+                let few = self.few.get(..first).unwrap_or_default();
+                let all = first.wrapping_add(count);
+                let mut many = KVVec::with_capacity(all, GFP_KERNEL_ACCOUNT)?;
 
-                many.extend_from_slice(
-                    self.few.get(..first).unwrap_or_default(),
-                    GFP_KERNEL_ACCOUNT,
-                )?;
+                many.extend_from_slice(few, GFP_KERNEL_ACCOUNT)?;
                 none.insert(many)
             }
         };
@@ -477,7 +476,7 @@ impl FilterWords {
     }
 }
 
-/// All words, and perhaps more, which are 0.
+/// All words, and perhaps more, which are no range's.
 impl Deref for FilterWords {
     type Target = [u64];
 

@@ -85,7 +85,8 @@ impl<P: Send + Sync> Vm<P> {
         // SAFETY: It was locked above.
         unsafe { bindings::kvm_msr_glue_unlock(self.as_raw()) };
 
-        // User space waits for it, so this does not wait for timer ticks.
+        // User space waits for it: expedited, as others of this domain in KVM are, so that it does
+        // not wait for timer ticks only because another ended shortly before.
         self.srcu().synchronize_expedited();
         // SAFETY: `old` came from the pointer, and the grace period is over.
         drop(unsafe { old.into_box() });

@@ -360,8 +360,9 @@ fn user_space_exit(guest: &mut Guest, _ranges: usize) -> Result<f64> {
 
 /// Per KVM_X86_SET_MSR_FILTER, with its grace period.
 ///
-/// SRCU ends a grace period at once if the last was a while ago, and waits for
-/// timer ticks otherwise. VMMs set filters rarely, so the former is measured.
+/// Unless asked to be quick, as it is by the engine, SRCU ends a grace period at
+/// once only if the last was a while ago, and waits for timer ticks otherwise.
+/// VMMs set filters rarely, so the former is measured.
 /// Now and then it has less to do than it mostly has: the median counts.
 fn set_msr_filter(guest: &mut Guest, ranges: usize) -> Result<f64> {
     const CALLS: usize = 21;
