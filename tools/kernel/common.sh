@@ -102,6 +102,9 @@ hash_of() {
 	sha256sum | cut -c1-12
 }
 
+# What is built from this checkout lands in directories of this name: two must not share one.
+checkout=$(printf '%s' "$repo" | hash_of)
+
 version_at_least() {
 	[[ $(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1) == "$1" ]]
 }

@@ -28,8 +28,7 @@ esac
 
 key=$(kernel_key "$kdir")
 [[ -e $repo/Kbuild ]] || die "$repo/Kbuild is missing: is the checkout complete?"
-# Two checkouts must not build into one directory.
-out=$cache/module/$key-$(printf '%s' "$repo" | hash_of)/$variant
+out=$cache/module/$key-$checkout/$variant
 lock "module-$variant"
 [[ $variant != clippy ]] || rm -rf "$out"
 mkdir -p "$out"

@@ -10,7 +10,6 @@
 toolchain
 lock programs
 triple=x86_64-unknown-linux-gnu
-checkout=$(printf '%s' "$repo" | hash_of)
 out=$cache/programs/$checkout
 messages=$logs/programs.json
 # To cargo, the packages of another checkout are the same, and up to date if built last.

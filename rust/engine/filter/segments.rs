@@ -60,8 +60,8 @@ impl Segments {
         }
     }
 
-    /// Has a range decide where none before it does, for the kinds of access that it concerns. Its
-    /// bitmap starts at `first_bit`.
+    /// Has a range, which is in use, decide where none before it does, for the kinds of access that
+    /// it concerns. Its bitmap starts at `first_bit`.
     ///
     /// # Errors
     ///
@@ -70,7 +70,7 @@ impl Segments {
     pub(super) fn add(&mut self, range: &Range, first_bit: u32) -> Result {
         // A range that reaches the end of the space, or past it, covers nothing: its end is below
         // its base, and an index is in it if it is neither below its base nor at or above its end.
-        let (1.., Some(end)) = (range.nmsrs, range.base.checked_add(range.nmsrs)) else {
+        let Some(end) = range.base.checked_add(range.nmsrs) else {
             return Ok(());
         };
         let number = self.nr_ranges;

