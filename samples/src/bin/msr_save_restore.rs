@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! Saves the MSRs of one vCPU and restores them into a fresh one, as a live
 //! migration does, and says which MSR did not make it.

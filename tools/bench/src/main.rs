@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! `kvm-msr-bench`: what MSR accesses and ioctls cost on C and on the engine.
 //!

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! Memory for `struct kvm_msrs`, in which every byte that a call writes is seen.
 

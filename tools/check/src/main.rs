@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! `kvm-msr-check`: are KVM's C code and the engine the same to user space and
 //! to the guest?

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! Filters for `KVM_X86_SET_MSR_FILTER` (api.rst, section 4.97).
 

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! KVM's MSR ioctls in the raw, so that they can be called wrongly too.
 //!

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! A tiny KVM guest that makes MSR accesses on demand, and the ioctls around it.
 //!

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! `struct kvm_msrs`, for KVM_GET_MSRS and KVM_SET_MSRS (api.rst, 4.18, 4.19).
 

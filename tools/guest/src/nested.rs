@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! A guest that is a hypervisor: L1, with a guest of its own, L2, that counts.
 //!

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! `kvm-msr-sweep`: makes the same MSR accesses on pairs of VMs, one of C and
 //! one of the engine, and compares everything that can be observed.

@@ -119,6 +119,37 @@ def _reference():
                         f"{registers.REFERENCE} is not current: run `make registers`")
 
 
+def _headers():
+    """The licence that a Rust file names has to be that of its package."""
+    gpl = ("rust/", "tools/engine-host/")
+    wrong = []
+    for name in _files("*.rs"):
+        with open(os.path.join(_REPO, name), encoding="utf-8") as file:
+            line = file.readline().rstrip()
+        licence = "GPL-2.0" if name.startswith(gpl) else "Apache-2.0 OR MIT"
+        if line != f"// SPDX-License-Identifier: {licence}":
+            wrong.append(f"{name}: {line!r}, its package has {licence}")
+    print("\n".join(wrong) + "\n" if wrong else "", end="")
+    return results.test("licences of the files", not wrong,
+                        f"{len(wrong)} files" if wrong else "")
+
+
+def _licences():
+    """That no program is made of what can't be had in one program; see the files named here."""
+    for title, manifest, *options in (("the tools", "tools/Cargo.toml", "--workspace"),
+                                      ("engine-host", "tools/engine-host/Cargo.toml")):
+        name = f"licences of {title}"
+        config = os.path.join(os.path.dirname(manifest), "deny.toml")
+        try:
+            deny = products.script("deny.sh")
+        except products.BuildError as error:
+            yield results.test(name, False, str(error))
+            continue
+        yield _judge(name, deny, "--manifest-path", manifest, "--config", config, "--offline",
+                     *options, "check", "--hide-inclusion-graph", "licenses",
+                     environment=cargo_environment())
+
+
 def _tests(kernel):
     cargo = cargo_environment()
     yield _judge("rustfmt of the module", *_rustfmt(kernel, "--check"))
@@ -132,6 +163,8 @@ def _tests(kernel):
                  "--manifest-path", "tools/Cargo.toml", "--workspace", "--all-targets", "--",
                  "-D", "warnings", environment=cargo)
     yield _reference()
+    yield _headers()
+    yield from _licences()
     yield from _patches(kernel)
     for name in _files("*.c", "*.h"):
         yield _checkpatch(kernel, f"checkpatch {name}", "--no-tree", "-f", name)

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! Random filters, judged by the guest's own RDMSR and WRMSR on both engines,
 //! and by a linear scan in this program.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! Filters that are replaced while the vCPU runs: after the ioctl returns, no
 //! access is judged by the old filter.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! Allocations that fail, one after the other.  Only the debug kernel can make
 //! them, by `CONFIG_FAILSLAB` and the task's `fail-nth`.

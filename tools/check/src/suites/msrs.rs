@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! KVM_GET_MSRS and KVM_SET_MSRS (api.rst, sections 4.18 and 4.19): limits,
 //! faults, partial counts, and every byte that is written.

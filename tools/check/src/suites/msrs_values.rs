@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! The values behind KVM_GET_MSRS and KVM_SET_MSRS: every listed MSR, and when
 //! feature MSRs become immutable.

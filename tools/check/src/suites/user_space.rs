@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! KVM_CAP_X86_USER_SPACE_MSR (api.rst, sections 5 and 7.21): which accesses exit
 //! to user space, and what the exits say.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! How exits of KVM_CAP_X86_USER_SPACE_MSR are completed, whatever comes between
 //! the exit and the re-entry.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! What lies where in the memory that L1 and L2 share, all of it mapped to the
 //! same addresses.

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0
+// SPDX-License-Identifier: Apache-2.0 OR MIT
 
 //! What L1 writes to its VMCS: itself as host, and L2 as guest.
 //!
