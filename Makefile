@@ -6,7 +6,7 @@
 T := tools
 TARGET := python3 $(T)/vm/target.py
 
-export KDIR KSRC VENDOR KERNEL
+export KDIR KSRC VENDOR KERNEL PREFIX DESTDIR
 # The checkout stays as it is.
 export PYTHONDONTWRITEBYTECODE := 1
 
@@ -31,6 +31,18 @@ run: deps-vm ## Boots QEMU: a guest whose MSR accesses the engine judges
 .PHONY: test
 test: deps-all ## Everything CI runs: lint, host-test, kunit, check, bench, selftests, sweeps
 	@$(TARGET) test
+
+.PHONY: kvmsr
+kvmsr: ## Builds the program kvmsr, static, and prints where it is; needs no kernel
+	@$(T)/kernel/kvmsr.sh
+
+.PHONY: install-kvmsr
+install-kvmsr: ## Installs kvmsr with man pages and completions (PREFIX=/usr/local)
+	@$(T)/kernel/kvmsr.sh install
+
+.PHONY: test-kvmsr
+test-kvmsr: deps-all ## kvmsr on real KVM; VENDOR=amd (QEMU) or intel (Bochs)
+	@$(TARGET) kvmsr
 
 .PHONY: kunit
 kunit: deps-vm ## The KUnit suites in the module, in QEMU
@@ -106,4 +118,4 @@ deps-kernel:
 deps-vm:
 	@$(T)/kernel/deps.sh kernel vm
 deps-all:
-	@$(T)/kernel/deps.sh kernel vm selftests intel lint
+	@$(T)/kernel/deps.sh kernel vm selftests intel lint kvmsr-test

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # deps.sh GROUP...: installs the Debian packages of these groups that are missing, and runs apt
-# only when some are.  Groups: kernel, vm, selftests, intel, lint.
+# only when some are.  Groups: kernel, vm, selftests, intel, lint, kvmsr,
+# kvmsr-test.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -35,6 +36,12 @@ for group in "$@"; do
 		;;
 	intel)
 		packages+=(bochs bochsbios vgabios bochs-term grub-pc-bin grub-common xorriso mtools)
+		;;
+	kvmsr)
+		packages+=("${rust[@]}" gcc libc6-dev ca-certificates)
+		;;
+	kvmsr-test)
+		packages+=(mandoc python3-jsonschema)
 		;;
 	lint)
 		packages+=("${rust_lint[@]}" shellcheck)

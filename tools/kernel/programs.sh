@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # programs.sh: builds the user-space programs of tools/ and samples/, static so that they run in
-# the initramfs, and prints the directory they are in.
+# the initramfs, and prints the directory they are in.  kvmsr, which goes to users, has kvmsr.sh.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -18,8 +18,8 @@ export RUSTFLAGS=-Ctarget-feature=+crt-static
 
 build() {
 	debian_cargo build --release --locked --manifest-path "$repo/tools/Cargo.toml" \
-		--workspace --bins --target "$triple" --message-format=json-render-diagnostics \
-		>"$messages"
+		--workspace --exclude kvmsr --bins --target "$triple" \
+		--message-format=json-render-diagnostics >"$messages"
 }
 run_logged "$logs/programs.log" "building the user-space programs" 0 build
 

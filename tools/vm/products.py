@@ -79,6 +79,11 @@ def programs():
     return script("programs.sh")
 
 
+def kvmsr():
+    """The program kvmsr, as users get it."""
+    return script("kvmsr.sh")
+
+
 def busybox():
     """A static busybox."""
     for path in ("/bin/busybox", "/usr/bin/busybox"):

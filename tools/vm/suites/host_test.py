@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""make host-test: the files of rust/engine/, built and tested by cargo on the host."""
+"""make host-test: the files of rust/engine/, and kvmsr without KVM, built and tested by cargo on the
+host."""
 
 import os
 import re
@@ -18,7 +19,7 @@ def main():
     # Optimised, as the tests judge some hundred thousand random filters.
     command = ["/usr/bin/cargo", "test", "--release", "--locked", "--no-fail-fast",
                "--manifest-path", os.path.join(products.REPO, "tools", "Cargo.toml"),
-               "--package", "engine-host"]
+               "--package", "engine-host", "--package", "kvmsr"]
     tests = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
         for line in run.stdout:

@@ -7,4 +7,6 @@ import products
 
 def main():
     """Ends when the shell does."""
-    return boot.Vm(products.Kernel(), programs=products.programs()).shell()
+    vm = boot.Vm(products.Kernel(), programs=products.programs())
+    vm.initramfs.add_file("programs/kvmsr", products.kvmsr())
+    return vm.shell()

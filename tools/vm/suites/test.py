@@ -14,13 +14,14 @@ import results
 # on the rest of the machine.  The benchmark counts instructions, so that does not disturb it.
 _BESIDE = "selftests-intel"
 _SUITES = ["lint", "host-test", "kunit", "check", "bench", "selftests-amd", "sweep-short-amd",
-           "sweep-short-intel"]
+           "sweep-short-intel", "kvmsr-amd", "kvmsr-intel"]
 
 
 def _command(suite):
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     target = [sys.executable, os.path.join(here, "target.py")]
-    for prefix, arguments in (("selftests-", ["selftests"]), ("sweep-short-", ["sweep", "--short"])):
+    for prefix, arguments in (("selftests-", ["selftests"]), ("sweep-short-", ["sweep", "--short"]),
+                              ("kvmsr-", ["kvmsr"])):
         if suite.startswith(prefix):
             return [*target, *arguments, "--vendor", suite.removeprefix(prefix)]
     return [*target, suite]
@@ -29,7 +30,7 @@ def _command(suite):
 def _build():
     """Everything that more than one suite runs, before any does."""
     kernel = products.Kernel()
-    for build in (kernel.engine, products.programs, kernel.selftests):
+    for build in (kernel.engine, products.programs, products.kvmsr, kernel.selftests):
         try:
             build()
         except products.BuildError:

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! Runs the program.
+
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+
+use anyhow::Context;
+use anyhow::bail;
+use serde_json::Value;
+
+/// The program and the files for it.
+#[derive(Debug)]
+pub struct Kvmsr {
+    program: PathBuf,
+    data: PathBuf,
+}
+
+/// What a run of it came to.
+#[derive(Debug)]
+pub struct Said {
+    /// The exit code.
+    pub code: i32,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained of.
+    pub stderr: String,
+}
+
+impl Kvmsr {
+    /// The program at a path, and the directory of files for it.
+    pub fn new(program: &Path, data: &Path) -> Self {
+        Kvmsr {
+            program: program.to_owned(),
+            data: data.to_owned(),
+        }
+    }
+
+    /// A file for the tests.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.data.join(name)
+    }
+
+    /// The program with arguments, to be run.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+
+        command.args(arguments);
+        command
+    }
+
+    /// Runs it with arguments and `input` on its standard input.
+    pub fn run(&self, arguments: &[&str], input: &str) -> anyhow::Result<Said> {
+        let mut child = self
+            .command(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("run {}", self.program.display()))?;
+        let mut stdin = child.stdin.take().context("its standard input")?;
+        let input = input.to_owned();
+        let writer = std::thread::spawn(move || {
+            // A program that does not read it closes it.
+            let _ = stdin.write_all(input.as_bytes());
+        });
+        let output = child.wait_with_output()?;
+
+        let _ = writer.join();
+        Ok(Said {
+            code: output.status.code().context("it was killed")?,
+            stdout: String::from_utf8(output.stdout)?,
+            stderr: String::from_utf8(output.stderr)?,
+        })
+    }
+
+    /// Runs it with `--json`, takes one of these exit codes, and parses what it says.
+    pub fn json(&self, arguments: &[&str], input: &str, codes: &[i32]) -> anyhow::Result<Value> {
+        let mut all = vec!["--json"];
+
+        all.extend(arguments);
+        let said = self.run(&all, input)?;
+
+        if !codes.contains(&said.code) {
+            bail!(
+                "kvmsr {} exited with {}: {}",
+                all.join(" "),
+                said.code,
+                said.stderr
+            );
+        }
+        serde_json::from_str(&said.stdout).context("what it printed is not JSON")
+    }
+}

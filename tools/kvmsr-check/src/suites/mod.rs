@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! The suites, one for each verb that asks KVM.
+
+mod access;
+mod check;
+mod documents;
+mod filter;
+mod library;
+mod live;
+mod offline;
+mod pages;
+mod speed;
+
+use crate::report::Report;
+use crate::run::Kvmsr;
+
+/// A suite.
+pub type Suite = fn(&Kvmsr, &mut Report);
+
+/// All of them, by name.
+pub const ALL: &[(&str, Suite)] = &[
+    ("access", access::run),
+    ("check", check::run),
+    ("filter", filter::run),
+    ("library", library::run),
+    ("live", live::run),
+    ("offline", offline::run),
+    ("documents", documents::run),
+    ("pages", pages::run),
+    ("speed", speed::run),
+];

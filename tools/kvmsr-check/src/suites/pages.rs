@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! The pages of Documentation/kvmsr: whatever they tell the reader to type is run as written.
+//!
+//! A command is a line of a literal block that starts with `$ `, together with the lines after it
+//! that start with `> `, as the shell shows them.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Context;
+use anyhow::ensure;
+
+use crate::report::Report;
+use crate::run::Kvmsr;
+
+/// Runs the tests.
+pub fn run(kvmsr: &Kvmsr, report: &mut Report) {
+    let mut pages = match pages(&kvmsr.file("pages")) {
+        Ok(pages) => pages,
+        Err(error) => return report.test("are there", || Err(error)),
+    };
+
+    pages.sort();
+    for page in pages {
+        let name = page
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+
+        report.test(&name, || follow(&page));
+    }
+}
+
+fn pages(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    fs::read_dir(directory)
+        .with_context(|| format!("read {}", directory.display()))?
+        .map(|entry| Ok(entry?.path()))
+        .collect()
+}
+
+/// Types what a page says, in a directory of its own.
+fn follow(page: &Path) -> anyhow::Result<String> {
+    let text = fs::read_to_string(page)?;
+    let directory = std::env::temp_dir().join(page.file_stem().unwrap_or_default());
+    let commands = commands(&text);
+
+    fs::create_dir_all(&directory)?;
+    for command in &commands {
+        let output = Command::new("sh")
+            .args(["-c", command])
+            .current_dir(&directory)
+            .output()?;
+        let code = output.status.code();
+
+        // What is found or refused is part of some examples: 1.
+        ensure!(
+            matches!(code, Some(0 | 1)),
+            "`{command}` exited with {code:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(format!("{} commands", commands.len()))
+}
+
+fn commands(text: &str) -> Vec<String> {
+    let mut commands: Vec<String> = Vec::new();
+    let mut open = false;
+
+    for line in text.lines() {
+        let indented = line.starts_with([' ', '\t']);
+        let line = line.trim_start();
+
+        if let Some(command) = line.strip_prefix("$ ").filter(|_| indented) {
+            commands.push(command.to_owned());
+            open = true;
+        } else if let (true, Some(last), Some(more)) =
+            (open, commands.last_mut(), line.strip_prefix('>'))
+        {
+            last.push('\n');
+            last.push_str(more.strip_prefix(' ').unwrap_or(more));
+        } else {
+            open = false;
+        }
+    }
+    commands
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! How long a user waits, on the machine's own clock.
+
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Context;
+use anyhow::ensure;
+
+use crate::report::Report;
+use crate::run::Kvmsr;
+
+/// How often each is run. The first run has the program read from its file, which is not counted.
+const RUNS: usize = 5;
+
+/// Runs the tests.
+pub fn run(kvmsr: &Kvmsr, report: &mut Report) {
+    for (arguments, limit) in [
+        (["--version"].as_slice(), Duration::from_millis(10)),
+        (&["explain", "IA32_EFER"], Duration::from_millis(20)),
+    ] {
+        let name = format!("{} within {} ms", arguments.join(" "), limit.as_millis());
+
+        report.test(&name, || {
+            let mut runs = (0..=RUNS)
+                .map(|_| time(kvmsr, arguments))
+                .skip(1)
+                .collect::<anyhow::Result<Vec<_>>>()?;
+
+            runs.sort();
+            let median = *runs.get(RUNS / 2).context("no run")?;
+
+            ensure!(median <= limit, "{median:?}");
+            Ok(format!("{median:?}"))
+        });
+    }
+}
+
+/// From the start of the process to its end.
+fn time(kvmsr: &Kvmsr, arguments: &[&str]) -> anyhow::Result<Duration> {
+    let mut command = kvmsr.command(arguments);
+
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let start = Instant::now();
+    let status = command.status()?;
+    let took = start.elapsed();
+
+    ensure!(status.success(), "kvmsr {}: {status}", arguments.join(" "));
+    Ok(took)
+}

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! `kvmsr`: the MSRs of KVM guests, explained, checked, compared and counted.
+
+#![forbid(unsafe_code)]
+
+mod output;
+mod verbs;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::output::Colour;
+use crate::output::Output;
+
+/// Explains, checks, compares and counts the MSRs of KVM guests.
+///
+/// explain, decode, diff, compat and filter work on any machine, without KVM. The others need
+/// /dev/kvm, and top and log the right to trace.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kvmsr",
+    version,
+    after_help = "Exit code: 0 fine; 1 something differs, is refused or was found; 2 it could \
+                  not be done."
+)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: verbs::Verb,
+}
+
+/// What every verb takes.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Common options")]
+pub struct Common {
+    /// Print JSON, for programs; Documentation/kvmsr has its schema
+    #[arg(long, global = true)]
+    json: bool,
+    /// When to use colour; NO_COLOR in the environment means never
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    color: Colour,
+    /// KVM's device
+    #[arg(long, global = true, default_value = kvmsr::scratch::DEVICE, value_name = "FILE")]
+    device: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut output = Output::new(&cli.common);
+
+    match verbs::run(cli.verb, &cli.common, &mut output) {
+        Ok(found) => ExitCode::from(u8::from(found == verbs::Found::Something)),
+        Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! How results are printed: as text or as JSON, with colour on a terminal only.
+
+use std::fmt::Display;
+use std::io;
+use std::io::IsTerminal;
+use std::io::Write;
+
+use anstream::AutoStream;
+use anstream::ColorChoice;
+use anstyle::AnsiColor;
+use anstyle::Style;
+use comfy_table::ContentArrangement;
+use comfy_table::Table;
+use comfy_table::presets;
+use serde::Serialize;
+
+use crate::Common;
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless NO_COLOR is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl From<Colour> for ColorChoice {
+    fn from(colour: Colour) -> Self {
+        match colour {
+            Colour::Auto => ColorChoice::Auto,
+            Colour::Always => ColorChoice::Always,
+            Colour::Never => ColorChoice::Never,
+        }
+    }
+}
+
+/// What is good.
+pub const GOOD: Style = AnsiColor::Green.on_default();
+/// What is bad.
+pub const BAD: Style = AnsiColor::Red.on_default();
+/// What deserves a second look.
+pub const ODD: Style = AnsiColor::Yellow.on_default();
+/// What is less important.
+pub const DIM: Style = Style::new().dimmed();
+/// What stands out.
+pub const BOLD: Style = Style::new().bold();
+
+/// `text` in a style, to be printed through [`Output`], which drops the style where there is to
+/// be none.
+pub fn styled(style: Style, text: impl Display) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// Where a verb's results go.
+pub struct Output {
+    json: bool,
+    colour: ColorChoice,
+    stdout: AutoStream<io::Stdout>,
+}
+
+impl Output {
+    /// As the command line says.
+    pub fn new(common: &Common) -> Self {
+        let colour = common.color.into();
+
+        Output {
+            json: common.json,
+            colour,
+            stdout: AutoStream::new(io::stdout(), colour),
+        }
+    }
+
+    /// Whether JSON is wanted.
+    pub fn json(&self) -> bool {
+        self.json
+    }
+
+    /// Prints a report: as JSON if that is wanted, else by `text`.
+    ///
+    /// A report is a structure with a `schema` of [`kvmsr::snapshot::SCHEMA`].
+    pub fn report<R: Serialize>(
+        &mut self,
+        report: &R,
+        text: impl FnOnce(&R, &mut dyn Write) -> io::Result<()>,
+    ) -> anyhow::Result<()> {
+        if self.json {
+            let mut line = serde_json::to_vec_pretty(report)?;
+
+            line.push(b'\n');
+            self.stdout.write_all(&line)?;
+        } else {
+            text(report, &mut self.stdout)?;
+        }
+        self.stdout.flush()?;
+        Ok(())
+    }
+
+    /// Prints one line of JSON of many, for what goes on and on.
+    pub fn json_line<R: Serialize>(&mut self, report: &R) -> anyhow::Result<()> {
+        let mut line = serde_json::to_vec(report)?;
+
+        line.push(b'\n');
+        self.stdout.write_all(&line)?;
+        self.stdout.flush()?;
+        Ok(())
+    }
+
+    /// Prints text that is not a report.
+    pub fn text(&mut self, text: impl Display) -> anyhow::Result<()> {
+        write!(self.stdout, "{text}")?;
+        self.stdout.flush()?;
+        Ok(())
+    }
+
+    /// Tells people something beside the results.
+    pub fn note(&self, text: impl Display) {
+        let _ = writeln!(AutoStream::new(io::stderr(), self.colour), "kvmsr: {text}");
+    }
+
+    /// Says what could not be done.
+    pub fn error(&self, error: &anyhow::Error) {
+        let error = format!("{error:#}");
+
+        self.note(format_args!("{} {error}", styled(BAD, "error:")));
+    }
+}
+
+/// A table for people: columns apart, no lines; as wide as the terminal, where there is one.
+pub fn table(heads: &[&str]) -> Table {
+    let mut table = Table::new();
+
+    table.load_style(presets::NOTHING);
+    if io::stdout().is_terminal() {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
+    table.set_header(heads.iter().map(|head| styled(BOLD, head)));
+    table
+}
+
+/// Whether the reader of our output has gone, which is no error.
+pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}

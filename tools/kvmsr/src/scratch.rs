@@ -1,0 +1,451 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! A VM with one vCPU to try MSRs on: by ioctl, and by instructions of a guest of a few bytes.
+//!
+//! The guest runs in 32-bit protected mode without paging. It is put in front of an RDMSR or WRMSR
+//! with the index and the value in its registers, and says by an OUT how the access went.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use kvm_bindings::KVM_CAP_X86_USER_SPACE_MSR;
+use kvm_bindings::KVM_MSR_EXIT_REASON_FILTER;
+use kvm_bindings::KVM_MSR_EXIT_REASON_INVAL;
+use kvm_bindings::KVM_MSR_EXIT_REASON_UNKNOWN;
+use kvm_bindings::kvm_enable_cap;
+use kvm_bindings::kvm_regs;
+use kvm_bindings::kvm_segment;
+use kvm_bindings::kvm_userspace_memory_region;
+use kvm_ioctls::Kvm;
+use kvm_ioctls::MsrExitReason;
+use kvm_ioctls::VcpuExit;
+use kvm_ioctls::VcpuFd;
+use kvm_ioctls::VmFd;
+use vm_memory::Bytes;
+use vm_memory::GuestAddress;
+use vm_memory::GuestMemoryBackend;
+use vm_memory::GuestMemoryMmap;
+
+use crate::cpuid::Cpuid;
+use crate::error::Error;
+use crate::error::Result;
+use crate::ioctl;
+
+/// Where KVM is found.
+pub const DEVICE: &str = "/dev/kvm";
+
+/// Opens KVM.
+///
+/// # Errors
+///
+/// [`Error::Missing`] if there is none or it may not be opened, with what to do.
+pub fn open(device: &Path) -> Result<Kvm> {
+    let path = CString::new(device.as_os_str().as_bytes())
+        .map_err(|_| Error::Input(format!("{} is not a path", device.display())))?;
+    let shown = device.display();
+    let kvm = Kvm::new_with_path(path).map_err(|error| {
+        let error = io::Error::from(error);
+
+        Error::Missing(match error.kind() {
+            io::ErrorKind::NotFound => format!(
+                "{shown} is not there: load kvm-amd or kvm-intel (modprobe), and enable \
+                 virtualisation in the firmware; 'kvmsr doctor' tells more"
+            ),
+            io::ErrorKind::PermissionDenied => format!(
+                "{shown} may not be opened: run this as root, or become a member of its group \
+                 (usually kvm); 'kvmsr doctor' tells more"
+            ),
+            _ => format!("{shown} can't be opened: {error}; 'kvmsr doctor' tells more"),
+        })
+    })?;
+
+    match kvm.get_api_version() {
+        12 => Ok(kvm),
+        _ => Err(Error::Missing(format!("{shown} is not KVM"))),
+    }
+}
+
+/// What a [`Scratch`] is made with.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// The vCPU's CPUID.
+    pub cpuid: Cpuid,
+    /// Whether KVM emulates the interrupt controllers.
+    pub irqchip: bool,
+    /// Whether user space is told why a guest's access fails, see [`Outcome::Refused`].
+    pub reasons: bool,
+}
+
+/// Why KVM refuses a guest's access (`KVM_MSR_EXIT_REASON_*`).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Reason {
+    /// It knows no such MSR.
+    Unknown,
+    /// It knows the MSR, and not this access or value.
+    Invalid,
+    /// The filter denies it.
+    Filter,
+    /// It does not say: such exits are not enabled, or not to be had.
+    Unsaid,
+}
+
+/// How a guest's access ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// RDMSR gave a value.
+    Value(u64),
+    /// WRMSR went through.
+    Done,
+    /// The guest got #GP.
+    Refused(Reason),
+    /// The guest got another exception.
+    Exception(u8),
+    /// The vCPU can't go on: it shut down, or KVM gave up. It is of no more use.
+    Dead(String),
+}
+
+/// Guest memory in bytes, from guest-physical address 0.
+const MEMORY: usize = 0x10000;
+const GDT: u64 = 0x1000;
+const IDT: u64 = 0x2000;
+const TSS: u64 = 0x3000;
+const STACK_TOP: u64 = 0x5000;
+
+/// RDMSR; OUT 0xb0, AL.
+const RDMSR: (u64, &[u8]) = (0x6000, &[0x0f, 0x32, 0xe6, PORT_DONE]);
+/// WRMSR; OUT 0xb0, AL.
+const WRMSR: (u64, &[u8]) = (0x6010, &[0x0f, 0x30, 0xe6, PORT_DONE]);
+/// OUT 0xb0, AL.
+const NOTHING: (u64, &[u8]) = (0x6020, &[0xe6, PORT_DONE]);
+/// RDMSR, ESI times; OUT 0xb0, AL.
+const RDMSR_LOOP: (u64, &[u8]) = (0x6030, &[0x0f, 0x32, 0x4e, 0x75, 0xfb, 0xe6, PORT_DONE]);
+/// WRMSR, ESI times; OUT 0xb0, AL.
+const WRMSR_LOOP: (u64, &[u8]) = (0x6040, &[0x0f, 0x30, 0x4e, 0x75, 0xfb, 0xe6, PORT_DONE]);
+/// For each exception: OUT its port, AL, and a jump back to that.
+const EXCEPTIONS: u64 = 0x7000;
+const EXCEPTION_SIZE: u64 = 4;
+const NR_EXCEPTIONS: u8 = 32;
+const PORT_DONE: u8 = 0xb0;
+/// The port of exception 0.
+const PORT_EXCEPTION: u8 = 0xc0;
+const GENERAL_PROTECTION: u8 = 13;
+
+const CODE_SELECTOR: u16 = 0x08;
+const DATA_SELECTOR: u16 = 0x10;
+const TSS_SELECTOR: u16 = 0x18;
+const RFLAGS_FIXED: u64 = 1 << 1;
+
+/// A VM with one vCPU.
+#[derive(Debug)]
+pub struct Scratch {
+    // Dropped in this order: KVM uses the memory until both are closed.
+    vcpu: VcpuFd,
+    vm: VmFd,
+    _memory: GuestMemoryMmap,
+    has_run: bool,
+}
+
+impl Scratch {
+    /// Creates the VM and its vCPU.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Kvm`] with the ioctl that failed.
+    pub fn new(kvm: &Kvm, setup: &Setup) -> Result<Self> {
+        let memory = guest_memory()?;
+        let vm = kvm.create_vm().map_err(Error::kvm("KVM_CREATE_VM"))?;
+
+        // Three pages that are no memory of the guest's, for VMX without unrestricted guests.
+        vm.set_tss_address(0xfffb_d000)
+            .map_err(Error::kvm("KVM_SET_TSS_ADDR"))?;
+        if setup.irqchip {
+            vm.create_irq_chip()
+                .map_err(Error::kvm("KVM_CREATE_IRQCHIP"))?;
+        }
+        if setup.reasons {
+            let mut reasons = kvm_enable_cap {
+                cap: KVM_CAP_X86_USER_SPACE_MSR,
+                ..Default::default()
+            };
+
+            reasons.args[0] = u64::from(
+                KVM_MSR_EXIT_REASON_UNKNOWN
+                    | KVM_MSR_EXIT_REASON_INVAL
+                    | KVM_MSR_EXIT_REASON_FILTER,
+            );
+            vm.enable_cap(&reasons).map_err(|error| {
+                Error::Missing(format!(
+                    "this kernel does not say why it refuses an access \
+                     (KVM_CAP_X86_USER_SPACE_MSR, Linux 5.10): {error}"
+                ))
+            })?;
+        }
+        give_memory(&vm, &memory)?;
+        let vcpu = vm.create_vcpu(0).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
+
+        if !setup.cpuid.0.is_empty() {
+            vcpu.set_cpuid2(&setup.cpuid.to_kvm()?)
+                .map_err(Error::kvm("KVM_SET_CPUID2"))?;
+        }
+        set_protected_mode(&vcpu)?;
+        Ok(Scratch {
+            vcpu,
+            vm,
+            _memory: memory,
+            has_run: false,
+        })
+    }
+
+    /// The VM, for other ioctls.
+    pub fn vm(&self) -> &VmFd {
+        &self.vm
+    }
+
+    /// The vCPU, for other ioctls.
+    pub fn vcpu(&self) -> &VcpuFd {
+        &self.vcpu
+    }
+
+    /// Whether the vCPU has run, which fixes some MSRs.
+    pub fn has_run(&self) -> bool {
+        self.has_run
+    }
+
+    /// `KVM_GET_MSRS` of one MSR; none if KVM refuses it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Kvm`] if the ioctl as a whole fails.
+    pub fn get(&self, index: u32) -> Result<Option<u64>> {
+        ioctl::get_msr(&self.vcpu, index).map_err(Error::kvm("KVM_GET_MSRS"))
+    }
+
+    /// `KVM_SET_MSRS` of one MSR; false if KVM refuses it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scratch::get`].
+    pub fn set(&self, index: u32, value: u64) -> Result<bool> {
+        ioctl::set_msr(&self.vcpu, index, value).map_err(Error::kvm("KVM_SET_MSRS"))
+    }
+
+    /// Has the guest execute RDMSR.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Kvm`] with the ioctl that failed.
+    pub fn rdmsr(&mut self, index: u32) -> Result<Outcome> {
+        let outcome = self.execute(RDMSR.0, index, 0, 1)?;
+
+        if outcome != Outcome::Done {
+            return Ok(outcome);
+        }
+        let regs = self.vcpu.get_regs().map_err(Error::kvm("KVM_GET_REGS"))?;
+
+        Ok(Outcome::Value(regs.rdx << 32 | regs.rax & 0xffff_ffff))
+    }
+
+    /// Has the guest execute WRMSR.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scratch::rdmsr`].
+    pub fn wrmsr(&mut self, index: u32, value: u64) -> Result<Outcome> {
+        self.execute(WRMSR.0, index, value, 1)
+    }
+
+    /// Has the guest execute RDMSR in a loop.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scratch::rdmsr`].
+    pub fn rdmsr_loop(&mut self, index: u32, count: u32) -> Result<Outcome> {
+        self.execute(RDMSR_LOOP.0, index, 0, count)
+    }
+
+    /// Has the guest execute WRMSR in a loop.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scratch::rdmsr`].
+    pub fn wrmsr_loop(&mut self, index: u32, value: u64, count: u32) -> Result<Outcome> {
+        self.execute(WRMSR_LOOP.0, index, value, count)
+    }
+
+    /// Has the vCPU run, without any access to an MSR.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Kvm`] if it can't.
+    pub fn run_once(&mut self) -> Result<()> {
+        match self.execute(NOTHING.0, 0, 0, 1)? {
+            Outcome::Done => Ok(()),
+            outcome => Err(Error::Kvm {
+                ioctl: "KVM_RUN",
+                source: io::Error::other(format!("the guest came to no proper end: {outcome:?}")),
+            }),
+        }
+    }
+
+    fn execute(&mut self, rip: u64, index: u32, value: u64, count: u32) -> Result<Outcome> {
+        let regs = kvm_regs {
+            rip,
+            rsp: STACK_TOP,
+            rflags: RFLAGS_FIXED,
+            rax: value & 0xffff_ffff,
+            rdx: value >> 32,
+            rcx: index.into(),
+            rsi: count.into(),
+            ..Default::default()
+        };
+        let mut reason = Reason::Unsaid;
+
+        self.vcpu
+            .set_regs(&regs)
+            .map_err(Error::kvm("KVM_SET_REGS"))?;
+        self.has_run = true;
+        loop {
+            // An error makes the guest's access end in #GP, as without exits to user space.
+            let (error, said) = match self.vcpu.run() {
+                Ok(VcpuExit::IoOut(port, _)) => return Ok(reported(port, reason)),
+                Ok(VcpuExit::X86Rdmsr(exit)) => (exit.error, exit.reason),
+                Ok(VcpuExit::X86Wrmsr(exit)) => (exit.error, exit.reason),
+                Ok(exit) => return Ok(Outcome::Dead(format!("{exit:?}"))),
+                Err(error) if error.errno() == EINTR => continue,
+                Err(error) => return Ok(Outcome::Dead(format!("KVM_RUN: {error}"))),
+            };
+
+            *error = 1;
+            reason = if said.contains(MsrExitReason::Filter) {
+                Reason::Filter
+            } else if said.contains(MsrExitReason::Inval) {
+                Reason::Invalid
+            } else {
+                Reason::Unknown
+            };
+        }
+    }
+}
+
+const EINTR: i32 = 4;
+
+/// What the guest says by an OUT to a port.
+fn reported(port: u16, reason: Reason) -> Outcome {
+    match u8::try_from(port) {
+        Ok(PORT_DONE) => Outcome::Done,
+        Ok(port @ PORT_EXCEPTION..) if port - PORT_EXCEPTION < NR_EXCEPTIONS => {
+            match port - PORT_EXCEPTION {
+                GENERAL_PROTECTION => Outcome::Refused(reason),
+                vector => Outcome::Exception(vector),
+            }
+        }
+        _ => Outcome::Dead(format!("the guest wrote to port {port:#x}")),
+    }
+}
+
+/// Memory with descriptor tables and code.
+fn guest_memory() -> Result<GuestMemoryMmap> {
+    // Base, limit and type of i386 descriptors, all flat but the task state.
+    const FLAT_CODE: u64 = 0x00cf_9b00_0000_ffff;
+    const FLAT_DATA: u64 = 0x00cf_9300_0000_ffff;
+    const BUSY_TSS: u64 = 0x0000_8b00_0000_0067 | TSS << 16;
+    // A present 32-bit interrupt gate for ring 0.
+    const GATE: u64 = 0x8e00 << 32 | (CODE_SELECTOR as u64) << 16;
+    let failed = |what: &dyn std::fmt::Display| Error::Io {
+        what: "guest memory".to_owned(),
+        source: io::Error::other(what.to_string()),
+    };
+    let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), MEMORY)])
+        .map_err(|error| failed(&error))?;
+    let write = |at: u64, bytes: &[u8]| {
+        memory
+            .write_slice(bytes, GuestAddress(at))
+            .map_err(|error| failed(&error))
+    };
+
+    for (at, descriptor) in (GDT..).step_by(8).zip([0, FLAT_CODE, FLAT_DATA, BUSY_TSS]) {
+        write(at, &descriptor.to_le_bytes())?;
+    }
+    for vector in 0..NR_EXCEPTIONS {
+        let code = EXCEPTIONS + EXCEPTION_SIZE * u64::from(vector);
+
+        write(
+            IDT + 8 * u64::from(vector),
+            &(GATE | code & 0xffff).to_le_bytes(),
+        )?;
+        write(code, &[0xe6, PORT_EXCEPTION + vector, 0xeb, 0xfc])?;
+    }
+    for (at, code) in [RDMSR, WRMSR, NOTHING, RDMSR_LOOP, WRMSR_LOOP] {
+        write(at, code)?;
+    }
+    Ok(memory)
+}
+
+#[allow(unsafe_code)]
+fn give_memory(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<()> {
+    let address = memory
+        .get_host_address(GuestAddress(0))
+        .map_err(|error| Error::Io {
+            what: "guest memory".to_owned(),
+            source: io::Error::other(error.to_string()),
+        })?;
+    let region = kvm_userspace_memory_region {
+        slot: 0,
+        flags: 0,
+        guest_phys_addr: 0,
+        memory_size: MEMORY as u64,
+        userspace_addr: address.expose_provenance() as u64,
+    };
+
+    // SAFETY: The memory is mapped for as long as the VM is open, as `Scratch` drops it last, and
+    // is accessed by no other means than volatile ones of vm-memory.
+    unsafe { vm.set_user_memory_region(region) }.map_err(Error::kvm("KVM_SET_USER_MEMORY_REGION"))
+}
+
+/// Protected mode without paging, in flat segments.
+fn set_protected_mode(vcpu: &VcpuFd) -> Result<()> {
+    const CR0_PE: u64 = 1 << 0;
+    const CR0_ET: u64 = 1 << 4;
+    const CR0_NE: u64 = 1 << 5;
+    const CR4_PAE: u64 = 1 << 5;
+    let segment = |selector, type_| kvm_segment {
+        limit: 0xffff_ffff,
+        selector,
+        type_,
+        present: 1,
+        db: 1,
+        s: 1,
+        g: 1,
+        ..Default::default()
+    };
+    let mut sregs = vcpu.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
+    let data = segment(DATA_SELECTOR, 3);
+
+    sregs.cs = segment(CODE_SELECTOR, 11);
+    (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
+    sregs.tr = kvm_segment {
+        base: TSS,
+        limit: 0x67,
+        db: 0,
+        s: 0,
+        g: 0,
+        ..segment(TSS_SELECTOR, 11)
+    };
+    sregs.ldt = kvm_segment {
+        unusable: 1,
+        present: 0,
+        s: 0,
+        ..segment(0, 2)
+    };
+    sregs.gdt.base = GDT;
+    sregs.gdt.limit = 4 * 8 - 1;
+    sregs.idt.base = IDT;
+    sregs.idt.limit = u16::from(NR_EXCEPTIONS) * 8 - 1;
+    sregs.cr0 = CR0_PE | CR0_ET | CR0_NE;
+    // Without paging it does nothing. With it, a guest that sets EFER.LME is in a state that
+    // emulators of SVM cope with.
+    sregs.cr4 |= CR4_PAE;
+    vcpu.set_sregs(&sregs).map_err(Error::kvm("KVM_SET_SREGS"))
+}

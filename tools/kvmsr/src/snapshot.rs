@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! What a vCPU has and what a host offers, in a file.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::cpuid::Cpuid;
+use crate::cpuid::Vendor;
+use crate::number::Hex;
+
+/// The version of every file and of every output.
+pub const SCHEMA: u32 = 1;
+
+/// Where a snapshot was taken.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// The kernel's release, as `uname -r`.
+    pub kernel: String,
+    /// Whose virtualisation it has.
+    pub vendor: Option<Vendor>,
+    /// The CPU's name.
+    pub cpu: String,
+    /// Microcode revision, as the kernel says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub microcode: Option<String>,
+    /// Parameters of KVM's modules that can be read, by module.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, BTreeMap<String, String>>,
+    /// Whether the Rust engine (kvm-msr.ko) served the VM.
+    #[serde(default)]
+    pub engine: bool,
+}
+
+/// One MSR and its value.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Value {
+    /// Its index.
+    pub index: Hex<u32>,
+    /// Its name, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its value.
+    pub value: Hex<u64>,
+    /// Whether it changes by itself, as a clock does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub moves: bool,
+}
+
+/// Everything about the MSRs of a vCPU, in the order in which they can be restored.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// [`SCHEMA`]
+    pub schema: u32,
+    /// `snapshot`, or `profile` if it is what several hosts have in common.
+    pub kind: Kind,
+    /// Where it was taken.
+    #[serde(default)]
+    pub host: Host,
+    /// What the vCPU's CPUID says.
+    #[serde(default)]
+    pub cpuid: Cpuid,
+    /// `KVM_GET_MSR_INDEX_LIST`
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub saved: Vec<Hex<u32>>,
+    /// `KVM_GET_MSR_FEATURE_INDEX_LIST`, with what `KVM_GET_MSRS` of the device says: what the
+    /// host supports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<Value>,
+    /// The vCPU's MSRs.
+    pub msrs: Vec<Value>,
+    /// MSRs that are listed, and can't be read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<Hex<u32>>,
+}
+
+/// What a [`Snapshot`] is of.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// One vCPU.
+    #[default]
+    Snapshot,
+    /// What several hosts take.
+    Profile,
+}

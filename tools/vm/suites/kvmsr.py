@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0
+"""make test-kvmsr VENDOR=amd|intel: kvmsr and its library on real KVM, judged by raw ioctls and by
+a raw guest; its JSON by the schemas, its man pages by mandoc."""
+
+import argparse
+import glob
+import json
+import os
+import subprocess
+import tempfile
+
+import jsonschema
+
+import boot
+import products
+import results
+from suites import job
+
+_DATA = os.path.join(products.REPO, "tools", "kvmsr", "tests", "data")
+_PAGES = os.path.join(products.REPO, "Documentation", "kvmsr")
+_SCHEMAS = os.path.join(_PAGES, "schema")
+_SIZE_LIMIT = 10 << 20
+_TIMEOUT = {"amd": 600, "intel": 1200}
+
+
+def _options():
+    parser = argparse.ArgumentParser(prog="kvmsr")
+    parser.add_argument("--vendor", choices=("amd", "intel"),
+                        default=os.environ.get("VENDOR") or "amd")
+    parser.add_argument("--suite", default="", help="only this suite of kvmsr-check")
+    return parser.parse_args()
+
+
+def name():
+    """The name of the results file."""
+    return f"kvmsr-{_options().vendor}"
+
+
+def _run(kernel, vendor, arguments, **hardware):
+    """One boot; returns the tests, the documents and the kernel's log."""
+    vm = boot.Vm(kernel, kind={"amd": "qemu", "intel": "bochs"}[vendor],
+                 programs=products.programs())
+    vm.initramfs.add_file("programs/kvmsr", products.kvmsr())
+    vm.initramfs.add_tree("kvmsr", _DATA)
+    for page in glob.glob(os.path.join(_PAGES, "*.rst")):
+        vm.initramfs.add_file(f"kvmsr/pages/{os.path.basename(page)}", page)
+    vm.initramfs.add("kvmsr/arguments", arguments, 0o644)
+    log, messages = vm.run(job("kvmsr.sh"), timeout=_TIMEOUT[vendor], show=print, **hardware)
+    tests, documents = [], []
+    for frame in log.json():
+        if "tests" in frame:
+            tests += frame["tests"]
+        else:
+            documents.append(frame)
+    if not tests or log.exit_code and not results.count(tests)[1]:
+        tests.append(results.test("kvmsr-check", False, f"exit code {log.exit_code}"))
+    return tests, documents, messages
+
+
+def _judge_documents(documents):
+    """A test for each kind of document: all of them are as the schema says."""
+    tests = {}
+    for frame in documents:
+        kind = frame["schema"]
+        title = f"schema: {kind}"
+        path = os.path.join(_SCHEMAS, f"{kind}.json")
+        try:
+            with open(path, encoding="utf-8") as file:
+                schema = json.load(file)
+            validator = jsonschema.validators.validator_for(schema)
+            validator.check_schema(schema)
+            error = next(validator(schema).iter_errors(frame["document"]), None)
+        except (OSError, ValueError, jsonschema.SchemaError) as problem:
+            tests[title] = results.test(title, False, str(problem).splitlines()[0])
+            continue
+        if error is not None:
+            where = "/".join(str(step) for step in error.absolute_path)
+            tests[title] = results.test(title, False, f"{where}: {error.message}"[:300])
+        tests.setdefault(title, results.test(title, True))
+    return list(tests.values())
+
+
+def _judge_program(program):
+    """The program as it goes to users: its size, its man pages, its completions."""
+    size = os.path.getsize(program)
+    tests = [results.test("program: under 10 MB", size < _SIZE_LIMIT, f"{size} bytes")]
+    linked = subprocess.run(["ldd", program], capture_output=True, check=False, text=True)
+    tests.append(results.test("program: static", linked.returncode != 0 or
+                              "statically linked" in linked.stdout, linked.stdout.strip()[:200]))
+    with tempfile.TemporaryDirectory() as pages:
+        subprocess.run([program, "generate", "man", pages], check=True)
+        names = sorted(os.listdir(pages))
+        lint = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", *names], cwd=pages,
+                              capture_output=True, check=False, text=True)
+        tests.append(results.test("man: mandoc has no warning", bool(names) and not lint.stdout
+                                  and not lint.returncode,
+                                  lint.stdout.strip()[:300] or f"{len(names)} pages"))
+    for shell in ("bash", "zsh", "fish"):
+        said = subprocess.run([program, "generate", shell], capture_output=True, check=False)
+        tests.append(results.test(f"completions: {shell}", not said.returncode and
+                                  b"explain" in said.stdout))
+    return tests
+
+
+def main():
+    """Runs kvmsr-check, and judges the rest on the host."""
+    options = _options()
+    kernel = products.Kernel()
+    only = f"--suite {options.suite}" if options.suite else ""
+    # Bochs's clock counts instructions; QEMU's has to be told to, in a boot of its own.
+    apart = options.vendor == "amd" and not only
+    tests, documents, messages = _run(kernel, options.vendor, "--skip speed" if apart else only)
+    tests.append(results.kernel_log(messages))
+    if apart:
+        more, _, messages = _run(kernel, options.vendor, "--suite speed", icount=True)
+        tests += more + [results.kernel_log(messages)]
+    if not only:
+        tests += _judge_documents(documents) + _judge_program(products.kvmsr())
+    return results.conclude(name(), tests, kernel=kernel.version)
