@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# build.sh [--prepare] [base|unpatched|debug]: sees to it that the cache has this kernel built,
-# and prints its build directory.
+# build.sh [--prepare] [base|unpatched|tracing|debug]: sees to it that the cache has this kernel
+# built, and prints its build directory.
 #
 #   base       the hook series and configs/kvm-msr.config: what everything runs on
 #   unpatched  the same without the hook series, to show what the hooks cost
+#   tracing    base with configs/tracing.config: KVM's tracepoints, as distributions have them
 #   debug      base with configs/debug.config: lockdep, leak detection, fault injection
 #
 # KDIR=/path     a built kernel to use in place of base
@@ -32,8 +33,8 @@ patches=("$here"/patches/*.patch)
 case $variant in
 base) ;;
 unpatched) patches=() ;;
-debug) fragments+=("$here/configs/debug.config") ;;
-*) die "build.sh: no variant '$variant' (there are base, unpatched and debug)" ;;
+tracing | debug) fragments+=("$here/configs/$variant.config") ;;
+*) die "build.sh: no variant '$variant' (there are base, unpatched, tracing and debug)" ;;
 esac
 
 make_cache

@@ -105,7 +105,7 @@ def _judge_program(program):
 def main():
     """Runs kvmsr-check, and judges the rest on the host."""
     options = _options()
-    kernel = products.Kernel()
+    kernel = products.Kernel("base" if os.environ.get("KDIR") else "tracing")
     only = f"--suite {options.suite}" if options.suite else ""
     # Bochs's clock counts instructions; QEMU's has to be told to, in a boot of its own.
     apart = options.vendor == "amd" and not only

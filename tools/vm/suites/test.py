@@ -29,8 +29,9 @@ def _command(suite):
 
 def _build():
     """Everything that more than one suite runs, before any does."""
-    kernel = products.Kernel()
-    for build in (kernel.engine, products.programs, products.kvmsr, kernel.selftests):
+    kernel, tracing = products.Kernel(), products.Kernel("tracing")
+    for build in (kernel.engine, tracing.engine, products.programs, products.kvmsr,
+                  kernel.selftests):
         try:
             build()
         except products.BuildError:
