@@ -89,7 +89,7 @@ modules_install: deps-kernel ## Installs kvm-msr.ko for the kernel of KDIR (INST
 	@$(T)/kernel/module.sh plain install
 
 .PHONY: registers
-registers: deps-kernel ## Writes Documentation/register-reference.rst from the table of registers
+registers: deps-kernel ## Writes the register reference and the rules of kvmsr from the table of registers
 	@$(TARGET) registers
 
 .PHONY: fmt

@@ -5,6 +5,7 @@
 //! Nothing here knows any one register. What the declarations mean is in [`words`], in matches
 //! that the compiler wants to be complete.
 
+pub mod data;
 mod words;
 
 use crate::engine::registers::{lookup, Register, REGISTERS};

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""make registers: writes the reference of registers, which derives from their table."""
+"""make registers: writes what derives from the table of registers: their reference, and the rules
+that kvmsr is built with."""
 
 import os
 import subprocess
@@ -7,42 +8,50 @@ import subprocess
 import products
 from suites import cargo_environment
 
-REFERENCE = "Documentation/register-reference.rst"
-_PATH = os.path.join(products.REPO, REFERENCE)
+# What is written, and what the generator wants to hear for it.
+FILES = {
+    "Documentation/register-reference.rst": [],
+    "tools/kvmsr/data/registers.json": ["json"],
+}
 
 
-def _generate():
-    """The reference as the table has it."""
+def _path(name):
+    return os.path.join(products.REPO, name)
+
+
+def _generate(name):
+    """A file as the table has it."""
     command = ["/usr/bin/cargo", "run", "--quiet", "--locked", "--manifest-path",
                os.path.join(products.REPO, "tools", "Cargo.toml"),
-               "--package", "engine-host", "--example", "register_reference"]
+               "--package", "engine-host", "--example", "register_reference", "--", *FILES[name]]
     run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False,
                          env={**os.environ, **cargo_environment()})
     if run.returncode:
-        raise products.BuildError(f"{REFERENCE} could not be generated")
+        raise products.BuildError(f"{name} could not be generated")
     return run.stdout
 
 
-def _present():
+def _present(name):
     try:
-        with open(_PATH, encoding="utf-8") as file:
+        with open(_path(name), encoding="utf-8") as file:
             return file.read()
     except FileNotFoundError:
         return None
 
 
-def is_current():
-    """Whether the file is what would be written."""
-    return _present() == _generate()
+def is_current(name):
+    """Whether a file of FILES is what would be written."""
+    return _present(name) == _generate(name)
 
 
 def main():
-    """Writes the file, unless it is current."""
-    text = _generate()
-    if text == _present():
-        print(f"{REFERENCE} is current")
-        return 0
-    with open(_PATH, "w", encoding="utf-8") as file:
-        file.write(text)
-    print(f"{REFERENCE} is written")
+    """Writes the files that are not current."""
+    for name in FILES:
+        text = _generate(name)
+        if text == _present(name):
+            print(f"{name} is current")
+            continue
+        with open(_path(name), "w", encoding="utf-8") as file:
+            file.write(text)
+        print(f"{name} is written")
     return 0

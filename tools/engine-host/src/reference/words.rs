@@ -248,7 +248,7 @@ pub(super) fn write(register: &Register) -> String {
     words.to_owned()
 }
 
-fn both(register: &Register, does: fn(VendorSet, Vendor) -> bool) -> bool {
+pub(super) fn both(register: &Register, does: fn(VendorSet, Vendor) -> bool) -> bool {
     does(register.vendor, Vendor::Amd) && does(register.vendor, Vendor::Intel)
 }
 
@@ -328,7 +328,7 @@ fn met(condition: Condition, register: &Register) -> String {
     }
 }
 
-fn feature(feature: Feature) -> &'static str {
+pub(super) fn feature(feature: Feature) -> &'static str {
     match feature {
         Feature::Xmm3 => "XMM3",
         Feature::Pdcm => "PDCM",
@@ -356,7 +356,7 @@ fn feature(feature: Feature) -> &'static str {
     }
 }
 
-fn pv(feature: Pv) -> String {
+pub(super) fn pv(feature: Pv) -> String {
     match feature {
         Pv::CLOCKSOURCE => "KVM_FEATURE_CLOCKSOURCE",
         Pv::CLOCKSOURCE2 => "KVM_FEATURE_CLOCKSOURCE2",
