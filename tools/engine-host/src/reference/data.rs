@@ -74,6 +74,9 @@ struct Check {
     /// Guests never pass.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     host_only: bool,
+    /// Made only if user space has enabled this: `KVM_CAP_ENFORCE_PV_FEATURE_CPUID`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    only_with: Option<&'static str>,
     /// KVM itself needs it: `smm`, or `tsc-aux`.
     #[serde(skip_serializing_if = "Option::is_none")]
     kvm: Option<&'static str>,
@@ -294,6 +297,7 @@ fn guard(guard: Guard) -> impl Iterator<Item = Check> {
         Guard::Pv(feature) => vec![Check {
             by: "any",
             any_of: vec![words::pv(feature)],
+            only_with: Some("KVM_CAP_ENFORCE_PV_FEATURE_CPUID"),
             otherwise: "unknown",
             ..Check::default()
         }],

@@ -2,13 +2,57 @@
 
 //! Names of MSRs, their bit fields, and KVM's rules for them. All of it is data: nothing here asks
 //! KVM.
+//!
+//! Where the data is from is said in `data/README`.
+
+mod data;
+mod decode;
+mod explain;
+mod names;
+mod rules;
+mod spelling;
 
 use crate::cpuid::Register;
 use crate::cpuid::Vendor;
-use crate::error::Error;
-use crate::error::Result;
 use crate::number::Bits;
-use crate::number::parse_u32;
+
+pub use decode::Change;
+pub use decode::Decoded;
+pub use decode::Decoding;
+pub use decode::changes;
+pub use decode::decode;
+pub use decode::fields;
+pub use explain::Explanation;
+pub use explain::explain;
+pub use names::MAX_INDICES;
+pub use names::all;
+pub use names::find;
+pub use names::index_of;
+pub use names::like;
+pub use names::msr;
+pub use names::name;
+pub use names::parse_indices;
+pub use rules::Access;
+pub use rules::Check;
+pub use rules::FeatureMsr;
+pub use rules::List;
+pub use rules::Needs;
+pub use rules::Otherwise;
+pub use rules::Rule;
+pub use rules::Served;
+pub use rules::Server;
+pub use rules::Way;
+pub use rules::Words;
+pub use rules::checks;
+pub use rules::declared;
+pub use rules::is_filtered;
+pub use rules::is_fixed_after_run;
+pub use rules::moves;
+pub use rules::needs;
+pub use rules::remarks;
+pub use rules::reserved;
+pub use rules::rule;
+pub use rules::rules;
 
 /// Whose MSR or field it is.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -25,6 +69,28 @@ pub enum Owner {
     HyperV,
 }
 
+impl Owner {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Owner::Intel => "Intel",
+            Owner::Amd => "AMD",
+            Owner::Both => "Intel and AMD",
+            Owner::Kvm => "KVM",
+            Owner::HyperV => "Hyper-V",
+        }
+    }
+
+    /// Whether CPUs of a vendor have what is this owner's, or would if they ran KVM or Hyper-V.
+    fn is_on(self, vendor: Vendor) -> bool {
+        match self {
+            Owner::Intel => vendor == Vendor::Intel,
+            Owner::Amd => vendor == Vendor::Amd,
+            Owner::Both | Owner::Kvm | Owner::HyperV => true,
+        }
+    }
+}
+
 /// An MSR, or several that are alike.
 #[derive(Clone, Copy, Debug)]
 pub struct Msr {
@@ -38,10 +104,24 @@ pub struct Msr {
     pub name: &'static str,
     /// Whose it is.
     pub owner: Owner,
-    /// Other names.
+    /// Other names; of several those of the first.
     pub aliases: &'static [&'static str],
-    /// Its fields.
+    /// Its fields, of all vendors and in all variants. [`fields`] has those of one vendor.
     pub fields: &'static [Field],
+}
+
+impl Msr {
+    /// The number of an element, if there are several.
+    pub fn number(&self, index: u32) -> Option<u32> {
+        (self.count > 1).then(|| index.saturating_sub(self.first) / self.stride.max(1))
+    }
+
+    /// All of its indices.
+    pub fn indices(&self) -> impl Iterator<Item = u32> + use<> {
+        let &Msr { first, stride, .. } = self;
+
+        (0..self.count).map(move |number| first + number * stride)
+    }
 }
 
 /// Some bits of an MSR.
@@ -59,8 +139,46 @@ pub struct Field {
     pub address: bool,
     /// Of which CPU family or message it is, if it is not of all; such fields overlap others.
     pub variant: Option<&'static str>,
+    /// What tells from the value that it is this variant.
+    pub when: Option<When>,
+    /// Whether it is a part of the field before it, with a name of its own.
+    pub part: bool,
     /// Who says so.
     pub source: &'static str,
+}
+
+impl Field {
+    /// Its value as it is to be shown: an address where its bits are, all else shifted down.
+    pub fn of(&self, value: u64) -> u64 {
+        if self.address {
+            value & self.bits.mask()
+        } else {
+            self.bits.of(value)
+        }
+    }
+
+    /// What a value of [`Field::of`] means, where that is known.
+    pub fn meaning(&self, value: u64) -> Option<&'static str> {
+        let &(_, meaning) = self.values.iter().find(|&&(of, _)| of == value)?;
+
+        Some(meaning)
+    }
+}
+
+/// A condition on an MSR's value.
+#[derive(Clone, Copy, Debug)]
+pub struct When {
+    /// These bits
+    pub bits: Bits,
+    /// have one of these values.
+    pub values: &'static [u64],
+}
+
+impl When {
+    /// Whether a value meets it.
+    pub fn is_met(&self, value: u64) -> bool {
+        self.values.contains(&self.bits.of(value))
+    }
 }
 
 /// A bit of CPUID that an access hangs on.
@@ -78,6 +196,24 @@ pub struct Feature {
     pub bit: u8,
 }
 
+impl std::fmt::Display for Feature {
+    /// As `SVM (CPUID 0x80000001 ECX bit 2)`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let register = match self.register {
+            Register::Eax => "EAX",
+            Register::Ebx => "EBX",
+            Register::Ecx => "ECX",
+            Register::Edx => "EDX",
+        };
+
+        write!(f, "{} (CPUID {:#x}", self.name, self.function)?;
+        if self.index != 0 {
+            write!(f, ".{:#x}", self.index)?;
+        }
+        write!(f, " {register} bit {})", self.bit)
+    }
+}
+
 /// Who makes an access.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Initiator {
@@ -85,47 +221,4 @@ pub enum Initiator {
     Host,
     /// The guest, by an instruction.
     Guest,
-}
-
-/// The name of an MSR, with the number of an element, as `IA32_MC3_CTL`.
-pub fn name(_index: u32, _vendor: Option<Vendor>) -> Option<String> {
-    None
-}
-
-/// What is known of an MSR; for an index that means something else on each vendor, `vendor` decides.
-pub fn msr(_index: u32, _vendor: Option<Vendor>) -> Option<&'static Msr> {
-    None
-}
-
-/// The features of which a vCPU's CPUID must have at least one for the access, as KVM 7.3 has it;
-/// empty if it hangs on none.
-pub fn needs(_index: u32, _write: bool, _by: Initiator) -> Vec<Feature> {
-    Vec::new()
-}
-
-/// Whether KVM keeps the MSR as it is once the vCPU has run: `KVM_SET_MSRS` takes no other value.
-pub fn is_fixed_after_run(_index: u32) -> bool {
-    false
-}
-
-/// Whether the value changes by itself.
-pub fn moves(_index: u32) -> bool {
-    false
-}
-
-/// The MSRs that a text means: an index, a name, or `first-last`.
-///
-/// # Errors
-///
-/// [`Error::Input`] if it means none, with names that are like it.
-pub fn parse_indices(text: &str) -> Result<Vec<u32>> {
-    if let Some((first, last)) = text.split_once('-') {
-        let (first, last) = (parse_u32(first)?, parse_u32(last)?);
-
-        if first > last {
-            return Err(Error::Input(format!("'{text}' ends before it begins")));
-        }
-        return Ok((first..=last).collect());
-    }
-    Ok(vec![parse_u32(text)?])
 }

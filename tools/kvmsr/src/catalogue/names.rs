@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! From an index to a name, and back.
+
+use super::Msr;
+use super::Owner;
+use super::data;
+use super::spelling;
+use crate::cpuid::Vendor;
+use crate::error::Error;
+use crate::error::Result;
+use crate::number::parse_u32;
+
+/// The most indices that [`parse_indices`] returns for one text.
+pub const MAX_INDICES: u32 = 0x1_0000;
+
+/// How many names a mistyped one is compared to favourably.
+const MAX_SUGGESTIONS: usize = 5;
+/// How like names have to be, from 0 to 1.
+const LIKENESS: f64 = 0.84;
+
+/// The name of an MSR, with the number of an element, as `IA32_MC3_CTL`.
+pub fn name(index: u32, vendor: Option<Vendor>) -> Option<String> {
+    let msr = msr(index, vendor)?;
+
+    Some(match msr.number(index) {
+        Some(number) => msr.name.replace("{n}", &number.to_string()),
+        None => msr.name.to_owned(),
+    })
+}
+
+/// What is known of an MSR; for an index that means something else on each vendor, `vendor` decides.
+pub fn msr(index: u32, vendor: Option<Vendor>) -> Option<&'static Msr> {
+    let at = data::ELEMENTS.partition_point(|&(element, _)| element < index);
+    let here = || {
+        data::ELEMENTS
+            .get(at..)
+            .unwrap_or_default()
+            .iter()
+            .take_while(|&&(element, _)| element == index)
+            .filter_map(|&(_, msr)| data::MSRS.get(usize::from(msr)))
+    };
+    let vendor = vendor.unwrap_or(Vendor::Intel);
+
+    here()
+        .find(|msr| msr.owner.is_on(vendor))
+        .or_else(|| here().next())
+}
+
+/// All MSRs, by index. Where an index means something else on each vendor, there are two.
+pub fn all() -> &'static [Msr] {
+    &data::MSRS
+}
+
+/// The index that a name is of: one of the manuals', of Linux's or of others, with or without the
+/// `MSR_` that some put before it, in any case.
+pub fn index_of(name: &str) -> Option<u32> {
+    spelling::forms(name).iter().find_map(|form| {
+        let at = data::NAMES
+            .binary_search_by(|&(name, _)| name.cmp(form))
+            .ok()?;
+        let &(_, index) = data::NAMES.get(at)?;
+
+        Some(index)
+    })
+}
+
+/// The MSRs that have a text in one of their names.
+pub fn find(part: &str) -> Vec<&'static Msr> {
+    let part = part.trim().to_ascii_lowercase();
+    let has = |name: &str| name.to_ascii_lowercase().contains(&part);
+
+    if part.is_empty() {
+        return Vec::new();
+    }
+    data::MSRS
+        .iter()
+        .filter(|msr| has(msr.name) || msr.aliases.iter().any(|alias| has(alias)))
+        .collect()
+}
+
+/// Names that are like a mistyped one, best first.
+pub fn like(name: &str) -> Vec<String> {
+    // What is longer than any name is like none.
+    const LONGEST: usize = 64;
+    let [.., short] = spelling::forms(name);
+
+    if short.len() > LONGEST {
+        return Vec::new();
+    }
+    let mut like: Vec<(f64, u32)> = data::NAMES
+        .iter()
+        .map(|&(other, index)| {
+            let other = other.strip_prefix("ia32_").unwrap_or(other);
+
+            (strsim::jaro_winkler(&short, other), index)
+        })
+        .filter(|&(likeness, _)| likeness >= LIKENESS)
+        .collect();
+    let mut names: Vec<String> = Vec::new();
+
+    like.sort_by(|(one, _), (other, _)| other.total_cmp(one));
+    for (_, index) in like {
+        let name = match self::name(index, None) {
+            Some(name) => name,
+            None => super::rule(index).name.to_owned(),
+        };
+
+        if names.len() < MAX_SUGGESTIONS && !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// The MSRs that a text means: an index, a name, `first-last` of either, or the name of several
+/// with `{n}` for the number.
+///
+/// # Errors
+///
+/// [`Error::Input`] if it means none, with names that are like it; or more than [`MAX_INDICES`].
+pub fn parse_indices(text: &str) -> Result<Vec<u32>> {
+    let text = text.trim();
+
+    if text.contains("{n}") {
+        return several(text);
+    }
+    let Some((first, last)) = text.split_once('-') else {
+        return Ok(vec![parse_index(text)?]);
+    };
+    let (first, last) = (parse_index(first)?, parse_index(last)?);
+
+    match last.checked_sub(first) {
+        None => Err(Error::Input(format!("'{text}' ends before it begins"))),
+        Some(more) if more >= MAX_INDICES => Err(Error::Input(format!(
+            "'{text}' has {} indices, which is more than {MAX_INDICES}: give less at once",
+            u64::from(more) + 1
+        ))),
+        Some(_) => Ok((first..=last).collect()),
+    }
+}
+
+fn several(name: &str) -> Result<Vec<u32>> {
+    let forms = spelling::forms(name);
+
+    data::MSRS
+        .iter()
+        .find(|msr| {
+            spelling::forms(msr.name)
+                .iter()
+                .any(|own| forms.contains(own))
+        })
+        .map(|msr| msr.indices().collect())
+        .ok_or_else(|| unknown(name))
+}
+
+fn parse_index(text: &str) -> Result<u32> {
+    let text = text.trim();
+
+    if text.is_empty() {
+        return Err(Error::Input(
+            "an MSR is missing: give its index or its name, as 0xc0000080 or EFER".to_owned(),
+        ));
+    }
+    // No name begins with a digit.
+    if text.starts_with(|c: char| c.is_ascii_digit()) {
+        return parse_u32(text);
+    }
+    index_of(text).ok_or_else(|| unknown(text))
+}
+
+fn unknown(name: &str) -> Error {
+    let like = like(name);
+    let parts: Vec<_> = find(name).iter().map(|msr| msr.name).collect();
+    let shown = name.chars().take(80).collect::<String>();
+
+    Error::Input(match (parts.as_slice(), like.as_slice()) {
+        ([], []) => format!(
+            "no MSR is called '{shown}': give its index, or look for a part of its \
+                             name by 'kvmsr explain'"
+        ),
+        ([], like) => format!(
+            "no MSR is called '{shown}'; did you mean {}?",
+            like.join(", ")
+        ),
+        (parts, _) if parts.len() <= MAX_SUGGESTIONS => format!(
+            "no MSR is called '{shown}'; did you mean {}?",
+            parts.join(", ")
+        ),
+        (parts, _) => format!(
+            "no MSR is called '{shown}', but {} have that in their names: 'kvmsr explain {shown}' \
+             lists them",
+            parts.len()
+        ),
+    })
+}
+
+impl Owner {
+    /// Whose CPUs to think of if nobody says: AMD's have their own above 0xc0000000.
+    pub(super) fn likely_vendor(self, index: u32) -> Vendor {
+        match self {
+            Owner::Intel => Vendor::Intel,
+            Owner::Amd => Vendor::Amd,
+            _ if index >= 0xc000_0000 => Vendor::Amd,
+            _ => Vendor::Intel,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_as_all_spell_them() {
+        for (name, index) in [
+            ("EFER", 0xc000_0080),
+            ("IA32_EFER", 0xc000_0080),
+            ("msr_efer", 0xc000_0080),
+            ("IA32_MC3_CTL", 0x40c),
+            ("mc3_ctl", 0x40c),
+            ("MSR_IA32_MC31_MISC", 0x47f),
+            ("IA32_MTRR_PHYSBASE2", 0x204),
+            ("MTRRphysBase0", 0x200),
+            ("MTRRphysMask3", 0x207),
+            ("MSR_IA32_SYSENTER_EIP", 0x176),
+            ("IA32_LSTAR", 0xc000_0082),
+            ("MSR_KVM_WALL_CLOCK_NEW", 0x4b56_4d00),
+            ("KVM_SYSTEM_TIME_NEW", 0x4b56_4d01),
+            ("HV_X64_MSR_GUEST_OS_ID", 0x4000_0000),
+            ("HV_X64_GUEST_OS_ID", 0x4000_0000),
+            ("IA32_X2APIC_APICID", 0x802),
+            ("IA32_TSC", 0x10),
+            ("IA32_BIOS_SIGN_ID", 0x8b),
+            ("PATCH_LEVEL", 0x8b),
+            ("IA32_PMC0", 0xc1),
+            ("K7_EVNTSEL2", 0xc001_0002),
+            ("F15H_PERF_CTR5", 0xc001_020b),
+            ("APIC_BASE_MSR", 0x800),
+        ] {
+            assert_eq!(index_of(name), Some(index), "{name}");
+        }
+        assert_eq!(index_of("MtrrVar"), None, "it is no one MSR's");
+    }
+
+    #[test]
+    fn every_name_leads_back_to_its_index() {
+        for msr in all() {
+            for index in msr.indices() {
+                for vendor in [None, Some(Vendor::Amd), Some(Vendor::Intel)] {
+                    let name = name(index, vendor).unwrap();
+
+                    assert_eq!(index_of(&name), Some(index), "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_of_kvms_table_are_found() {
+        for rule in crate::catalogue::rules() {
+            assert!(index_of(rule.name).is_some(), "{}", rule.name);
+        }
+    }
+
+    #[test]
+    fn vendors_differ_at_one_index() {
+        assert_eq!(name(0x8b, Some(Vendor::Amd)).unwrap(), "PATCH_LEVEL");
+        assert_eq!(
+            name(0x8b, Some(Vendor::Intel)).unwrap(),
+            "IA32_BIOS_SIGN_ID"
+        );
+        assert_eq!(name(0xffff_ffff, None), None);
+    }
+
+    #[test]
+    fn indices_are_parsed() {
+        assert_eq!(parse_indices("0x10").unwrap(), [0x10]);
+        assert_eq!(parse_indices("16").unwrap(), [0x10]);
+        assert_eq!(parse_indices("0x10-0x12").unwrap(), [0x10, 0x11, 0x12]);
+        assert_eq!(
+            parse_indices("IA32_MC0_CTL-IA32_MC0_MISC").unwrap(),
+            [0x400, 0x401, 0x402, 0x403]
+        );
+        assert_eq!(
+            parse_indices("IA32_RTIT_ADDR{n}_A").unwrap(),
+            [0x580, 0x582, 0x584, 0x586]
+        );
+        assert_eq!(parse_indices("0-0xffff").unwrap().len(), 0x1_0000);
+        assert_eq!(parse_indices("0xffff_ffff").unwrap(), [u32::MAX]);
+        for bad in [
+            "",
+            "-",
+            "0x10-",
+            "-0x10",
+            "0x12-0x10",
+            "0-0x10000",
+            "0-0xffffffff",
+            "0x100000000",
+            "{n}",
+            "IA32_X{n}",
+            "no such MSR",
+            "0xefer",
+        ] {
+            assert!(parse_indices(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_mistyped_name_is_recognised() {
+        let error = parse_indices("IA32_APICBAES").unwrap_err().to_string();
+
+        assert!(error.contains("did you mean IA32_APIC_BASE"), "{error}");
+        let error = parse_indices("MTRR_PHYS").unwrap_err().to_string();
+
+        assert!(error.contains("IA32_MTRR_PHYSBASE{n}"), "{error}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(text in ".{0,80}") {
+            let _ = parse_indices(&text);
+        }
+
+        #[test]
+        fn nothing_like_a_range_panics(text in "[-0-9a-fx_{}n]{0,30}") {
+            let _ = parse_indices(&text);
+        }
+    }
+}
