@@ -19,11 +19,13 @@
 pub mod catalogue;
 pub mod check;
 pub mod compat;
+pub mod cpu_file;
 pub mod cpuid;
 pub mod diff;
 pub mod error;
 pub mod filter;
 pub mod formats;
+pub mod input;
 pub mod ioctl;
 pub mod number;
 pub mod probe;

@@ -18,6 +18,7 @@ mod probe;
 mod set;
 mod snapshot;
 mod top;
+mod vcpu;
 
 use crate::Common;
 use crate::output::Output;

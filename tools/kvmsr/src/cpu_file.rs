@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! The CPUID of a vCPU from a file: a snapshot of `kvmsr`, or what `cpuid -r` prints.
+
+use crate::cpuid::Cpuid;
+use crate::cpuid::Leaf;
+use crate::error::Error;
+use crate::error::Result;
+use crate::number::Hex;
+use crate::number::parse_u32;
+use crate::snapshot::SCHEMA;
+use crate::snapshot::Snapshot;
+
+/// `KVM_CPUID_FLAG_SIGNIFCANT_INDEX`
+const INDEX_MATTERS: u32 = 1;
+
+/// Takes the CPUID from the text of a file.
+///
+/// # Errors
+///
+/// [`Error::Input`] if the text is neither a snapshot nor what `cpuid -r` prints, or has no CPUID.
+pub fn parse(text: &str) -> Result<Cpuid> {
+    let cpuid = if text.trim_start().starts_with('{') {
+        snapshot(text)?
+    } else {
+        raw(text)?
+    };
+
+    if cpuid.0.is_empty() {
+        return Err(Error::Input(
+            "there is no CPUID in it; for a vCPU without one say --cpu none".to_owned(),
+        ));
+    }
+    Ok(cpuid)
+}
+
+fn snapshot(text: &str) -> Result<Cpuid> {
+    let snapshot: Snapshot = serde_json::from_str(text)
+        .map_err(|error| Error::Input(format!("it is no snapshot of kvmsr: {error}")))?;
+
+    if snapshot.schema != SCHEMA {
+        return Err(Error::Input(format!(
+            "it is a snapshot with schema {}, and this kvmsr knows {SCHEMA}",
+            snapshot.schema
+        )));
+    }
+    Ok(snapshot.cpuid)
+}
+
+/// The first CPU of `cpuid -r`.
+///
+/// Leaves of all zeros are left out: the instruction gives zeros for what is not there, and KVM
+/// takes 256 leaves.
+fn raw(text: &str) -> Result<Cpuid> {
+    let mut leaves = Vec::new();
+    let mut cpus = 0;
+
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if line.starts_with("CPU") && line.ends_with(':') {
+            cpus += 1;
+            if cpus > 1 {
+                break;
+            }
+            continue;
+        }
+        let leaf = raw_leaf(line).ok_or_else(|| {
+            Error::Input(format!(
+                "line {number} is not what 'cpuid -r' prints, and the file is no snapshot of \
+                 kvmsr: '{}'",
+                line.chars().take(80).collect::<String>()
+            ))
+        })?;
+
+        if [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx] != [Hex(0); 4] {
+            leaves.push(leaf);
+        }
+    }
+    Ok(Cpuid(leaves))
+}
+
+/// A line as `0x00000001 0x00: eax=0x000906ea ebx=0x00100800 ecx=0x7ffafbbf edx=0xbfebfbff`.
+fn raw_leaf(line: &str) -> Option<Leaf> {
+    let (input, registers) = line.split_once(':')?;
+    let mut input = input.split_whitespace().map(parse_u32);
+    let (function, index) = (input.next()?.ok()?, input.next()?.ok()?);
+    let mut values = registers
+        .split_whitespace()
+        .zip(["eax=", "ebx=", "ecx=", "edx="])
+        .map(|(text, name)| text.strip_prefix(name).map(parse_u32));
+    let mut value = || values.next()??.ok().map(Hex);
+
+    Some(Leaf {
+        function: Hex(function),
+        index: Hex(index),
+        flags: if has_subleaves(function) {
+            INDEX_MATTERS
+        } else {
+            0
+        },
+        eax: value()?,
+        ebx: value()?,
+        ecx: value()?,
+        edx: value()?,
+    })
+}
+
+/// Whether ECX of the instruction matters: SDM volume 2A, CPUID; APM volume 3, appendix E.
+fn has_subleaves(function: u32) -> bool {
+    matches!(
+        function,
+        0x4 | 0x7
+            | 0xb
+            | 0xd
+            | 0xf
+            | 0x10
+            | 0x12
+            | 0x14
+            | 0x17
+            | 0x18
+            | 0x1b
+            | 0x1d
+            | 0x1e
+            | 0x1f
+            | 0x20
+            | 0x23
+            | 0x24
+            | 0x27
+            | 0x28
+            | 0x8000_001d
+            | 0x8000_0020
+            | 0x8000_0026
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cpuid::Register;
+    use crate::cpuid::Vendor;
+
+    const RAW: &str = "\
+CPU 0:
+   0x00000000 0x00: eax=0x00000016 ebx=0x756e6547 ecx=0x6c65746e edx=0x49656e69
+   0x00000001 0x00: eax=0x000906ea ebx=0x00100800 ecx=0x7ffafbbf edx=0xbfebfbff
+   0x00000003 0x00: eax=0x00000000 ebx=0x00000000 ecx=0x00000000 edx=0x00000000
+   0x00000004 0x01: eax=0x1c004122 ebx=0x01c0003f ecx=0x0000003f edx=0x00000000
+CPU 1:
+   0x00000000 0x00: eax=0x00000016 ebx=0x68747541 ecx=0x444d4163 edx=0x69746e65
+";
+
+    #[test]
+    fn the_first_cpu_is_taken() {
+        let cpuid = parse(RAW).unwrap();
+
+        assert_eq!(cpuid.0.len(), 3);
+        assert_eq!(cpuid.vendor(), Some(Vendor::Intel));
+        assert_eq!(cpuid.register(4, 1, Register::Eax), 0x1c00_4122);
+        assert_eq!(cpuid.register(4, 0, Register::Eax), 0);
+    }
+
+    #[test]
+    fn a_snapshot_is_taken() {
+        let snapshot = Snapshot {
+            schema: SCHEMA,
+            cpuid: parse(RAW).unwrap(),
+            ..Default::default()
+        };
+        let text = serde_json::to_string(&snapshot).unwrap();
+
+        assert_eq!(parse(&text).unwrap(), snapshot.cpuid);
+        for cut in 1..text.len() {
+            assert!(parse(&text[..cut]).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (text, word) in [
+            ("", "no CPUID"),
+            ("hello", "line 1"),
+            ("CPU 0:\n 0x0 0x0: eax=1", "line 2"),
+            (
+                "{\"schema\": 2, \"kind\": \"snapshot\", \"msrs\": []}",
+                "schema 2",
+            ),
+            ("{}", "schema"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(text in ".*") {
+            let _ = parse(&text);
+        }
+
+        #[test]
+        fn nothing_like_it_panics(text in "(CPU 0:)?\n *0x[0-9a-f]{0,9} 0x[0-9a-f]{0,9}:( e[abcd]x=0x[0-9a-f]{0,9}){0,5}") {
+            let _ = parse(&text);
+        }
+    }
+}
