@@ -16,6 +16,8 @@
 
 #![deny(unsafe_code)]
 
+pub mod access;
+pub mod arguments;
 pub mod catalogue;
 pub mod check;
 pub mod compat;

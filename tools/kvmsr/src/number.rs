@@ -103,6 +103,30 @@ impl fmt::Display for Bits {
     }
 }
 
+/// The bits of a mask as ranges, the highest first: `63:32, 5, 1:0`; `none` if there is none.
+pub fn bit_ranges(mask: u64) -> String {
+    let mut ranges = Vec::new();
+    let mut rest = mask;
+
+    while let Some(hi) = rest.checked_ilog2() {
+        // The bits below `hi` that are set without a gap.
+        let run = (rest << (63 - hi)).leading_ones();
+        let lo = hi + 1 - run;
+
+        ranges.push(if hi == lo {
+            format!("{hi}")
+        } else {
+            format!("{hi}:{lo}")
+        });
+        rest &= !(u64::MAX << lo);
+    }
+    if ranges.is_empty() {
+        "none".to_owned()
+    } else {
+        ranges.join(", ")
+    }
+}
+
 /// A number that files have as a string, `"0x1f"`, so that no reader rounds it. A JSON number is
 /// taken as well.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -187,6 +211,14 @@ mod tests {
             assert!(parse_u64(bad).is_err(), "{bad}");
         }
         assert!(parse_u32("0x100000000").is_err());
+    }
+
+    #[test]
+    fn masks_are_ranges() {
+        assert_eq!(bit_ranges(0), "none");
+        assert_eq!(bit_ranges(u64::MAX), "63:0");
+        assert_eq!(bit_ranges(1 << 63 | 1), "63, 0");
+        assert_eq!(bit_ranges(0xffff_ffff_0000_0023), "63:32, 5, 1:0");
     }
 
     #[test]

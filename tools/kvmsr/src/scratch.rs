@@ -107,10 +107,13 @@ pub enum Outcome {
 }
 
 /// Guest memory in bytes, from guest-physical address 0.
+///
+/// Nothing lies at a power of two: some MSRs have KVM write a clock to the address in them, and
+/// whoever tries one bit after the other gives it each of these.
 const MEMORY: usize = 0x10000;
-const GDT: u64 = 0x1000;
-const IDT: u64 = 0x2000;
-const TSS: u64 = 0x3000;
+const GDT: u64 = 0x9000;
+const IDT: u64 = 0xa000;
+const TSS: u64 = 0xb000;
 const STACK_TOP: u64 = 0x5000;
 
 /// RDMSR; OUT 0xb0, AL.
@@ -231,6 +234,43 @@ impl Scratch {
         ioctl::set_msr(&self.vcpu, index, value).map_err(Error::kvm("KVM_SET_MSRS"))
     }
 
+    /// `KVM_GET_ONE_REG` of one MSR; none if KVM refuses it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Missing`] on kernels before Linux 6.18; [`Error::Kvm`] if it fails otherwise.
+    pub fn get_one_reg(&self, index: u32) -> Result<Option<u64>> {
+        match ioctl::get_one_reg(&self.vcpu, index) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => self.one_reg_refusal(error).map(|()| None),
+        }
+    }
+
+    /// `KVM_SET_ONE_REG` of one MSR; false if KVM refuses it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Scratch::get_one_reg`].
+    pub fn set_one_reg(&self, index: u32, value: u64) -> Result<bool> {
+        match ioctl::set_one_reg(&self.vcpu, index, value) {
+            Ok(()) => Ok(true),
+            Err(error) => self.one_reg_refusal(error).map(|()| false),
+        }
+    }
+
+    /// Tells a refused MSR from a kernel without the ioctl, which answers `EINVAL` as well.
+    fn one_reg_refusal(&self, error: io::Error) -> Result<()> {
+        if error.raw_os_error() == Some(EINVAL) && ioctl::one_reg_list(&self.vcpu).is_ok() {
+            return Ok(());
+        }
+        if ioctl::one_reg_list(&self.vcpu).is_err() {
+            return Err(Error::Missing(
+                "this kernel has no KVM_GET_ONE_REG for MSRs: it came with Linux 6.18".to_owned(),
+            ));
+        }
+        Err(Error::kvm("KVM_GET_ONE_REG")(error))
+    }
+
     /// Has the guest execute RDMSR.
     ///
     /// # Errors
@@ -330,6 +370,7 @@ impl Scratch {
 }
 
 const EINTR: i32 = 4;
+const EINVAL: i32 = 22;
 
 /// What the guest says by an OUT to a port.
 fn reported(port: u16, reason: Reason) -> Outcome {

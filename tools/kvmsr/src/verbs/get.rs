@@ -2,17 +2,121 @@
 
 //! `kvmsr get`
 
-use anyhow::bail;
+use std::io;
+use std::io::Write;
+
+use kvmsr::access::GetReport;
+use kvmsr::access::Got;
+use kvmsr::catalogue;
+use kvmsr::number::Bits;
+use kvmsr::number::Hex;
+use kvmsr::snapshot::SCHEMA;
 
 use crate::Common;
+use crate::output;
+use crate::output::BAD;
 use crate::output::Output;
+use crate::output::styled;
 use crate::verbs::Found;
+use crate::verbs::vcpu::AccessOptions;
+use crate::verbs::vcpu::MsrOptions;
 
 /// The command line.
 #[derive(Debug, clap::Args)]
-pub struct Options {}
+#[command(
+    long_about = "Reads MSRs of a scratch vCPU, which is made for this and has its reset values.\n\n\
+                  No other VM is touched: KVM lets nobody but a VMM ask for its own VM's MSRs.",
+    after_help = "Examples:\n  \
+                  kvmsr get 0x277                        IA32_PAT after reset\n  \
+                  kvmsr get 0x1b -f 35:12 --irqchip      bits 35 to 12 of IA32_APIC_BASE\n  \
+                  kvmsr get 0x480-0x491 --by guest       what a guest reads\n  \
+                  kvmsr get --from list.txt --raw        the values of many, one a line\n\n\
+                  Exit code: 0 all were read; 1 some were refused; 2 it could not be done."
+)]
+pub struct Options {
+    #[command(flatten)]
+    msrs: MsrOptions,
+    #[command(flatten)]
+    access: AccessOptions,
+    /// Show these bits only, shifted down, as 15:8
+    #[arg(short = 'f', long, value_name = "HI:LO")]
+    bits: Option<Bits>,
+    /// Print the values alone, one a line, and 'refused' for those that can't be read
+    #[arg(long, conflicts_with = "json")]
+    raw: bool,
+}
 
 /// Does it.
-pub fn run(_options: &Options, _common: &Common, _output: &mut Output) -> anyhow::Result<Found> {
-    bail!("to be written")
+pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::Result<Found> {
+    let indices = options.msrs.indices()?;
+    let access = &options.access;
+    let report = access.with(common, |session| {
+        let read = session.read(access.by(), &indices)?;
+
+        Ok(GetReport {
+            schema: SCHEMA,
+            by: access.by(),
+            cpu: access.vcpu.cpu.cpu.clone(),
+            irqchip: access.vcpu.irqchip,
+            after_run: access.after_run,
+            bits: options.bits.map(|bits| bits.to_string()),
+            msrs: indices
+                .iter()
+                .zip(read)
+                .map(|(&index, read)| {
+                    let value = read.as_ref().ok().copied();
+
+                    Got {
+                        index: Hex(index),
+                        name: catalogue::name(index, session.vendor()),
+                        value: value.map(Hex),
+                        field: value
+                            .zip(options.bits)
+                            .map(|(value, bits)| Hex(bits.of(value))),
+                        refused: read.err(),
+                    }
+                })
+                .collect(),
+        })
+    })?;
+
+    output.report(&report, |report, to| {
+        if options.raw {
+            raw(report, to)
+        } else {
+            text(report, to)
+        }
+    })?;
+    Ok(report.msrs.iter().any(|msr| msr.refused.is_some()).into())
+}
+
+fn raw(report: &GetReport, to: &mut dyn Write) -> io::Result<()> {
+    for msr in &report.msrs {
+        match msr.field.or(msr.value) {
+            Some(value) => writeln!(to, "{value}")?,
+            None => writeln!(to, "refused")?,
+        }
+    }
+    Ok(())
+}
+
+fn text(report: &GetReport, to: &mut dyn Write) -> io::Result<()> {
+    let value = match &report.bits {
+        Some(bits) => format!("Bits {bits}"),
+        None => "Value".to_owned(),
+    };
+    let mut table = output::table(&["Index", "Name", &value]);
+
+    for msr in &report.msrs {
+        table.add_row([
+            msr.index.to_string(),
+            msr.name.clone().unwrap_or_default(),
+            match (&msr.refused, msr.field.or(msr.value)) {
+                (Some(refused), _) => styled(BAD, refused),
+                (None, Some(value)) => value.to_string(),
+                (None, None) => String::new(),
+            },
+        ]);
+    }
+    writeln!(to, "{table}")
 }

@@ -3,15 +3,22 @@
 //! What a scratch vCPU is made with, for every verb that has one.
 
 use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::Context;
 use anyhow::bail;
 use kvm_ioctls::Kvm;
 
+use kvmsr::access::By;
+use kvmsr::access::Session;
+use kvmsr::arguments;
+use kvmsr::catalogue;
 use kvmsr::cpu_file;
 use kvmsr::cpuid::Cpuid;
 use kvmsr::input;
 use kvmsr::scratch::Setup;
+
+use crate::Common;
 
 /// The vCPU's CPUID.
 #[derive(Clone, Debug, clap::Args)]
@@ -54,6 +61,11 @@ pub struct VcpuOptions {
 }
 
 impl VcpuOptions {
+    /// What is being made, for errors.
+    pub fn what(&self) -> String {
+        format!("can't make a vCPU with --cpu {}", self.cpu.cpu)
+    }
+
     /// What the scratch VM is made with; user space is told why the guest's accesses fail.
     pub fn setup(&self, kvm: &Kvm) -> anyhow::Result<Setup> {
         Ok(Setup {
@@ -61,5 +73,85 @@ impl VcpuOptions {
             irqchip: self.irqchip,
             reasons: true,
         })
+    }
+}
+
+/// Which MSRs.
+#[derive(Clone, Debug, clap::Args)]
+pub struct MsrOptions {
+    /// Indices, names, or ranges as 0x400-0x47f
+    #[arg(value_name = "MSR", required_unless_present = "from")]
+    pub msrs: Vec<String>,
+    /// Take them from a file, or from standard input (-): one or several a line, # for comments
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+}
+
+impl MsrOptions {
+    /// Their indices, in the order in which they were given.
+    pub fn indices(&self) -> anyhow::Result<Vec<u32>> {
+        let mut indices = Vec::new();
+
+        for msr in &self.msrs {
+            indices.extend(catalogue::parse_indices(msr)?);
+        }
+        if let Some(path) = &self.from {
+            indices.extend(
+                arguments::msrs(&input::read(path)?).with_context(|| path.display().to_string())?,
+            );
+        }
+        if indices.is_empty() {
+            bail!("no MSR is named: give an index, as 0x10, or a name");
+        }
+        Ok(indices)
+    }
+}
+
+/// Who makes an access.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum ByOption {
+    /// User space, with KVM_GET_MSRS and KVM_SET_MSRS
+    Ioctl,
+    /// User space, with KVM_GET_ONE_REG and KVM_SET_ONE_REG (Linux 6.18)
+    OneReg,
+    /// The guest, with RDMSR and WRMSR
+    Guest,
+}
+
+/// How MSRs are accessed.
+#[derive(Clone, Debug, clap::Args)]
+pub struct AccessOptions {
+    /// Who makes the access
+    #[arg(long, value_name = "WHO", value_enum, default_value = "ioctl")]
+    pub by: ByOption,
+    #[command(flatten)]
+    pub vcpu: VcpuOptions,
+    /// Have the vCPU run once before, which fixes some MSRs
+    #[arg(long)]
+    pub after_run: bool,
+}
+
+impl AccessOptions {
+    /// Who makes the access, for the library.
+    pub fn by(&self) -> By {
+        match self.by {
+            ByOption::Ioctl => By::Ioctl,
+            ByOption::OneReg => By::OneReg,
+            ByOption::Guest => By::Guest,
+        }
+    }
+
+    /// Makes the vCPU and does something with it.
+    pub fn with<T>(
+        &self,
+        common: &Common,
+        work: impl FnOnce(&mut Session<'_>) -> kvmsr::Result<T>,
+    ) -> anyhow::Result<T> {
+        let kvm = kvmsr::scratch::open(&common.device)?;
+        let setup = self.vcpu.setup(&kvm)?;
+        let mut session =
+            Session::new(&kvm, setup, self.after_run).with_context(|| self.vcpu.what())?;
+
+        Ok(work(&mut session)?)
     }
 }
