@@ -29,6 +29,7 @@ pub mod filter;
 pub mod formats;
 pub mod input;
 pub mod ioctl;
+pub mod list;
 pub mod number;
 pub mod probe;
 pub mod scratch;

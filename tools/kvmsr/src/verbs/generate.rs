@@ -1,18 +1,75 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! `kvmsr generate`
+//! `kvmsr generate`: man pages and shell completions, from the command line's own description.
 
-use anyhow::bail;
+use std::fs;
+use std::path::PathBuf;
 
+use anyhow::Context;
+use anyhow::Result;
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use crate::Cli;
 use crate::Common;
 use crate::output::Output;
 use crate::verbs::Found;
+use crate::verbs::man;
 
 /// The command line.
 #[derive(Debug, clap::Args)]
-pub struct Options {}
+#[command(after_help = "Examples:\n  \
+                        kvmsr generate man man1        kvmsr.1, kvmsr-get.1 and so on\n  \
+                        kvmsr generate bash .          kvmsr.bash")]
+pub struct Options {
+    /// What to generate
+    #[arg(value_enum)]
+    what: What,
+    /// Where to put the files; it is made if it is not there
+    #[arg(value_name = "DIR", default_value = ".")]
+    directory: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+enum What {
+    /// kvmsr.1, and a page for each verb
+    Man,
+    /// Completions for bash
+    Bash,
+    /// Completions for zsh
+    Zsh,
+    /// Completions for fish
+    Fish,
+    /// Completions for elvish
+    Elvish,
+    /// Completions for PowerShell
+    Powershell,
+}
 
 /// Does it.
-pub fn run(_options: &Options, _common: &Common, _output: &mut Output) -> anyhow::Result<Found> {
-    bail!("to be written")
+pub fn run(options: &Options, _common: &Common, _output: &mut Output) -> Result<Found> {
+    let directory = &options.directory;
+
+    fs::create_dir_all(directory)
+        .with_context(|| format!("can't make the directory {}", directory.display()))?;
+    let shell = match options.what {
+        What::Man => {
+            for (name, page) in man::pages(Cli::command())? {
+                let path = directory.join(name);
+
+                fs::write(&path, page)
+                    .with_context(|| format!("can't write {}", path.display()))?;
+            }
+            return Ok(Found::Nothing);
+        }
+        What::Bash => Shell::Bash,
+        What::Zsh => Shell::Zsh,
+        What::Fish => Shell::Fish,
+        What::Elvish => Shell::Elvish,
+        What::Powershell => Shell::PowerShell,
+    };
+
+    clap_complete::generate_to(shell, &mut Cli::command(), "kvmsr", directory)
+        .with_context(|| format!("can't write to {}", directory.display()))?;
+    Ok(Found::Nothing)
 }

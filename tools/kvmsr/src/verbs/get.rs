@@ -21,18 +21,18 @@ use crate::verbs::Found;
 use crate::verbs::vcpu::AccessOptions;
 use crate::verbs::vcpu::MsrOptions;
 
+/// What the help begins with.
+pub const ABOUT: &str = "Reads MSRs of a scratch vCPU, which is made for this and has its reset values.\n\n\
+    No other VM is touched: KVM lets nobody but a VMM ask for its own VM's MSRs.";
+
 /// The command line.
 #[derive(Debug, clap::Args)]
-#[command(
-    long_about = "Reads MSRs of a scratch vCPU, which is made for this and has its reset values.\n\n\
-                  No other VM is touched: KVM lets nobody but a VMM ask for its own VM's MSRs.",
-    after_help = "Examples:\n  \
+#[command(after_help = "Examples:\n  \
                   kvmsr get 0x277                        IA32_PAT after reset\n  \
                   kvmsr get 0x1b -f 35:12 --irqchip      bits 35 to 12 of IA32_APIC_BASE\n  \
                   kvmsr get 0x480-0x491 --by guest       what a guest reads\n  \
                   kvmsr get --from list.txt --raw        the values of many, one a line\n\n\
-                  Exit code: 0 all were read; 1 some were refused; 2 it could not be done."
-)]
+                  Exit code: 0 all were read; 1 some were refused; 2 it could not be done.")]
 pub struct Options {
     #[command(flatten)]
     msrs: MsrOptions,

@@ -14,6 +14,7 @@ mod generate;
 mod get;
 mod list;
 mod log;
+mod man;
 mod probe;
 mod set;
 mod snapshot;
@@ -50,10 +51,13 @@ pub enum Verb {
     /// The fields of a value; offline
     Decode(decode::Options),
     /// What this host's KVM lists, with names and values on a fresh vCPU
+    #[command(long_about = list::ABOUT)]
     List(list::Options),
     /// Read MSRs of a scratch vCPU
+    #[command(long_about = get::ABOUT)]
     Get(get::Options),
     /// Write an MSR of a scratch vCPU, and say what became of it
+    #[command(long_about = set::ABOUT)]
     Set(set::Options),
     /// Find out what can be read and written, bit by bit, and what refuses the rest
     Probe(probe::Options),

@@ -26,14 +26,16 @@ use crate::output::styled;
 use crate::verbs::Found;
 use crate::verbs::vcpu::AccessOptions;
 
+/// What the help begins with.
+pub const ABOUT: &str = "Writes MSRs of a scratch vCPU, one after the other, reads each back, and says \
+    what stuck.\n\nThe vCPU is made for this. No other VM is touched.";
+
 /// The command line.
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "kvmsr set [OPTIONS] MSR VALUE\n       \
                       kvmsr set [OPTIONS] MSR=VALUE...\n       \
                       kvmsr set [OPTIONS] --from FILE",
-    long_about = "Writes MSRs of a scratch vCPU, one after the other, reads each back, and says \
-                  what stuck.\n\nThe vCPU is made for this. No other VM is touched.",
     after_help = "Examples:\n  \
                   kvmsr set 0x277 0x0007040600070406     user space sets IA32_PAT\n  \
                   kvmsr set 0x1a0=0 --by guest           a guest writes IA32_MISC_ENABLE\n  \
