@@ -38,7 +38,6 @@ pub enum By {
 /// Why an access failed.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct Refusal {
     /// The kind.
     pub kind: RefusalKind,
@@ -370,7 +369,6 @@ fn fresh(kvm: &Kvm, setup: &Setup, runs_first: bool) -> Result<Scratch> {
 /// What `kvmsr get` found.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct GetReport {
     /// [`SCHEMA`](crate::snapshot::SCHEMA)
     pub schema: u32,
@@ -392,7 +390,6 @@ pub struct GetReport {
 /// An MSR that was read.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct Got {
     /// Its index.
     pub index: Hex<u32>,
@@ -413,7 +410,6 @@ pub struct Got {
 /// What `kvmsr set` did.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct SetReport {
     /// [`SCHEMA`](crate::snapshot::SCHEMA)
     pub schema: u32,
@@ -432,7 +428,6 @@ pub struct SetReport {
 /// An MSR that was written, or was not.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct Written {
     /// Its index.
     pub index: Hex<u32>,

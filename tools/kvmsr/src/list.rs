@@ -22,7 +22,6 @@ use crate::snapshot::SCHEMA;
 /// What `kvmsr list` found. A list that was not asked for is not there.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct ListReport {
     /// [`SCHEMA`]
     pub schema: u32,
@@ -45,7 +44,6 @@ pub struct ListReport {
 /// A listed MSR.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct Listed {
     /// Its index.
     pub index: Hex<u32>,
@@ -60,7 +58,6 @@ pub struct Listed {
 /// The one-regs, if this kernel lists them.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct OneRegs {
     /// Whether there is `KVM_GET_REG_LIST` (Linux 6.18 and later).
     pub supported: bool,
@@ -71,7 +68,6 @@ pub struct OneRegs {
 /// A one-reg.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(deny_unknown_fields))]
 pub struct OneReg {
     /// Its ID, for `KVM_GET_ONE_REG`.
     pub id: Hex<u64>,

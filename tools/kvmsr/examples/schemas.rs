@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! Writes the JSON schema of everything that `kvmsr --json` prints.
+//!
+//! `cargo run -p kvmsr --features schema --example schemas -- Documentation/kvmsr/schema`
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use schemars::JsonSchema;
+use schemars::Schema;
+use schemars::generate::SchemaSettings;
+use serde_json::Value;
+use serde_json::json;
+
+/// A report's name, and its schema.
+type Named = (&'static str, fn() -> Schema);
+
+/// Every report, by the name of its file.
+const REPORTS: &[Named] = &[
+    ("get", of::<kvmsr::access::GetReport>),
+    ("list", of::<kvmsr::list::ListReport>),
+    ("set", of::<kvmsr::access::SetReport>),
+    ("snapshot", of::<kvmsr::snapshot::Snapshot>),
+];
+
+fn main() -> anyhow::Result<()> {
+    let directory = std::env::args_os()
+        .nth(1)
+        .map(PathBuf::from)
+        .context("name the directory that the schemas are to be written to")?;
+
+    fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+    for &(name, schema) in REPORTS {
+        write(&directory, name, schema().into())?;
+    }
+    Ok(())
+}
+
+/// JSON Schema 2020-12 of what is written, rather than of what would be understood.
+fn of<T: JsonSchema>() -> Schema {
+    SchemaSettings::draft2020_12()
+        .for_serialize()
+        .into_generator()
+        .into_root_schema_for::<T>()
+}
+
+fn write(directory: &Path, name: &str, mut schema: Value) -> anyhow::Result<()> {
+    let path = directory.join(format!("{name}.json"));
+
+    strict(&mut schema);
+    if let Some(root) = schema.as_object_mut() {
+        root.insert("title".to_owned(), json!(format!("kvmsr {name} --json")));
+    }
+    if let Some(version) = schema.pointer_mut("/properties/schema") {
+        *version = json!({
+            "description": "The version of this format.",
+            "const": kvmsr::snapshot::SCHEMA,
+        });
+    }
+    let mut text = serde_json::to_string_pretty(&schema)?;
+
+    text.push('\n');
+    fs::write(&path, text).with_context(|| path.display().to_string())
+}
+
+/// Has every object take nothing but what is named.
+fn strict(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            let is_combined = ["oneOf", "anyOf", "allOf", "$ref"]
+                .iter()
+                .any(|keyword| object.contains_key(*keyword));
+            // Parts of a combination know nothing of each other.
+            let keyword = if is_combined {
+                "unevaluatedProperties"
+            } else {
+                "additionalProperties"
+            };
+
+            if object.get("properties").is_some_and(Value::is_object)
+                && !object.contains_key("additionalProperties")
+            {
+                object.insert(keyword.to_owned(), json!(false));
+            }
+            object.values_mut().for_each(strict);
+        }
+        Value::Array(values) => values.iter_mut().for_each(strict),
+        _ => {}
+    }
+}
