@@ -22,6 +22,7 @@ type Named = (&'static str, fn() -> Schema);
 const REPORTS: &[Named] = &[
     ("get", of::<kvmsr::access::GetReport>),
     ("list", of::<kvmsr::list::ListReport>),
+    ("probe", of::<kvmsr::probe::ProbeReport>),
     ("set", of::<kvmsr::access::SetReport>),
     ("snapshot", of::<kvmsr::snapshot::Snapshot>),
 ];

@@ -60,6 +60,7 @@ pub enum Verb {
     #[command(long_about = set::ABOUT)]
     Set(set::Options),
     /// Find out what can be read and written, bit by bit, and what refuses the rest
+    #[command(long_about = probe::ABOUT)]
     Probe(probe::Options),
     /// Everything of a scratch vCPU, as a file for diff, check and compat
     Snapshot(snapshot::Options),

@@ -2,17 +2,291 @@
 
 //! `kvmsr probe`
 
-use anyhow::bail;
+use std::io;
+use std::io::IsTerminal;
+use std::io::Write;
+
+use anyhow::Context;
+use indicatif::ProgressBar;
+use indicatif::ProgressStyle;
+use kvmsr::number::bit_ranges;
+use kvmsr::probe;
+use kvmsr::probe::Access;
+use kvmsr::probe::CauseKind;
+use kvmsr::probe::Need;
+use kvmsr::probe::ProbeReport;
+use kvmsr::probe::Probed;
+use kvmsr::probe::Thoroughness;
+use kvmsr::probe::What;
+use kvmsr::probe::When;
+use kvmsr::probe::Who;
 
 use crate::Common;
+use crate::output;
+use crate::output::BAD;
+use crate::output::BOLD;
+use crate::output::DIM;
 use crate::output::Output;
+use crate::output::styled;
 use crate::verbs::Found;
+use crate::verbs::vcpu::MsrOptions;
+use crate::verbs::vcpu::VcpuOptions;
+
+/// What the help begins with.
+pub const ABOUT: &str = "\
+Finds out what user space and the guest can do with MSRs, before the vCPU has run and after: which \
+can be read and written, which bits stick, which are ignored, which are refused, and what refuses \
+them.
+
+Each bit is tried alone, from the value that is there, on scratch vCPUs. No other VM is touched. \
+What would hang the machine is not tried.";
+
+/// From this number on, bits are not tried with the guest's first instruction, if not asked for.
+const MANY: usize = 3;
+
+/// The columns of the table, and of the details.
+const STAGES: [(Who, When, &str); 4] = [
+    (
+        Who::User,
+        When::BeforeRun,
+        "User space, before the first run",
+    ),
+    (Who::User, When::AfterRun, "User space, after a run"),
+    (
+        Who::Guest,
+        When::BeforeRun,
+        "Guest, with its first instruction",
+    ),
+    (Who::Guest, When::AfterRun, "Guest, later"),
+];
 
 /// The command line.
 #[derive(Debug, clap::Args)]
-pub struct Options {}
+#[command(after_help = "Examples:\n  \
+                  kvmsr probe 0x10a                    IA32_ARCH_CAPABILITIES, in detail\n  \
+                  kvmsr probe 0x480-0x491              a table of the VMX capabilities\n  \
+                  kvmsr probe 0x48 --cpu none          as a vCPU without CPUID has it\n\n\
+                  Exit code: 0 all can be accessed in some way; 1 some can't; 2 it could not be \
+                  done.")]
+pub struct Options {
+    #[command(flatten)]
+    msrs: MsrOptions,
+    #[command(flatten)]
+    vcpu: VcpuOptions,
+    /// Try each bit with the guest's first instruction too, for which each needs a vCPU of its
+    /// own; done anyway for one or two MSRs
+    #[arg(long)]
+    thorough: bool,
+}
 
 /// Does it.
-pub fn run(_options: &Options, _common: &Common, _output: &mut Output) -> anyhow::Result<Found> {
-    bail!("to be written")
+pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::Result<Found> {
+    let indices = options.msrs.indices()?;
+    let kvm = kvmsr::scratch::open(&common.device)?;
+    let setup = options.vcpu.setup(&kvm)?;
+    let thoroughness = if options.thorough || indices.len() < MANY {
+        Thoroughness::Thorough
+    } else {
+        Thoroughness::Normal
+    };
+    let bar = progress(indices.len());
+    let report = probe::probe(
+        &kvm,
+        &setup,
+        &options.vcpu.cpu.cpu,
+        &indices,
+        thoroughness,
+        || bar.inc(1),
+    )
+    .with_context(|| options.vcpu.what());
+
+    bar.finish_and_clear();
+    let report = report?;
+
+    output.report(&report, text)?;
+    Ok(report.msrs.iter().any(is_out_of_reach).into())
+}
+
+fn progress(count: usize) -> ProgressBar {
+    if count < MANY || !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(count as u64);
+    let template = "{bar:40} {pos} of {len} MSRs, {eta} to go";
+
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn is_out_of_reach(msr: &Probed) -> bool {
+    !STAGES.iter().any(|&(who, when, _)| {
+        msr.access(who, when)
+            .is_some_and(|access| access.readable || access.writable)
+    })
+}
+
+fn text(report: &ProbeReport, to: &mut dyn Write) -> io::Result<()> {
+    match report.msrs.as_slice() {
+        [msr] => details(msr, to),
+        msrs => rows(msrs, to),
+    }
+}
+
+fn rows(msrs: &[Probed], to: &mut dyn Write) -> io::Result<()> {
+    let mut table = output::table(&[
+        "Index",
+        "Name",
+        "User before",
+        "User after",
+        "Guest first",
+        "Guest later",
+        "Refused",
+    ]);
+
+    for msr in msrs {
+        let mut row = vec![msr.index.to_string(), msr.name.clone().unwrap_or_default()];
+
+        row.extend(STAGES.map(|(who, when, _)| cell(msr.access(who, when))));
+        row.push(causes(msr));
+        table.add_row(row);
+    }
+    writeln!(to, "{table}")?;
+    writeln!(
+        to,
+        "\n{}",
+        styled(
+            DIM,
+            "r can be read, w can be written, and how many bits stick"
+        )
+    )
+}
+
+fn cell(access: Option<&Access>) -> String {
+    let Some(access) = access else {
+        return String::new();
+    };
+    let mut text = String::from(if access.readable { "r" } else { "-" });
+
+    text.push(if access.writable { 'w' } else { '-' });
+    if let Some(bits) = access.bits.filter(|_| access.writable) {
+        text.push_str(&format!(" {}", bits.sticks.0.count_ones()));
+    }
+    text
+}
+
+/// What refuses anything, each once.
+fn causes(msr: &Probed) -> String {
+    let mut kinds: Vec<CauseKind> = Vec::new();
+
+    for cause in &msr.causes {
+        if !kinds.contains(&cause.kind) {
+            kinds.push(cause.kind);
+        }
+    }
+    let words: Vec<_> = kinds
+        .into_iter()
+        .map(|kind| match kind {
+            CauseKind::UnknownHere => "unknown here",
+            CauseKind::CpuidBitMissing => "CPUID bit missing",
+            CauseKind::ReservedBits => "reserved bits",
+            CauseKind::FixedAfterRun => "fixed after run",
+            CauseKind::HostOnly => "host only",
+            CauseKind::GuestOnly => "guest only",
+            CauseKind::NotX2apic => "not in x2APIC mode",
+            CauseKind::LeavesGuest => "leaves the guest",
+            CauseKind::Filter => "filter",
+            CauseKind::NotThisAccess => "not this access",
+        })
+        .collect();
+
+    words.join(", ")
+}
+
+fn details(msr: &Probed, to: &mut dyn Write) -> io::Result<()> {
+    let name = msr.name.as_deref().unwrap_or("no name is known");
+
+    writeln!(to, "{} {name}", styled(BOLD, msr.index))?;
+    for (who, when, title) in STAGES {
+        writeln!(to, "\n{}", styled(BOLD, title))?;
+        match msr.access(who, when) {
+            Some(access) => stage(access, to)?,
+            None => writeln!(to, "  not tried: KVM does not know the MSR")?,
+        }
+    }
+    if !msr.needs.is_empty() {
+        writeln!(to, "\n{}", styled(BOLD, "It hangs on CPUID"))?;
+        for each in &msr.needs {
+            writeln!(to, "  {}", need(each))?;
+        }
+    }
+    if !msr.causes.is_empty() {
+        writeln!(to, "\n{}", styled(BOLD, "What refuses"))?;
+        for cause in &msr.causes {
+            writeln!(to, "  {cause}")?;
+        }
+    }
+    Ok(())
+}
+
+fn stage(access: &Access, to: &mut dyn Write) -> io::Result<()> {
+    match (&access.value, &access.read_refused) {
+        (Some(value), _) if access.moves => writeln!(to, "  reads {value}, and moves")?,
+        (Some(value), _) => writeln!(to, "  reads {value}")?,
+        (None, Some(refusal)) => writeln!(to, "  can't be read: {}", styled(BAD, refusal))?,
+        (None, None) => writeln!(to, "  can't be read")?,
+    }
+    match &access.write_refused {
+        Some(refusal) if !access.writable => {
+            writeln!(to, "  can't be written: {}", styled(BAD, refusal))?;
+        }
+        Some(refusal) => writeln!(
+            to,
+            "  can be written, though not with the value that is there: {refusal}"
+        )?,
+        None => writeln!(to, "  can be written")?,
+    }
+    let Some(bits) = access.bits.filter(|_| access.writable) else {
+        return Ok(());
+    };
+
+    for (what, mask) in [
+        ("stick", bits.sticks),
+        ("are ignored", bits.ignored),
+        ("are refused", bits.refused),
+        ("are taken, and can't be seen", bits.unclear),
+        ("make KVM leave the guest", bits.left),
+        ("change along with others", bits.dragged),
+        ("are not tried, as they may hang the machine", bits.untried),
+    ] {
+        if mask.0 != 0 {
+            writeln!(to, "  bits {} {what}", bit_ranges(mask.0))?;
+        }
+    }
+    Ok(())
+}
+
+fn need(need: &Need) -> String {
+    let who = match need.who {
+        Who::User => "user space",
+        Who::Guest => "the guest",
+    };
+    let what = match need.what {
+        What::Read => "reads",
+        What::Write => "writes",
+    };
+    let proof = match (need.present, need.proven) {
+        (true, Some(true)) => "; without, it can't: tried",
+        (true, Some(false)) => "; without, it can as well on this host: tried",
+        (false, Some(true)) => "; with it, it can: tried",
+        (false, Some(false)) => "; with it, it can't either on this host: tried",
+        (_, None) => "; KVM refuses a vCPU that differs in this",
+    };
+
+    format!(
+        "{who} {what} it with {}, which this vCPU {}{proof}",
+        need.features.join(" or "),
+        if need.present { "has" } else { "lacks" }
+    )
 }

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! What refuses an access, told from how others fare with it.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::Access;
+use super::Probed;
+use super::What;
+use super::When;
+use super::Who;
+use crate::access::RefusalKind;
+use crate::number::Hex;
+use crate::number::bit_ranges;
+
+/// The local APIC's registers in x2APIC mode.
+const X2APIC: std::ops::RangeInclusive<u32> = 0x800..=0x8ff;
+
+/// Why something is refused.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Cause {
+    /// Whose access.
+    pub who: Who,
+    /// At what time.
+    pub when: When,
+    /// What access.
+    pub what: What,
+    /// The bits of the write that are refused; none if it is refused whatever it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bits: Option<Hex<u64>>,
+    /// What refuses it.
+    pub kind: CauseKind,
+    /// The CPUID bits that are missing, one of which is needed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub features: Vec<String>,
+}
+
+/// What refuses an access.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum CauseKind {
+    /// This KVM knows no such MSR.
+    UnknownHere,
+    /// It hangs on a CPUID bit that the vCPU has not.
+    CpuidBitMissing,
+    /// These bits are reserved, or can't be changed from what they are.
+    ReservedBits,
+    /// It is fixed once the vCPU has run.
+    FixedAfterRun,
+    /// User space may, and the guest may not.
+    HostOnly,
+    /// The guest may, and user space may not.
+    GuestOnly,
+    /// The local APIC is not in x2APIC mode.
+    NotX2apic,
+    /// KVM leaves the guest for it.
+    LeavesGuest,
+    /// The filter denies it.
+    Filter,
+    /// KVM knows the MSR, and refuses this access.
+    NotThisAccess,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let who = match self.who {
+            Who::User => "user space",
+            Who::Guest => "the guest",
+        };
+        let when = match self.when {
+            When::BeforeRun => "before the first run",
+            When::AfterRun => "after it",
+        };
+        let what = match (self.what, self.bits) {
+            (What::Read, _) => "read".to_owned(),
+            (What::Write, None) => "write".to_owned(),
+            (What::Write, Some(bits)) => format!("change of bits {}", bit_ranges(bits.0)),
+        };
+        let why = match self.kind {
+            CauseKind::UnknownHere => "KVM knows no such MSR here",
+            CauseKind::CpuidBitMissing => "its CPUID lacks",
+            CauseKind::ReservedBits => "reserved, or fixed",
+            CauseKind::FixedAfterRun => "fixed once the vCPU has run",
+            CauseKind::HostOnly => "user space only",
+            CauseKind::GuestOnly => "the guest only",
+            CauseKind::NotX2apic => "the local APIC is not in x2APIC mode",
+            CauseKind::LeavesGuest => "KVM leaves the guest for it, which can't go on",
+            CauseKind::Filter => "the filter denies it",
+            CauseKind::NotThisAccess => "KVM knows the MSR, and refuses this",
+        };
+
+        write!(f, "{who}, {when}: {what}: {why}")?;
+        if !self.features.is_empty() {
+            write!(f, " {}", self.features.join(" or "))?;
+        }
+        Ok(())
+    }
+}
+
+/// The causes of all that is refused.
+pub(super) fn of(probed: &Probed) -> Vec<Cause> {
+    let mut causes = Vec::new();
+
+    for who in [Who::User, Who::Guest] {
+        for when in [When::BeforeRun, When::AfterRun] {
+            let Some(access) = probed.access(who, when) else {
+                continue;
+            };
+
+            for what in [What::Read, What::Write] {
+                if !access.allows(what) {
+                    causes.push(whole(probed, access, who, when, what));
+                }
+            }
+            if access.writable {
+                some_bits(probed, access, who, when, &mut causes);
+            }
+        }
+    }
+    causes
+}
+
+/// Why all of an access is refused.
+fn whole(probed: &Probed, access: &Access, who: Who, when: When, what: What) -> Cause {
+    let cause = |kind| Cause {
+        who,
+        when,
+        what,
+        bits: None,
+        kind,
+        features: Vec::new(),
+    };
+    let missing = probed
+        .needs
+        .iter()
+        .find(|need| need.who == who && need.what == what && !need.present);
+
+    if let Some(need) = missing {
+        return Cause {
+            features: need.features.clone(),
+            ..cause(CauseKind::CpuidBitMissing)
+        };
+    }
+    let allowed = |who, when| {
+        probed
+            .access(who, when)
+            .is_some_and(|access| access.allows(what))
+    };
+    // KVM tells why it refuses a guest's access, and refuses user space's the same way.
+    let said = access
+        .refusal(what)
+        .filter(|_| who == Who::Guest)
+        .or_else(|| probed.guest.after_run.refusal(what))
+        .map(|refusal| refusal.kind);
+
+    cause(match (who, said) {
+        (Who::User, _) if when == When::AfterRun && allowed(who, When::BeforeRun) => {
+            CauseKind::FixedAfterRun
+        }
+        (Who::User, _) if allowed(Who::Guest, When::AfterRun) => CauseKind::GuestOnly,
+        (Who::Guest, Some(RefusalKind::Left)) => CauseKind::LeavesGuest,
+        (Who::Guest, Some(RefusalKind::Filter)) => CauseKind::Filter,
+        (Who::Guest, _) if allowed(Who::User, when) => CauseKind::HostOnly,
+        _ if X2APIC.contains(&probed.index.0) => CauseKind::NotX2apic,
+        (_, Some(RefusalKind::Unknown)) => CauseKind::UnknownHere,
+        _ => CauseKind::NotThisAccess,
+    })
+}
+
+/// Why some bits are refused, where others, or none, are taken.
+fn some_bits(probed: &Probed, access: &Access, who: Who, when: When, causes: &mut Vec<Cause>) {
+    let Some(bits) = access.bits else { return };
+    let taken = |who, when| {
+        probed
+            .access(who, when)
+            .and_then(|access| access.bits)
+            .map_or(0, |bits| bits.taken())
+    };
+    let (elsewhere, kind) = match (who, when) {
+        (Who::User, When::AfterRun) => (taken(who, When::BeforeRun), CauseKind::FixedAfterRun),
+        (Who::User, When::BeforeRun) => (taken(Who::Guest, When::AfterRun), CauseKind::GuestOnly),
+        (Who::Guest, _) => (taken(Who::User, When::BeforeRun), CauseKind::HostOnly),
+    };
+
+    for (mask, kind) in [
+        (bits.refused.0 & elsewhere, kind),
+        (bits.refused.0 & !elsewhere, CauseKind::ReservedBits),
+        (bits.left.0, CauseKind::LeavesGuest),
+    ] {
+        if mask != 0 {
+            causes.push(Cause {
+                who,
+                when,
+                what: What::Write,
+                bits: Some(Hex(mask)),
+                kind,
+                features: Vec::new(),
+            });
+        }
+    }
+}

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! One MSR, on vCPUs of one kind, by user space or by the guest: what can be read, and what each
+//! bit does.
+
+use super::Access;
+use super::BitMasks;
+use super::pool::Pool;
+use crate::access::Refusal;
+use crate::access::RefusalKind;
+use crate::access::forbidden;
+use crate::catalogue;
+use crate::catalogue::Initiator;
+use crate::error::Result;
+use crate::number::Hex;
+use crate::scratch::Outcome;
+use crate::scratch::Scratch;
+
+/// How often an MSR is read to see whether it moves.
+const READS: usize = 4;
+
+/// A vCPU that is as good as new whenever a bit is to be tried.
+struct Subject<'p, 'a> {
+    pool: &'p mut Pool<'a>,
+    scratch: Scratch,
+    index: u32,
+    by: Initiator,
+    has_run: bool,
+    /// Whether a write ever went through, after which others can't have the vCPU.
+    is_used: bool,
+}
+
+impl Subject<'_, '_> {
+    fn renew(&mut self) -> Result<()> {
+        self.scratch = self.pool.fresh(self.has_run)?;
+        self.is_used = false;
+        Ok(())
+    }
+
+    /// Reads as the one does who is looked at. A guest that is left by KVM is tried again on a
+    /// fresh vCPU: something else may have been amiss.
+    fn read(&mut self) -> Result<Result<u64, Refusal>> {
+        if self.by == Initiator::Host {
+            let value = self.scratch.get(self.index)?;
+
+            return Ok(value.ok_or(RefusalKind::Refused.into()));
+        }
+        let mut outcome = self.scratch.rdmsr(self.index)?;
+
+        if is_dead(&outcome) {
+            self.renew()?;
+            outcome = self.scratch.rdmsr(self.index)?;
+            if is_dead(&outcome) {
+                self.renew()?;
+            }
+        }
+        Ok(match outcome {
+            Outcome::Value(value) => Ok(value),
+            _ => Err(Refusal::of(&outcome).unwrap_or(RefusalKind::Unsaid.into())),
+        })
+    }
+
+    /// Writes, likewise.
+    fn write(&mut self, value: u64) -> Result<Result<(), Refusal>> {
+        if self.by == Initiator::Host {
+            let taken = self.scratch.set(self.index, value)?;
+
+            self.is_used |= taken;
+            return Ok(if taken {
+                Ok(())
+            } else {
+                Err(RefusalKind::Refused.into())
+            });
+        }
+        let mut outcome = self.scratch.wrmsr(self.index, value)?;
+
+        if is_dead(&outcome) {
+            self.renew()?;
+            outcome = self.scratch.wrmsr(self.index, value)?;
+            if is_dead(&outcome) {
+                self.renew()?;
+            }
+        }
+        Ok(match Refusal::of(&outcome) {
+            None => {
+                self.is_used = true;
+                Ok(())
+            }
+            Some(refusal) => Err(refusal),
+        })
+    }
+
+    /// What is there now; user space may see it where the guest does not.
+    fn look(&mut self, who: Option<Initiator>) -> Result<Option<u64>> {
+        match who {
+            None => Ok(None),
+            Some(Initiator::Host) => self.scratch.get(self.index),
+            Some(Initiator::Guest) => Ok(match self.scratch.rdmsr(self.index)? {
+                Outcome::Value(value) => Some(value),
+                _ => None,
+            }),
+        }
+    }
+
+    /// Has the MSR be as it was, on this vCPU or on a new one.
+    fn restore(&mut self, state: &State) -> Result<()> {
+        // What moves, or is not to be seen, can't be said to be as it was.
+        if let (Some(kept), Some(seen), false) = (state.kept, state.seen, state.moves)
+            && self.scratch.set(self.index, kept)?
+            && self.look(state.reader)? == Some(seen)
+        {
+            return Ok(());
+        }
+        self.renew()
+    }
+}
+
+fn is_dead(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Dead(_))
+}
+
+/// An MSR before it was written.
+struct State {
+    /// Who sees best what it is.
+    reader: Option<Initiator>,
+    /// What that one sees.
+    seen: Option<u64>,
+    /// What user space reads, to be restored.
+    kept: Option<u64>,
+    moves: bool,
+}
+
+/// Looks at an MSR on a vCPU of one kind. Where both a read and a write fail and the MSR
+/// `is_unknown`, or the guest's exits say so, bits are not tried.
+///
+/// # Errors
+///
+/// [`Error::Kvm`](crate::Error::Kvm) if KVM fails, rather than refuses.
+pub(super) fn probe(
+    pool: &mut Pool<'_>,
+    index: u32,
+    by: Initiator,
+    has_run: bool,
+    is_unknown: bool,
+) -> Result<Access> {
+    let scratch = pool.take(has_run)?;
+    let mut subject = Subject {
+        pool,
+        scratch,
+        index,
+        by,
+        has_run,
+        is_used: false,
+    };
+    let (read, state) = first_look(&mut subject)?;
+    let base = state.seen.unwrap_or(0);
+    // A guest's write of what it has may be what hangs it; a bit of it still may not.
+    let own = match forbidden(subject.pool.setup(), index, base) {
+        Some(_) if by == Initiator::Guest => None,
+        _ => Some(subject.write(base)?),
+    };
+
+    if matches!(&own, Some(Ok(()))) {
+        subject.restore(&state)?;
+    }
+    let says_so = |refusal: &Refusal| is_unknown || refusal.kind == RefusalKind::Unknown;
+    let bits = if matches!(&read, Err(refusal) if says_so(refusal))
+        && matches!(&own, Some(Err(refusal)) if says_so(refusal))
+    {
+        None
+    } else {
+        Some(each_bit(&mut subject, &state, base)?)
+    };
+    let takes = bits.is_some_and(|bits| bits.taken() != 0);
+    let Subject {
+        scratch, is_used, ..
+    } = subject;
+
+    if !is_used {
+        pool.give(scratch);
+    }
+    Ok(Access {
+        readable: read.is_ok(),
+        value: read.as_ref().ok().copied().map(Hex),
+        moves: state.moves,
+        writable: takes || matches!(&own, Some(Ok(()))),
+        bits,
+        read_refused: read.err(),
+        write_refused: own.and_then(Result::err),
+    })
+}
+
+/// Looks at an MSR with a vCPU's very first instruction: one vCPU for a read, one for a write, and
+/// if `each_bit`, one for every bit.
+///
+/// # Errors
+///
+/// As [`probe`].
+pub(super) fn first_instruction(
+    pool: &mut Pool<'_>,
+    index: u32,
+    moves: bool,
+    each_bit: bool,
+) -> Result<Access> {
+    let outcome = pool.fresh(false)?.rdmsr(index)?;
+    let read = match outcome {
+        Outcome::Value(value) => Ok(value),
+        _ => Err(Refusal::of(&outcome).unwrap_or(RefusalKind::Unsaid.into())),
+    };
+    let kept = pool.take(false)?;
+    let base = read.as_ref().ok().copied().or(kept.get(index)?);
+
+    pool.give(kept);
+    let base = base.unwrap_or(0);
+    let reader = Some(match read {
+        Ok(_) => Initiator::Guest,
+        Err(_) => Initiator::Host,
+    });
+    let write = |value| -> Result<(Result<(), Refusal>, Option<u64>)> {
+        let mut scratch = pool.fresh(false)?;
+        let outcome = scratch.wrmsr(index, value)?;
+        let after = match (&outcome, reader) {
+            (Outcome::Dead(_), _) => None,
+            (_, Some(Initiator::Guest)) => match scratch.rdmsr(index)? {
+                Outcome::Value(value) => Some(value),
+                _ => None,
+            },
+            _ => scratch.get(index)?,
+        };
+
+        Ok((Refusal::of(&outcome).map_or(Ok(()), Err), after))
+    };
+    let is_forbidden = |value| forbidden(pool.setup(), index, value).is_some();
+    let own = if is_forbidden(base) {
+        None
+    } else {
+        Some(write(base)?.0)
+    };
+    let bits = if each_bit {
+        let mut bits = BitMasks::default();
+
+        for bit in (0..64).map(|bit| 1u64 << bit) {
+            if is_forbidden(base ^ bit) {
+                bits.untried.0 |= bit;
+                continue;
+            }
+            let (taken, after) = write(base ^ bit)?;
+
+            bits.note(bit, base, &taken, after, moves);
+        }
+        Some(bits)
+    } else {
+        None
+    };
+
+    Ok(Access {
+        readable: read.is_ok(),
+        value: read.as_ref().ok().copied().map(Hex),
+        moves,
+        writable: matches!(&own, Some(Ok(()))) || bits.is_some_and(|bits| bits.taken() != 0),
+        bits,
+        read_refused: read.err(),
+        write_refused: own.and_then(Result::err),
+    })
+}
+
+fn first_look(subject: &mut Subject<'_, '_>) -> Result<(Result<u64, Refusal>, State)> {
+    let read = subject.read()?;
+    let kept = subject.scratch.get(subject.index)?;
+    let reader = match (&read, kept) {
+        (Ok(_), _) => Some(subject.by),
+        (Err(_), Some(_)) => Some(Initiator::Host),
+        (Err(_), None) => None,
+    };
+    let seen = read.as_ref().ok().copied().or(kept);
+    let mut moves = seen.is_some() && catalogue::moves(subject.index);
+
+    for _ in 1..READS {
+        moves = moves || subject.look(reader)? != seen;
+    }
+    Ok((
+        read,
+        State {
+            reader,
+            seen,
+            kept,
+            moves,
+        },
+    ))
+}
+
+fn each_bit(subject: &mut Subject<'_, '_>, state: &State, base: u64) -> Result<BitMasks> {
+    let mut bits = BitMasks::default();
+
+    for bit in (0..64).map(|bit| 1u64 << bit) {
+        // What moves is where it is now.
+        let before = if state.moves {
+            subject.look(state.reader)?.unwrap_or(base)
+        } else {
+            base
+        };
+        let value = before ^ bit;
+
+        if subject.by == Initiator::Guest
+            && forbidden(subject.pool.setup(), subject.index, value).is_some()
+        {
+            bits.untried.0 |= bit;
+            continue;
+        }
+        let taken = subject.write(value)?;
+        let after = if taken.is_ok() {
+            subject.look(state.reader)?
+        } else {
+            None
+        };
+
+        bits.note(bit, before, &taken, after, state.moves);
+        if taken.is_ok() {
+            subject.restore(state)?;
+        }
+    }
+    Ok(bits)
+}
