@@ -2,6 +2,9 @@
 
 //! What a vCPU's CPUID says: presets, and the bits that MSRs hang on.
 
+mod modifiers;
+mod registers;
+
 use kvm_bindings::CpuId;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_bindings::kvm_cpuid_entry2;
@@ -12,6 +15,9 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::error::Result;
 use crate::number::Hex;
+
+pub use modifiers::Modifier;
+pub use modifiers::Modifiers;
 
 /// One leaf of CPUID, as `struct kvm_cpuid_entry2`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]

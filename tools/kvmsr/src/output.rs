@@ -123,6 +123,11 @@ impl Output {
         let _ = writeln!(AutoStream::new(io::stderr(), self.colour), "kvmsr: {text}");
     }
 
+    /// Prints text beside the results, to standard error.
+    pub fn aside(&self, text: impl Display) {
+        let _ = write!(AutoStream::new(io::stderr(), self.colour), "{text}");
+    }
+
     /// Says what could not be done.
     pub fn error(&self, error: &anyhow::Error) {
         let error = format!("{error:#}");

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::cpuid::Cpuid;
+use crate::cpuid::Modifiers;
 use crate::cpuid::Vendor;
 use crate::number::Hex;
 
@@ -34,6 +35,9 @@ pub struct Host {
     /// Whether the Rust engine (kvm-msr.ko) served the VM.
     #[serde(default)]
     pub engine: bool,
+    /// What a VMM's file says besides, by the name that it has there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, String>,
 }
 
 /// One MSR and its value.
@@ -48,9 +52,24 @@ pub struct Value {
     pub name: Option<String>,
     /// Its value.
     pub value: Hex<u64>,
+    /// Which bits of it are given, if not all are: a template leaves the others as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<Hex<u64>>,
     /// Whether it changes by itself, as a clock does.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub moves: bool,
+}
+
+impl Value {
+    /// Which bits are given.
+    pub fn given(&self) -> u64 {
+        self.mask.map_or(u64::MAX, |mask| mask.0)
+    }
+
+    /// What it makes of a vCPU's value.
+    pub fn apply(&self, value: u64) -> u64 {
+        value & !self.given() | self.value.0 & self.given()
+    }
 }
 
 /// Everything about the MSRs of a vCPU, in the order in which they can be restored.
@@ -68,6 +87,9 @@ pub struct Snapshot {
     /// What the vCPU's CPUID says.
     #[serde(default)]
     pub cpuid: Cpuid,
+    /// How the host's CPUID is to be changed, in a VMM's template.
+    #[serde(default, skip_serializing_if = "Modifiers::is_empty")]
+    pub cpuid_modifiers: Modifiers,
     /// `KVM_GET_MSR_INDEX_LIST`
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub saved: Vec<Hex<u32>>,
@@ -80,6 +102,13 @@ pub struct Snapshot {
     /// MSRs that are listed, and can't be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unreadable: Vec<Hex<u32>>,
+}
+
+impl Snapshot {
+    /// Whose virtualisation it is of, as far as it says.
+    pub fn vendor(&self) -> Option<Vendor> {
+        self.host.vendor.or_else(|| self.cpuid.vendor())
+    }
 }
 
 /// What a [`Snapshot`] is of.

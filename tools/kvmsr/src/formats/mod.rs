@@ -1,3 +1,235 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! To be written.
+//! Files: kvmsr's own, and those of VMMs that say something of MSRs.
+//!
+//! All are JSON, and become a [`Snapshot`]. Which one a file is shows by its keys. kvmsr's own is
+//! the [`Snapshot`] as it is, which its documentation describes field by field; for the others see
+//! `formats/firecracker.rs` and `formats/cloud_hypervisor.rs`, with where their descriptions are.
+
+mod bitmap;
+mod cloud_hypervisor;
+mod firecracker;
+
+use std::collections::BTreeMap;
+use std::collections::HashSet;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde::de::IgnoredAny;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::snapshot::SCHEMA;
+use crate::snapshot::Snapshot;
+
+/// No file is larger, in bytes.
+pub const LIMIT: u64 = 64 << 20;
+
+/// The name that means standard input.
+pub const STDIN: &str = "-";
+
+/// What a file can be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Format {
+    /// kvmsr's own, of `snapshot` and `compat`.
+    Kvmsr,
+    /// A CPU template of Firecracker's.
+    Firecracker,
+    /// What Firecracker's `cpu-template-helper fingerprint dump` writes.
+    FirecrackerFingerprint,
+    /// A CPU profile of cloud-hypervisor's, its part for MSRs.
+    CloudHypervisor,
+    /// A CPU profile of cloud-hypervisor's, its part for CPUID.
+    CloudHypervisorCpuid,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Format::Kvmsr => "a snapshot or profile of kvmsr",
+            Format::Firecracker => "a CPU template of Firecracker",
+            Format::FirecrackerFingerprint => "a fingerprint of Firecracker",
+            Format::CloudHypervisor => "a CPU profile of cloud-hypervisor for MSRs",
+            Format::CloudHypervisorCpuid => "a CPU profile of cloud-hypervisor for CPUID",
+        })
+    }
+}
+
+/// Reads a file of any format; `-` is standard input.
+///
+/// # Errors
+///
+/// [`Error::Io`] if it can't be read, and [`Error::Input`] with what is wrong in it and where.
+pub fn read(path: &Path) -> Result<Snapshot> {
+    let (name, bytes) = if path.as_os_str() == STDIN {
+        let name = "standard input".to_owned();
+        let bytes = read_all(io::stdin().lock(), &name)?;
+
+        (name, bytes)
+    } else {
+        let name = path.display().to_string();
+        let file = File::open(path).map_err(Error::io(format!("open {name}")))?;
+
+        (name.clone(), read_all(file, &name)?)
+    };
+
+    read_bytes(&bytes, &name)
+}
+
+fn read_all(from: impl Read, name: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+
+    from.take(LIMIT + 1)
+        .read_to_end(&mut bytes)
+        .map_err(Error::io(format!("read {name}")))?;
+    if bytes.len() as u64 > LIMIT {
+        return Err(Error::Input(format!(
+            "{name} is larger than {} MiB, as no file is that kvmsr reads",
+            LIMIT >> 20
+        )));
+    }
+    Ok(bytes)
+}
+
+/// Reads what a file has in it. `name` is for errors.
+///
+/// # Errors
+///
+/// [`Error::Input`] with what is wrong and where.
+pub fn read_bytes(bytes: &[u8], name: &str) -> Result<Snapshot> {
+    let format = detect(bytes, name)?;
+    let snapshot = match format {
+        Format::Kvmsr => own(bytes, name)?,
+        Format::Firecracker => parse::<firecracker::Template>(bytes, name, format)?.into(),
+        Format::FirecrackerFingerprint => {
+            parse::<firecracker::Fingerprint>(bytes, name, format)?.into()
+        }
+        Format::CloudHypervisor => {
+            parse::<cloud_hypervisor::MsrProfile>(bytes, name, format)?.into()
+        }
+        Format::CloudHypervisorCpuid => {
+            parse::<cloud_hypervisor::CpuidProfile>(bytes, name, format)?.into()
+        }
+    };
+
+    for (list, values) in [("msrs", &snapshot.msrs), ("features", &snapshot.features)] {
+        let mut seen = HashSet::new();
+
+        if let Some(twice) = values.iter().find(|value| !seen.insert(value.index)) {
+            return Err(Error::Input(format!(
+                "{name} has MSR {} twice in {list}: keep one of them",
+                twice.index
+            )));
+        }
+    }
+    Ok(snapshot)
+}
+
+/// Which format it is.
+///
+/// # Errors
+///
+/// [`Error::Input`] if it is none, and why.
+pub fn detect(bytes: &[u8], name: &str) -> Result<Format> {
+    let input = |what: &dyn fmt::Display| Error::Input(format!("{name} {what}"));
+
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Err(input(&"is empty"));
+    }
+    let keys: BTreeMap<String, IgnoredAny> =
+        serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+            serde_json::error::Category::Eof => input(&format_args!("is cut short: {error}")),
+            serde_json::error::Category::Data => {
+                input(&format_args!("is JSON, but {NONE_OF_THESE}: {error}"))
+            }
+            _ => input(&format_args!("is not JSON: {error}")),
+        })?;
+    let has = |key: &str| keys.contains_key(key);
+
+    if has("schema") {
+        Ok(Format::Kvmsr)
+    } else if has("guest_cpu_config") {
+        Ok(Format::FirecrackerFingerprint)
+    } else if has("reg_modifiers") || has("vcpu_features") {
+        Err(input(
+            &"is a CPU template of Firecracker for Arm, which has no MSRs",
+        ))
+    } else if has("cpuid_modifiers") || has("msr_modifiers") || has("kvm_capabilities") {
+        Ok(Format::Firecracker)
+    } else if has("required_msrs") || has("permitted_msrs") {
+        Ok(Format::CloudHypervisor)
+    } else if has("adjustments") {
+        let outline: cloud_hypervisor::Outline = parse(bytes, name, Format::CloudHypervisorCpuid)?;
+
+        Ok(if outline.is_of_msrs() {
+            Format::CloudHypervisor
+        } else {
+            Format::CloudHypervisorCpuid
+        })
+    } else {
+        Err(input(&format_args!("is JSON, but {NONE_OF_THESE}")))
+    }
+}
+
+const NONE_OF_THESE: &str = "none of: a snapshot or profile of kvmsr, a CPU template or \
+                             fingerprint of Firecracker, a CPU profile of cloud-hypervisor";
+
+fn parse<T: DeserializeOwned>(bytes: &[u8], name: &str, format: Format) -> Result<T> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Error::Input(format!("{name} is not {format}: {error}")))
+}
+
+fn own(bytes: &[u8], name: &str) -> Result<Snapshot> {
+    #[derive(Deserialize)]
+    struct Version {
+        schema: u32,
+    }
+
+    let Version { schema } = parse(bytes, name, Format::Kvmsr)?;
+
+    if schema != SCHEMA {
+        return Err(Error::Input(format!(
+            "{name} has schema {schema}, and this kvmsr reads schema {SCHEMA}: use a kvmsr of the \
+             version that wrote it"
+        )));
+    }
+    parse(bytes, name, Format::Kvmsr)
+}
+
+/// What a file of a format has for a snapshot, with a line break at its end.
+///
+/// # Errors
+///
+/// [`Error::Input`] with what the format can't say.
+pub fn write(format: Format, snapshot: &Snapshot) -> Result<String> {
+    let cannot = |what: String| Error::Input(format!("this can't be {format}: {what}"));
+
+    match format {
+        Format::Kvmsr => pretty(snapshot),
+        Format::Firecracker => pretty(&firecracker::template(snapshot).map_err(cannot)?),
+        Format::FirecrackerFingerprint => {
+            pretty(&firecracker::fingerprint(snapshot).map_err(cannot)?)
+        }
+        Format::CloudHypervisor => pretty(&cloud_hypervisor::msr_profile(snapshot)),
+        Format::CloudHypervisorCpuid => {
+            pretty(&cloud_hypervisor::cpuid_profile(snapshot).map_err(cannot)?)
+        }
+    }
+}
+
+fn pretty(document: &impl Serialize) -> Result<String> {
+    let mut text = serde_json::to_string_pretty(document)
+        .map_err(|error| Error::Input(format!("this can't be JSON: {error}")))?;
+
+    text.push('\n');
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;

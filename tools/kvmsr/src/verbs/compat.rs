@@ -2,17 +2,158 @@
 
 //! `kvmsr compat`
 
+use std::fs;
+use std::io;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
 use anyhow::bail;
+use kvmsr::compat;
+use kvmsr::compat::Lost;
+use kvmsr::compat::Part;
+use kvmsr::compat::Report;
+use kvmsr::formats;
 
 use crate::Common;
+use crate::output;
+use crate::output::ODD;
 use crate::output::Output;
+use crate::output::styled;
 use crate::verbs::Found;
 
 /// The command line.
 #[derive(Debug, clap::Args)]
-pub struct Options {}
+#[command(
+    after_help = "Examples:\n  kvmsr compat host1.json host2.json host3.json -o fleet.json\n  \
+                  kvmsr compat host1.json host2.json --format firecracker > template.json\n  \
+                  kvmsr compat template.json --format kvmsr\n\nWithout -o the profile goes to \
+                  standard output, and what hosts lack to standard error; --json then prints both \
+                  as one document. The profile passes 'kvmsr check' on each of the hosts."
+)]
+pub struct Options {
+    /// Snapshots of hosts, profiles or templates; - for standard input. One alone is converted
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Where the profile goes
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// What it is written as
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Say nothing of what hosts lack
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// What profiles are written as.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+enum Format {
+    /// kvmsr's own
+    #[default]
+    Kvmsr,
+    /// A CPU template of Firecracker
+    Firecracker,
+    /// A fingerprint of Firecracker
+    FirecrackerFingerprint,
+    /// A CPU profile of cloud-hypervisor, its part for MSRs
+    CloudHypervisor,
+    /// A CPU profile of cloud-hypervisor, its part for CPUID
+    CloudHypervisorCpuid,
+}
+
+impl From<Format> for formats::Format {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Kvmsr => formats::Format::Kvmsr,
+            Format::Firecracker => formats::Format::Firecracker,
+            Format::FirecrackerFingerprint => formats::Format::FirecrackerFingerprint,
+            Format::CloudHypervisor => formats::Format::CloudHypervisor,
+            Format::CloudHypervisorCpuid => formats::Format::CloudHypervisorCpuid,
+        }
+    }
+}
 
 /// Does it.
-pub fn run(_options: &Options, _common: &Common, _output: &mut Output) -> anyhow::Result<Found> {
-    bail!("to be written")
+pub fn run(options: &Options, _common: &Common, output: &mut Output) -> anyhow::Result<Found> {
+    let stdin = options
+        .files
+        .iter()
+        .filter(|file| file.as_os_str() == formats::STDIN);
+
+    if stdin.count() > 1 {
+        bail!("standard input can be read once only: give files for the others");
+    }
+    if output.json() && options.output.is_none() && options.format != Format::Kvmsr {
+        bail!("--json prints a profile of kvmsr: give -o FILE for one of another format");
+    }
+    let files = options
+        .files
+        .iter()
+        .map(|file| Ok((file.display().to_string(), formats::read(file)?)))
+        .collect::<kvmsr::Result<Vec<_>>>()?;
+    let report = compat::combine(&files)?;
+    let profile = formats::write(options.format.into(), &report.profile)?;
+
+    match &options.output {
+        Some(file) => {
+            fs::write(file, profile).with_context(|| format!("write {}", file.display()))?;
+            output.report(&report, |report, to| {
+                explain(report, to)?;
+                writeln!(to, "{} is written.", file.display())
+            })?;
+        }
+        None if output.json() => output.report(&report, |_, _| Ok(()))?,
+        None => {
+            output.text(profile)?;
+            if !options.quiet {
+                let mut text = Vec::new();
+
+                explain(&report, &mut text)?;
+                output.aside(String::from_utf8_lossy(&text));
+            }
+        }
+    }
+    Ok(Found::Nothing)
+}
+
+fn explain(report: &Report, to: &mut dyn Write) -> io::Result<()> {
+    for warning in &report.warnings {
+        writeln!(to, "{} {warning}", styled(ODD, "warning:"))?;
+    }
+    if report.lost.is_empty() {
+        return Ok(());
+    }
+    let mut table = output::table(&["not from all files", "bits", "why", "file"]);
+
+    for lost in &report.lost {
+        table.add_row([
+            what(lost),
+            lost.bits.map_or(String::new(), |bits| bits.to_string()),
+            lost.reason.clone(),
+            lost.files.join(", "),
+        ]);
+    }
+    for line in table.to_string().lines() {
+        writeln!(to, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+fn what(lost: &Lost) -> String {
+    let part = match lost.part {
+        Part::Cpuid => "CPUID",
+        Part::Saved => "saved",
+        Part::Features => "feature",
+        Part::Msrs => "MSR",
+    };
+    let mut words = vec![part.to_owned()];
+
+    if let Some(place) = lost.cpuid {
+        words.extend([place.function.to_string(), place.index.to_string()]);
+        words.extend(place.register.map(|register| register.to_string()));
+    }
+    words.extend(lost.msr.map(|index| index.to_string()));
+    words.extend(lost.name.clone());
+    words.join(" ")
 }

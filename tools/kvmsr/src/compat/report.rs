@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! What became of what the hosts have.
+
+use serde::Serialize;
+
+use super::rule::Change;
+use super::rule::Rule;
+use crate::cpuid::Register;
+use crate::number::Hex;
+use crate::snapshot::Snapshot;
+
+/// A profile, and how it came about.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Report {
+    /// [`SCHEMA`](crate::snapshot::SCHEMA)
+    pub schema: u32,
+    /// The files, in the order in which they were given.
+    pub files: Vec<String>,
+    /// What their hosts have in common.
+    pub profile: Snapshot,
+    /// What some have, and the profile has not or otherwise.
+    pub lost: Vec<Lost>,
+    /// What to know before it is used.
+    pub warnings: Vec<String>,
+}
+
+/// A part of a snapshot.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// CPUID.
+    Cpuid,
+    /// The list of MSRs that are saved.
+    Saved,
+    /// What the host supports.
+    Features,
+    /// The vCPU's MSRs.
+    Msrs,
+}
+
+/// A place in CPUID.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Place {
+    /// EAX of the instruction.
+    pub function: Hex<u32>,
+    /// ECX of the instruction.
+    pub index: Hex<u32>,
+    /// The register; none for the whole leaf.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub register: Option<Register>,
+}
+
+/// Something that the profile does not have from all files.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Lost {
+    /// Where.
+    pub part: Part,
+    /// Which MSR, if it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub msr: Option<Hex<u32>>,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Where in CPUID, if it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpuid: Option<Place>,
+    /// Which bits, if not all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bits: Option<Hex<u64>>,
+    /// Why.
+    pub reason: String,
+    /// The files that it is due to.
+    pub files: Vec<String>,
+}
+
+impl Lost {
+    pub(super) fn msr(part: Part, index: Hex<u32>, name: Option<String>) -> Self {
+        Lost {
+            part,
+            msr: Some(index),
+            name,
+            cpuid: None,
+            bits: None,
+            reason: String::new(),
+            files: Vec::new(),
+        }
+    }
+
+    pub(super) fn cpuid(place: Place) -> Self {
+        Lost {
+            part: Part::Cpuid,
+            msr: None,
+            name: None,
+            cpuid: Some(place),
+            bits: None,
+            reason: String::new(),
+            files: Vec::new(),
+        }
+    }
+
+    pub(super) fn because(mut self, reason: impl Into<String>, files: Vec<String>) -> Self {
+        self.reason = reason.into();
+        self.files = files;
+        self
+    }
+
+    /// By a rule.
+    pub(super) fn by(mut self, change: &Change, names: &[&str]) -> Self {
+        let files = change
+            .hosts
+            .iter()
+            .filter_map(|&host| names.get(host))
+            .map(|&name| name.to_owned())
+            .collect();
+        let reason = match change.rule {
+            Rule::And(_) => "not offered",
+            Rule::Or(_) => "lacked or demanded there, and so by the profile",
+            Rule::Least(_) => "the least is there",
+            Rule::Most(_) => "the most is there",
+            Rule::Same(_) => "hosts differ, and take their own only",
+            Rule::SameOrZero(_) => "hosts differ: 0",
+            Rule::SameModelOrZero(_) => "hangs on the model of the CPU: 0",
+            Rule::Hosts(_) => "describes the host, and is that one's",
+        };
+
+        self.bits = Some(Hex(change.bits));
+        self.because(reason, files)
+    }
+}

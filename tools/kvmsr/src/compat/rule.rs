@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! How bits of several hosts become those of a profile.
+
+/// What some bits of a register are, and thus how several hosts' become one. Each has its bits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Rule {
+    /// What the host can do: what all can.
+    And(u64),
+    /// What the host lacks or demands: what any does.
+    Or(u64),
+    /// A number of which hosts take less: the least.
+    Least(u64),
+    /// A number of which hosts take more: the most.
+    Most(u64),
+    /// Takes one value only. If hosts differ there is none.
+    Same(u64),
+    /// Takes one value or 0.
+    SameOrZero(u64),
+    /// As [`Rule::SameOrZero`], and anything but 0 only if CPUID has the model of the host.
+    SameModelOrZero(u64),
+    /// Describes the host and binds KVM to nothing: that of one host.
+    Hosts(u64),
+}
+
+impl Rule {
+    /// The bits that it is for.
+    pub fn mask(self) -> u64 {
+        match self {
+            Rule::And(mask)
+            | Rule::Or(mask)
+            | Rule::Least(mask)
+            | Rule::Most(mask)
+            | Rule::Same(mask)
+            | Rule::SameOrZero(mask)
+            | Rule::SameModelOrZero(mask)
+            | Rule::Hosts(mask) => mask,
+        }
+    }
+}
+
+/// A value of which bits may not be given.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Bits {
+    /// The bits; 0 where none is given.
+    pub value: u64,
+    /// Which are given.
+    pub given: u64,
+}
+
+/// Something that a profile does not have from all of its hosts.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Change {
+    /// Which bits.
+    pub bits: u64,
+    /// By which rule.
+    pub rule: Rule,
+    /// Which hosts it is due to, by their place in the list.
+    pub hosts: Vec<usize>,
+}
+
+/// What hosts' bits come to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Combined {
+    /// The bits; none if a [`Rule::Same`] has no value.
+    pub bits: Option<Bits>,
+    /// How they are not those of a host.
+    pub changes: Vec<Change>,
+}
+
+/// What they have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Common {
+    /// The host that [`Rule::Hosts`] takes.
+    pub base: usize,
+    /// Whether all have the same family and model.
+    pub one_model: bool,
+}
+
+/// Combines the bits of hosts. Of two rules for a bit the first counts; bits without any are
+/// [`Rule::And`].
+pub fn combine(rules: &[Rule], hosts: &[Bits], common: Common) -> Combined {
+    let mut result = Bits { value: 0, given: 0 };
+    let mut changes = Vec::new();
+    let mut impossible = false;
+    let mut left = u64::MAX;
+
+    for rule in rules.iter().copied().chain([Rule::And(u64::MAX)]) {
+        let mask = rule.mask() & left;
+
+        left &= !mask;
+        let (part, change) = apply(rule, mask, hosts, common);
+
+        match part {
+            Some(part) => {
+                result.value |= part.value;
+                result.given |= part.given;
+            }
+            None => impossible = true,
+        }
+        changes.extend(change);
+    }
+    Combined {
+        bits: (!impossible).then_some(result),
+        changes,
+    }
+}
+
+fn apply(rule: Rule, mask: u64, hosts: &[Bits], common: Common) -> (Option<Bits>, Vec<Change>) {
+    let ones = |host: &Bits| host.value & host.given & mask;
+    let zeros = |host: &Bits| !host.value & host.given & mask;
+    let all_ones = hosts.iter().map(ones).fold(mask, |all, host| all & host);
+    let any_ones = hosts.iter().map(ones).fold(0, |any, host| any | host);
+    let all_zeros = hosts.iter().map(zeros).fold(mask, |all, host| all & host);
+    let any_zeros = hosts.iter().map(zeros).fold(0, |any, host| any | host);
+    let change = |bits: u64, at_fault: &dyn Fn(&Bits) -> bool| Change {
+        bits,
+        rule,
+        hosts: (0..)
+            .zip(hosts)
+            .filter(|(_, host)| at_fault(host))
+            .map(|(place, _)| place)
+            .collect(),
+    };
+    // Bits that differ, by the set of hosts that differ from the rest.
+    let by_hosts = |bits: u64, at_fault: &dyn Fn(&Bits, u64) -> bool| {
+        let mut changes: Vec<Change> = Vec::new();
+
+        for bit in (0..u64::BITS)
+            .map(|bit| 1 << bit)
+            .filter(|bit| bits & bit != 0)
+        {
+            let new = change(bit, &|host| at_fault(host, bit));
+
+            match changes.iter_mut().find(|old| old.hosts == new.hosts) {
+                Some(old) => old.bits |= bit,
+                None => changes.push(new),
+            }
+        }
+        changes
+    };
+    // A number that not all give is not given by the profile.
+    let whole = hosts.iter().all(|host| host.given & mask == mask);
+    let number = |chosen: Option<u64>, at_fault: &dyn Fn(u64, u64) -> bool| match chosen {
+        _ if !whole => (Some(Bits { value: 0, given: 0 }), Vec::new()),
+        Some(value) => {
+            let differ = hosts.iter().any(|host| ones(host) != value);
+            let at_fault = |host: &Bits| at_fault(ones(host), value);
+            let changes = differ.then(|| change(mask, &at_fault));
+
+            (Some(Bits { value, given: mask }), Vec::from_iter(changes))
+        }
+        None => (
+            Some(Bits {
+                value: 0,
+                given: mask,
+            }),
+            Vec::new(),
+        ),
+    };
+    let first = hosts.first().map(ones);
+    let same = hosts.iter().all(|host| Some(ones(host)) == first);
+
+    if mask == 0 {
+        return (Some(Bits { value: 0, given: 0 }), Vec::new());
+    }
+    match rule {
+        Rule::And(_) => {
+            let given = all_ones | any_zeros;
+            let lost = by_hosts(any_ones & any_zeros, &|host, bit| zeros(host) & bit != 0);
+
+            (
+                Some(Bits {
+                    value: all_ones,
+                    given,
+                }),
+                lost,
+            )
+        }
+        Rule::Or(_) => {
+            let given = all_zeros | any_ones;
+            let gained = by_hosts(any_ones & any_zeros, &|host, bit| ones(host) & bit != 0);
+
+            (
+                Some(Bits {
+                    value: any_ones,
+                    given,
+                }),
+                gained,
+            )
+        }
+        Rule::Least(_) => number(hosts.iter().map(ones).min(), &|host, least| host == least),
+        Rule::Most(_) => number(hosts.iter().map(ones).max(), &|host, most| host == most),
+        Rule::Hosts(_) => number(hosts.get(common.base).map(ones), &|host, base| host == base),
+        Rule::SameModelOrZero(_) if !common.one_model => number(Some(0), &|host, _| host != 0),
+        Rule::SameOrZero(_) | Rule::SameModelOrZero(_) => {
+            let value = if same { first } else { Some(0) };
+
+            number(value, &|_, _| true)
+        }
+        Rule::Same(_) => {
+            let given = hosts.iter().fold(mask, |all, host| all & host.given);
+            let conflict = any_ones & any_zeros;
+
+            if conflict != 0 {
+                return (None, vec![change(conflict, &|_| true)]);
+            }
+            (
+                Some(Bits {
+                    value: any_ones & given,
+                    given,
+                }),
+                Vec::new(),
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE_MODEL: Common = Common {
+        base: 0,
+        one_model: true,
+    };
+
+    fn all(value: u64) -> Bits {
+        Bits {
+            value,
+            given: u64::MAX,
+        }
+    }
+
+    fn value(rules: &[Rule], hosts: &[u64]) -> Option<u64> {
+        let hosts: Vec<Bits> = hosts.iter().copied().map(all).collect();
+
+        combine(rules, &hosts, ONE_MODEL)
+            .bits
+            .map(|bits| bits.value)
+    }
+
+    #[test]
+    fn each_rule() {
+        assert_eq!(value(&[], &[0b110, 0b011]), Some(0b010));
+        assert_eq!(value(&[Rule::Or(!0)], &[0b110, 0b011]), Some(0b111));
+        assert_eq!(value(&[Rule::Least(0xf0)], &[0x5f, 0x3a]), Some(0x3a));
+        assert_eq!(value(&[Rule::Most(0xf0)], &[0x5f, 0x3a]), Some(0x5a));
+        assert_eq!(value(&[Rule::Same(0xf0)], &[0x5f, 0x5a]), Some(0x5a));
+        assert_eq!(value(&[Rule::Same(0xf0)], &[0x5f, 0x3a]), None);
+        assert_eq!(value(&[Rule::SameOrZero(0xf0)], &[0x5f, 0x3a]), Some(0x0a));
+        assert_eq!(value(&[Rule::SameOrZero(0xf0)], &[0x5f, 0x5a]), Some(0x5a));
+        assert_eq!(value(&[Rule::Hosts(0xf0)], &[0x5f, 0x3a]), Some(0x5a));
+    }
+
+    #[test]
+    fn the_model_counts_where_it_must() {
+        let common = Common {
+            base: 0,
+            one_model: false,
+        };
+        let combined = combine(&[Rule::SameModelOrZero(0x3f)], &[all(0x45); 2], common);
+
+        assert_eq!(combined.bits, Some(all(0x40)));
+        assert_eq!(combined.changes[0].bits, 0x3f);
+    }
+
+    #[test]
+    fn hosts_that_lack_a_bit_are_named() {
+        let combined = combine(&[], &[all(0b111), all(0b100), all(0b101)], ONE_MODEL);
+
+        assert_eq!(
+            combined.changes,
+            [
+                Change {
+                    bits: 0b001,
+                    rule: Rule::And(u64::MAX),
+                    hosts: vec![1]
+                },
+                Change {
+                    bits: 0b010,
+                    rule: Rule::And(u64::MAX),
+                    hosts: vec![1, 2]
+                },
+            ]
+        );
+    }
+
+    #[test]
+    fn bits_that_are_not_given() {
+        let partial = Bits {
+            value: 0b01,
+            given: 0b11,
+        };
+        let combined = combine(&[], &[all(0b111), partial], ONE_MODEL);
+
+        // Bit 0 both have, bit 1 one lacks, and of bit 2 one says nothing. What the first lacks
+        // is 0 in any case.
+        assert_eq!(
+            combined.bits,
+            Some(Bits {
+                value: 0b001,
+                given: !0b100
+            })
+        );
+    }
+}
