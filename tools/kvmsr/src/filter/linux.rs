@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! What Linux needs of MSRs to run as a guest: the accesses at boot and in its everyday work that it
+//! does not expect to fail. Those for which it is prepared (`rdmsrq_safe()` and the like) are not
+//! here.
+//!
+//! The facts are those of Linux 7.3 for 64 bits; each entry says where to look.
+
+use crate::filter::Flags;
+use crate::filter::Run;
+use crate::filter::Severity;
+
+/// What is to run in the guest.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Guest {
+    /// Linux.
+    #[default]
+    Linux,
+    /// Something of which nothing is known.
+    Other,
+}
+
+/// Accesses that Linux counts on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Need {
+    /// The MSRs.
+    pub(super) msrs: Run,
+    /// The accesses.
+    pub(super) flags: Flags,
+    /// How bad it is without.
+    pub(super) severity: Severity,
+    /// Which guests make them, as "every guest".
+    pub(super) who: &'static str,
+    /// What becomes of the guest if they fail.
+    pub(super) then: &'static str,
+    /// The file of Linux's.
+    pub(super) source: &'static str,
+}
+
+const fn need(
+    first: u32,
+    last: u32,
+    flags: Flags,
+    severity: Severity,
+    who: &'static str,
+    then: &'static str,
+    source: &'static str,
+) -> Need {
+    Need {
+        msrs: Run { first, last },
+        flags,
+        severity,
+        who,
+        then,
+        source,
+    }
+}
+
+const R: Flags = Flags::READ;
+const W: Flags = Flags::WRITE;
+const RW: Flags = Flags::BOTH;
+/// The guest does not get far.
+const DIES: Severity = Severity::Error;
+/// It complains, and goes on with a wrong value.
+const ERRS: Severity = Severity::Warning;
+
+/// All that is known, by index.
+pub(super) const NEEDS: &[Need] = &[
+    need(
+        0x17,
+        0x17,
+        R,
+        ERRS,
+        "every guest on Intel",
+        "it warns of an unchecked access, and takes platform 0",
+        "arch/x86/kernel/cpu/intel.c",
+    ),
+    need(
+        0x1b,
+        0x1b,
+        R,
+        ERRS,
+        "every guest with an APIC",
+        "it warns of an unchecked access; it takes no CPU for the boot CPU, and an x2APIC for \
+         disabled",
+        "arch/x86/kernel/cpu/topology.c, arch/x86/kernel/apic/apic.c",
+    ),
+    need(
+        0x1b,
+        0x1b,
+        W,
+        ERRS,
+        "every guest that enables its x2APIC",
+        "the x2APIC stays disabled",
+        "arch/x86/kernel/apic/apic.c",
+    ),
+    need(
+        0x3b,
+        0x3b,
+        RW,
+        ERRS,
+        "every guest whose CPUID has TSC_ADJUST",
+        "it warns of an unchecked access when it checks its clock",
+        "arch/x86/kernel/tsc_sync.c",
+    ),
+    need(
+        0x48,
+        0x48,
+        RW,
+        ERRS,
+        "every guest whose CPUID has SPEC_CTRL, AMD_IBRS or the like",
+        "it warns of an unchecked access, and is not protected from speculation",
+        "arch/x86/kernel/cpu/bugs.c",
+    ),
+    need(
+        0x49,
+        0x49,
+        W,
+        ERRS,
+        "every guest whose CPUID has IBPB",
+        "it warns of an unchecked access, and is not protected from speculation",
+        "arch/x86/entry/entry.S",
+    ),
+    need(
+        0x8b,
+        0x8b,
+        RW,
+        ERRS,
+        "every guest on Intel",
+        "it warns of an unchecked access, and takes its microcode for revision 0",
+        "arch/x86/include/asm/microcode.h",
+    ),
+    need(
+        0xfe,
+        0xfe,
+        R,
+        ERRS,
+        "every guest whose CPUID has MTRR",
+        "it warns of an unchecked access, and has no MTRRs",
+        "arch/x86/kernel/cpu/mtrr/generic.c",
+    ),
+    need(
+        0x10a,
+        0x10a,
+        R,
+        ERRS,
+        "every guest whose CPUID has ARCH_CAPABILITIES",
+        "it warns of an unchecked access, and takes the CPU for vulnerable",
+        "arch/x86/kernel/cpu/common.c",
+    ),
+    need(
+        0x179,
+        0x179,
+        R,
+        ERRS,
+        "every guest whose CPUID has MCA",
+        "it warns of an unchecked access, and has no machine-check banks",
+        "arch/x86/kernel/cpu/mce/core.c",
+    ),
+    need(
+        0x1a0,
+        0x1a0,
+        R,
+        DIES,
+        "every guest on Intel",
+        "it dies at once: it reads this before it can handle #GP",
+        "arch/x86/kernel/verify_cpu.S",
+    ),
+    need(
+        0x200,
+        0x20f,
+        R,
+        ERRS,
+        "every guest with MTRRs",
+        "it warns of an unchecked access, and takes memory types for others than they are",
+        "arch/x86/kernel/cpu/mtrr/generic.c",
+    ),
+    need(
+        0x250,
+        0x250,
+        R,
+        ERRS,
+        "every guest with fixed MTRRs",
+        "it warns of an unchecked access, and takes memory types for others than they are",
+        "arch/x86/kernel/cpu/mtrr/generic.c",
+    ),
+    need(
+        0x258,
+        0x259,
+        R,
+        ERRS,
+        "every guest with fixed MTRRs",
+        "it warns of an unchecked access, and takes memory types for others than they are",
+        "arch/x86/kernel/cpu/mtrr/generic.c",
+    ),
+    need(
+        0x268,
+        0x26f,
+        R,
+        ERRS,
+        "every guest with fixed MTRRs",
+        "it warns of an unchecked access, and takes memory types for others than they are",
+        "arch/x86/kernel/cpu/mtrr/generic.c",
+    ),
+    need(
+        0x277,
+        0x277,
+        RW,
+        ERRS,
+        "every guest",
+        "it warns of an unchecked access, and does without PAT",
+        "arch/x86/mm/pat/memtype.c",
+    ),
+    need(
+        0x2ff,
+        0x2ff,
+        R,
+        ERRS,
+        "every guest whose CPUID has MTRR",
+        "it warns of an unchecked access, and takes its MTRRs for disabled",
+        "arch/x86/kernel/cpu/mtrr/generic.c",
+    ),
+    need(
+        0xda0,
+        0xda0,
+        W,
+        ERRS,
+        "every guest whose CPUID has XSAVES",
+        "it warns of an unchecked access, and saves no supervisor states",
+        "arch/x86/kernel/fpu/xstate.c",
+    ),
+    need(
+        0x4b56_4d00,
+        0x4b56_4d01,
+        W,
+        ERRS,
+        "every guest whose CPUID has KVM_FEATURE_CLOCKSOURCE2",
+        "it warns of an unchecked access, and its clock does not move",
+        "arch/x86/kernel/kvmclock.c",
+    ),
+    need(
+        0x4b56_4d02,
+        0x4b56_4d02,
+        W,
+        ERRS,
+        "every guest whose CPUID has KVM_FEATURE_ASYNC_PF_INT",
+        "it warns of an unchecked access, and waits for pages of its own accord",
+        "arch/x86/kernel/kvm.c",
+    ),
+    need(
+        0x4b56_4d03,
+        0x4b56_4d03,
+        W,
+        ERRS,
+        "every guest whose CPUID has KVM_FEATURE_STEAL_TIME",
+        "it warns of an unchecked access, and knows of no stolen time",
+        "arch/x86/kernel/kvm.c",
+    ),
+    need(
+        0x4b56_4d04,
+        0x4b56_4d04,
+        W,
+        ERRS,
+        "every guest whose CPUID has KVM_FEATURE_PV_EOI",
+        "it warns of an unchecked access, and writes to its APIC more often",
+        "arch/x86/kernel/kvm.c",
+    ),
+    need(
+        0x4b56_4d06,
+        0x4b56_4d07,
+        W,
+        ERRS,
+        "every guest whose CPUID has KVM_FEATURE_ASYNC_PF_INT",
+        "it warns of an unchecked access, and waits for pages of its own accord",
+        "arch/x86/kernel/kvm.c",
+    ),
+    need(
+        0xc000_0080,
+        0xc000_0080,
+        RW,
+        DIES,
+        "every guest, on each CPU that it starts,",
+        "it dies at once: it needs this before it can handle #GP",
+        "arch/x86/kernel/head_64.S, arch/x86/realmode/rm/trampoline_64.S",
+    ),
+    need(
+        0xc000_0081,
+        0xc000_0082,
+        W,
+        DIES,
+        "every guest",
+        "it dies with its first program: SYSCALL leads nowhere",
+        "arch/x86/kernel/cpu/common.c",
+    ),
+    need(
+        0xc000_0083,
+        0xc000_0083,
+        W,
+        ERRS,
+        "every guest on AMD",
+        "it warns of an unchecked access, and SYSCALL of a 32-bit program leads nowhere",
+        "arch/x86/kernel/cpu/common.c",
+    ),
+    need(
+        0xc000_0084,
+        0xc000_0084,
+        W,
+        DIES,
+        "every guest",
+        "a program's flags stay set in the kernel, interrupts among them",
+        "arch/x86/kernel/cpu/common.c",
+    ),
+    need(
+        0xc000_0100,
+        0xc000_0100,
+        RW,
+        ERRS,
+        "every guest, in each switch of tasks unless its CPUID has FSGSBASE,",
+        "it warns of an unchecked access, and threads share one FS base",
+        "arch/x86/kernel/cpu/common.c, arch/x86/kernel/process_64.c",
+    ),
+    need(
+        0xc000_0101,
+        0xc000_0101,
+        W,
+        DIES,
+        "every guest, on each CPU that it starts,",
+        "it dies at once: it needs this before it can handle #GP",
+        "arch/x86/kernel/head_64.S",
+    ),
+    need(
+        0xc000_0101,
+        0xc000_0101,
+        R,
+        DIES,
+        "every guest whose CPUID lacks FSGSBASE, in each NMI,",
+        "it dies with the first NMI",
+        "arch/x86/entry/entry_64.S",
+    ),
+    need(
+        0xc000_0102,
+        0xc000_0102,
+        RW,
+        ERRS,
+        "every guest, in each switch of tasks unless its CPUID has FSGSBASE,",
+        "it warns of an unchecked access, and threads share one GS base",
+        "arch/x86/kernel/cpu/common.c, arch/x86/kernel/process_64.c",
+    ),
+    need(
+        0xc000_0103,
+        0xc000_0103,
+        W,
+        ERRS,
+        "every guest whose CPUID has RDTSCP or RDPID",
+        "it warns of an unchecked access, and programs take every CPU for CPU 0",
+        "arch/x86/kernel/cpu/common.c",
+    ),
+    need(
+        0xc001_0010,
+        0xc001_0010,
+        R,
+        ERRS,
+        "every guest on AMD with fixed MTRRs",
+        "it warns of an unchecked access",
+        "arch/x86/kernel/cpu/mtrr/generic.c",
+    ),
+    need(
+        0xc001_0015,
+        0xc001_0015,
+        R,
+        ERRS,
+        "every guest on AMD whose CPUID has CONSTANT_TSC",
+        "it warns of an unchecked access, and of firmware that is not to blame",
+        "arch/x86/kernel/cpu/amd.c",
+    ),
+    need(
+        0xc001_0114,
+        0xc001_0114,
+        R,
+        ERRS,
+        "every guest on AMD whose CPUID has SVM",
+        "it warns of an unchecked access",
+        "arch/x86/kernel/cpu/amd.c",
+    ),
+];
