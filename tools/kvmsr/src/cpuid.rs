@@ -95,6 +95,17 @@ pub enum Vendor {
     Intel,
 }
 
+impl Vendor {
+    /// Whose name it is that CPUID or the kernel gives, as `GenuineIntel`.
+    pub fn of_name(name: &str) -> Option<Self> {
+        match name.trim() {
+            "AuthenticAMD" | "HygonGenuine" => Some(Vendor::Amd),
+            "GenuineIntel" | "CentaurHauls" | "Shanghai" => Some(Vendor::Intel),
+            _ => None,
+        }
+    }
+}
+
 /// What a vCPU is given by `KVM_SET_CPUID2`. Empty: it is not called.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

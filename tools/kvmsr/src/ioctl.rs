@@ -72,7 +72,9 @@ fn one_entry(index: u32, data: u64) -> io::Result<Msrs> {
     .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))
 }
 
+pub use raw::mce_cap_supported;
 pub use raw::one_reg_list;
+pub use raw::setup_mce;
 
 #[allow(unsafe_code)]
 mod raw {
@@ -80,11 +82,46 @@ mod raw {
 
     use kvm_bindings::KVMIO;
     use kvm_bindings::kvm_reg_list;
+    use kvm_ioctls::Kvm;
     use kvm_ioctls::VcpuFd;
     use vmm_sys_util::ioctl::ioctl_with_mut_ptr;
+    use vmm_sys_util::ioctl::ioctl_with_mut_ref;
+    use vmm_sys_util::ioctl::ioctl_with_ref;
+    use vmm_sys_util::ioctl_ior_nr;
+    use vmm_sys_util::ioctl_iow_nr;
     use vmm_sys_util::ioctl_iowr_nr;
 
+    ioctl_iow_nr!(KVM_X86_SETUP_MCE, KVMIO, 0x9c, u64);
+    ioctl_ior_nr!(KVM_X86_GET_MCE_CAP_SUPPORTED, KVMIO, 0x9d, u64);
     ioctl_iowr_nr!(KVM_GET_REG_LIST, KVMIO, 0xb0, kvm_reg_list);
+
+    /// `KVM_X86_GET_MCE_CAP_SUPPORTED`: what [`setup_mce`] takes, without the number of banks.
+    ///
+    /// # Errors
+    ///
+    /// As the ioctl.
+    pub fn mce_cap_supported(kvm: &Kvm) -> io::Result<u64> {
+        let mut cap = 0u64;
+
+        // SAFETY: The kernel writes one u64.
+        match unsafe { ioctl_with_mut_ref(kvm, KVM_X86_GET_MCE_CAP_SUPPORTED(), &mut cap) } {
+            0 => Ok(cap),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// `KVM_X86_SETUP_MCE`: gives a vCPU its IA32_MCG_CAP. It sets all banks back.
+    ///
+    /// # Errors
+    ///
+    /// As the ioctl: `EINVAL` for a value that KVM does not offer.
+    pub fn setup_mce(vcpu: &VcpuFd, cap: u64) -> io::Result<()> {
+        // SAFETY: The kernel reads one u64.
+        match unsafe { ioctl_with_ref(vcpu, KVM_X86_SETUP_MCE(), &cap) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
 
     /// `KVM_GET_REG_LIST`: the IDs that `KVM_GET_ONE_REG` takes.
     ///

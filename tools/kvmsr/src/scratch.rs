@@ -27,6 +27,7 @@ use vm_memory::Bytes;
 use vm_memory::GuestAddress;
 use vm_memory::GuestMemoryBackend;
 use vm_memory::GuestMemoryMmap;
+use vm_memory::GuestMemoryRegion;
 
 use crate::cpuid::Cpuid;
 use crate::error::Error;
@@ -146,7 +147,7 @@ pub struct Scratch {
     // Dropped in this order: KVM uses the memory until both are closed.
     vcpu: VcpuFd,
     vm: VmFd,
-    _memory: GuestMemoryMmap,
+    memory: Vec<GuestMemoryMmap>,
     has_run: bool,
 }
 
@@ -185,7 +186,7 @@ impl Scratch {
                 ))
             })?;
         }
-        give_memory(&vm, &memory)?;
+        give_memory(&vm, 0, &memory)?;
         let vcpu = vm.create_vcpu(0).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
 
         if !setup.cpuid.0.is_empty() {
@@ -196,9 +197,30 @@ impl Scratch {
         Ok(Scratch {
             vcpu,
             vm,
-            _memory: memory,
+            memory: vec![memory],
             has_run: false,
         })
+    }
+
+    /// Gives the guest another page of memory: the one that a guest-physical address is in.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Kvm`] if KVM can't have memory there, or there is some.
+    pub fn add_page(&mut self, address: u64) -> Result<()> {
+        const PAGE: u64 = 0x1000;
+        let page = GuestMemoryMmap::<()>::from_ranges(&[(
+            GuestAddress(address & !(PAGE - 1)),
+            PAGE as usize,
+        )])
+        .map_err(|error| Error::Io {
+            what: "guest memory".to_owned(),
+            source: io::Error::other(error.to_string()),
+        })?;
+
+        give_memory(&self.vm, self.memory.len() as u32, &page)?;
+        self.memory.push(page);
+        Ok(())
     }
 
     /// The VM, for other ioctls.
@@ -425,18 +447,23 @@ fn guest_memory() -> Result<GuestMemoryMmap> {
 }
 
 #[allow(unsafe_code)]
-fn give_memory(vm: &VmFd, memory: &GuestMemoryMmap) -> Result<()> {
+fn give_memory(vm: &VmFd, slot: u32, memory: &GuestMemoryMmap) -> Result<()> {
+    let failed = |what: String| Error::Io {
+        what: "guest memory".to_owned(),
+        source: io::Error::other(what),
+    };
+    let given = memory
+        .iter()
+        .next()
+        .ok_or_else(|| failed("it is empty".to_owned()))?;
     let address = memory
-        .get_host_address(GuestAddress(0))
-        .map_err(|error| Error::Io {
-            what: "guest memory".to_owned(),
-            source: io::Error::other(error.to_string()),
-        })?;
+        .get_host_address(given.start_addr())
+        .map_err(|error| failed(error.to_string()))?;
     let region = kvm_userspace_memory_region {
-        slot: 0,
+        slot,
         flags: 0,
-        guest_phys_addr: 0,
-        memory_size: MEMORY as u64,
+        guest_phys_addr: given.start_addr().0,
+        memory_size: given.len(),
         userspace_addr: address.expose_provenance() as u64,
     };
 

@@ -2,6 +2,10 @@
 
 //! What a vCPU has and what a host offers, in a file.
 
+mod host;
+mod parse;
+mod take;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -99,6 +103,9 @@ pub struct Snapshot {
     pub features: Vec<Value>,
     /// The vCPU's MSRs.
     pub msrs: Vec<Value>,
+    /// The vCPU's IA32_MCG_CAP, for `KVM_X86_SETUP_MCE`: how many machine check banks there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mcg_cap: Option<Hex<u64>>,
     /// MSRs that are listed, and can't be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unreadable: Vec<Hex<u32>>,

@@ -2,17 +2,162 @@
 
 //! `kvmsr check`
 
-use anyhow::bail;
+use std::io;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use kvmsr::check;
+use kvmsr::check::Entry;
+use kvmsr::check::Reason;
+use kvmsr::check::Report;
+use kvmsr::check::Verdict;
+use kvmsr::cpuid::Cpuid;
+use kvmsr::formats;
+use kvmsr::scratch;
 
 use crate::Common;
+use crate::output::BAD;
+use crate::output::DIM;
+use crate::output::GOOD;
+use crate::output::ODD;
 use crate::output::Output;
+use crate::output::styled;
+use crate::output::table;
 use crate::verbs::Found;
 
 /// The command line.
 #[derive(Debug, clap::Args)]
-pub struct Options {}
+#[command(after_help = "\
+Examples:
+  kvmsr check guest.json                a snapshot of a guest: would it be restored here?
+  kvmsr check guest.json --cpu host     to a vCPU that has all that this host offers
+  kvmsr check guest.json --after-run    to a vCPU that has run, as after a reset
+
+Nothing but scratch VMs is touched. Exit code 1 if an MSR is refused, or silently changed.")]
+pub struct Options {
+    /// A snapshot or a profile of kvmsr's, or a CPU template, fingerprint or profile of a VMM's
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The vCPU's CPUID: file (what the file has, if KVM takes it, else as host), host (all that
+    /// KVM offers here), none, no-pmu, other-vendor, or another file that has one
+    #[arg(long, value_name = "PRESET|FILE", default_value = "file")]
+    cpu: String,
+    /// Restore to a vCPU that has run, which fixes the MSRs that say what it is able to do
+    #[arg(long)]
+    after_run: bool,
+    /// List what is fine too
+    #[arg(long)]
+    all: bool,
+}
 
 /// Does it.
-pub fn run(_options: &Options, _common: &Common, _output: &mut Output) -> anyhow::Result<Found> {
-    bail!("to be written")
+pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::Result<Found> {
+    let file = formats::read(&options.file)?;
+    let kvm = scratch::open(&common.device)?;
+    let cpuid = match options.cpu.as_str() {
+        "file" => None,
+        name => Some((
+            name.to_owned(),
+            match Cpuid::preset(&kvm, name)? {
+                Some(cpuid) => cpuid,
+                None => formats::read(Path::new(name)).context("--cpu")?.cpuid,
+            },
+        )),
+    };
+    let report = check::check(
+        &kvm,
+        &file,
+        &check::Options {
+            cpuid,
+            after_run: options.after_run,
+        },
+    )?;
+    let all = options.all;
+
+    output.report(&report, |report, to| text(report, all, to))?;
+    Ok((report.refused + report.changed != 0).into())
+}
+
+fn text(report: &Report, all: bool, to: &mut dyn Write) -> io::Result<()> {
+    let shown: Vec<_> = report
+        .msrs
+        .iter()
+        .filter(|entry| all || entry.verdict != Verdict::Fine)
+        .collect();
+
+    if !shown.is_empty() {
+        let mut table = table(&["MSR", "name", "value", "verdict", "why"]);
+
+        for entry in shown {
+            table.add_row(row(entry));
+        }
+        writeln!(to, "{table}\n")?;
+    }
+    for note in &report.vcpu.notes {
+        writeln!(to, "{note}.")?;
+    }
+    if report.order.is_some() {
+        writeln!(to, "{}\n", working_order(report))?;
+    }
+    writeln!(
+        to,
+        "{} MSRs: {}, {}, {}",
+        report.msrs.len(),
+        styled(GOOD, format_args!("{} fine", report.fine)),
+        counted(report.refused, "refused", BAD),
+        counted(report.changed, "silently changed", ODD),
+    )
+}
+
+fn counted(count: usize, what: &str, style: anstyle::Style) -> String {
+    let text = format!("{count} {what}");
+
+    if count == 0 {
+        text
+    } else {
+        styled(style, text)
+    }
+}
+
+fn row(entry: &Entry) -> [String; 5] {
+    let why: Vec<_> = entry.reasons.iter().map(ToString::to_string).collect();
+    let (style, verdict) = match entry.verdict {
+        Verdict::Fine => (GOOD, "fine".to_owned()),
+        Verdict::Refused => (BAD, "refused".to_owned()),
+        Verdict::Changed => (
+            ODD,
+            entry
+                .reads
+                .map_or_else(|| "changed".to_owned(), |reads| format!("becomes {reads}")),
+        ),
+    };
+
+    [
+        entry.index.to_string(),
+        entry.name.clone().unwrap_or_else(|| styled(DIM, "-")),
+        entry.value.to_string(),
+        styled(style, verdict),
+        why.join("; "),
+    ]
+}
+
+/// Which entries are to be moved, and where.
+fn working_order(report: &Report) -> String {
+    let moved: Vec<_> = report
+        .msrs
+        .iter()
+        .filter_map(|entry| match entry.reasons.first() {
+            Some(Reason::Order { after: other, .. } | Reason::OverwrittenBy { by: other, .. }) => {
+                Some(format!("{} after {other}", entry.index))
+            }
+            _ => None,
+        })
+        .collect();
+
+    format!(
+        "This order was tried, and works better: {}. --json has all of it.",
+        moved.join(", ")
+    )
 }

@@ -2,7 +2,17 @@
 
 //! `kvmsr snapshot`
 
-use anyhow::bail;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use kvmsr::cpuid::Cpuid;
+use kvmsr::scratch;
+use kvmsr::scratch::Scratch;
+use kvmsr::scratch::Setup;
+use kvmsr::snapshot::Snapshot;
 
 use crate::Common;
 use crate::output::Output;
@@ -10,9 +20,71 @@ use crate::verbs::Found;
 
 /// The command line.
 #[derive(Debug, clap::Args)]
-pub struct Options {}
+#[command(after_help = "\
+Examples:
+  kvmsr snapshot -o here.json             what a vCPU has on this host
+  kvmsr snapshot --cpu no-pmu | less      without performance counters
+  kvmsr snapshot | ssh there kvmsr check - would the other host take that?
+
+KVM lets nobody but a VMM ask for its own VM's MSRs, so this is a vCPU that has never run. A
+snapshot of a real guest comes from its VMM, with kvmsr's library: see samples/src/bin/
+msr_snapshot.rs.")]
+pub struct Options {
+    /// The vCPU's CPUID: host (all that KVM offers here), none, no-pmu, other-vendor, or a file
+    /// that has one
+    #[arg(long, value_name = "PRESET|FILE", default_value = "host")]
+    cpu: String,
+    /// Write it to a file
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
 
 /// Does it.
-pub fn run(_options: &Options, _common: &Common, _output: &mut Output) -> anyhow::Result<Found> {
-    bail!("to be written")
+pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::Result<Found> {
+    let kvm = scratch::open(&common.device)?;
+    let cpuid = match Cpuid::preset(&kvm, &options.cpu)? {
+        Some(cpuid) => cpuid,
+        None => {
+            kvmsr::formats::read(Path::new(&options.cpu))
+                .context("--cpu")?
+                .cpuid
+        }
+    };
+    let scratch = Scratch::new(
+        &kvm,
+        &Setup {
+            cpuid,
+            irqchip: true,
+            ..Setup::default()
+        },
+    )?;
+    let json = Snapshot::of_vcpu(&kvm, scratch.vcpu())?.to_json()?;
+
+    match &options.output {
+        Some(path) => {
+            write(path, &json).with_context(|| format!("can't write {}", path.display()))?
+        }
+        None => output.text(String::from_utf8_lossy(&json))?,
+    }
+    Ok(Found::Nothing)
+}
+
+/// Writes a file, or leaves what there was as it is.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let is_special = fs::metadata(path).is_ok_and(|file| !file.is_file());
+
+    if is_special {
+        return fs::write(path, bytes);
+    }
+    let mut name = path.as_os_str().to_owned();
+
+    name.push(".new");
+    let new = PathBuf::from(name);
+
+    fs::write(&new, bytes)
+        .and_then(|()| fs::rename(&new, path))
+        .inspect_err(|_| {
+            // What is half written helps nobody.
+            let _ = fs::remove_file(&new);
+        })
 }

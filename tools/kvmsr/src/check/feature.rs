@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! Finds the CPUID bit that an MSR hangs on: by giving a vCPU all that the host offers, and then
+//! as little of it as will do.
+
+use kvm_bindings::kvm_msr_entry;
+
+use crate::catalogue;
+use crate::catalogue::Feature;
+use crate::catalogue::Initiator;
+use crate::check::order::is_fine;
+use crate::check::report::CpuidBit;
+use crate::cpuid::Cpuid;
+use crate::cpuid::Leaf;
+use crate::cpuid::Register;
+use crate::cpuid::Register::Eax;
+use crate::cpuid::Register::Ebx;
+use crate::cpuid::Register::Ecx;
+use crate::cpuid::Register::Edx;
+use crate::error::Error;
+use crate::error::Result;
+use crate::number::Hex;
+use crate::scratch::Scratch;
+
+/// Registers of CPUID whose bits are features: function, index, register.
+const FEATURES: &[(u32, u32, Register)] = &[
+    (0x1, 0, Ecx),
+    (0x1, 0, Edx),
+    (0x7, 0, Ebx),
+    (0x7, 0, Ecx),
+    (0x7, 0, Edx),
+    (0x7, 1, Eax),
+    (0x7, 1, Ecx),
+    (0x7, 1, Edx),
+    (0x7, 2, Edx),
+    (0xd, 0, Eax),
+    (0xd, 1, Eax),
+    (0xd, 1, Ecx),
+    (0x14, 0, Ebx),
+    (0x14, 0, Ecx),
+    (0x4000_0001, 0, Eax),
+    (0x8000_0001, 0, Ecx),
+    (0x8000_0001, 0, Edx),
+    (0x8000_0007, 0, Edx),
+    (0x8000_0008, 0, Ebx),
+    (0x8000_000a, 0, Edx),
+    (0x8000_0021, 0, Eax),
+    (0x8000_0022, 0, Eax),
+];
+
+/// Registers of CPUID that have numbers, as of counters and of address bits.
+const NUMBERS: &[(u32, u32, Register)] = &[
+    (0xa, 0, Eax),
+    (0xa, 0, Ecx),
+    (0xa, 0, Edx),
+    (0x8000_0008, 0, Eax),
+    (0x8000_0022, 0, Ebx),
+];
+
+/// Something that the host's CPUID has, and the vCPU's has not.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Difference {
+    function: u32,
+    index: u32,
+    register: Register,
+    /// The flags of the host's leaf, for a vCPU that lacks it.
+    flags: u32,
+    what: What,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum What {
+    Bit(u8),
+    Number(u32),
+}
+
+impl Difference {
+    fn apply(&self, cpuid: &mut Cpuid) {
+        if cpuid.leaf(self.function, self.index).is_none() {
+            cpuid.0.push(Leaf {
+                function: Hex(self.function),
+                index: Hex(self.index),
+                flags: self.flags,
+                eax: Hex(0),
+                ebx: Hex(0),
+                ecx: Hex(0),
+                edx: Hex(0),
+            });
+        }
+        let mut set = |bit, on| cpuid.set_bit(self.function, self.index, self.register, bit, on);
+
+        match self.what {
+            What::Bit(bit) => set(bit, true),
+            What::Number(number) => {
+                for bit in 0..32 {
+                    set(bit, number >> bit & 1 != 0);
+                }
+            }
+        }
+    }
+
+    fn to_bit(self, index: u32) -> CpuidBit {
+        let bit = match self.what {
+            What::Bit(bit) => Some(bit),
+            What::Number(_) => None,
+        };
+        let is_it = |feature: &Feature| {
+            (
+                feature.function,
+                feature.index,
+                feature.register,
+                Some(feature.bit),
+            ) == (self.function, self.index, self.register, bit)
+        };
+
+        CpuidBit {
+            name: needs(index)
+                .iter()
+                .find(|feature| is_it(feature))
+                .map(|feature| feature.name.to_owned()),
+            function: Hex(self.function),
+            index: Hex(self.index),
+            register: self.register,
+            bit,
+        }
+    }
+}
+
+/// What the host offers beyond a CPUID.
+fn differences(of: &Cpuid, host: &Cpuid) -> Vec<Difference> {
+    let flags = |function, index| host.leaf(function, index).map_or(0, |leaf| leaf.flags);
+    let bits = FEATURES.iter().flat_map(|&(function, index, register)| {
+        let new =
+            host.register(function, index, register) & !of.register(function, index, register);
+
+        (0..32u8)
+            .filter(move |bit| new >> bit & 1 != 0)
+            .map(move |bit| Difference {
+                function,
+                index,
+                register,
+                flags: flags(function, index),
+                what: What::Bit(bit),
+            })
+    });
+    let numbers = NUMBERS.iter().filter_map(|&(function, index, register)| {
+        let number = host.register(function, index, register);
+
+        (number != of.register(function, index, register)).then_some(Difference {
+            function,
+            index,
+            register,
+            flags: flags(function, index),
+            what: What::Number(number),
+        })
+    });
+
+    bits.chain(numbers).collect()
+}
+
+fn with(cpuid: &Cpuid, differences: &[Difference]) -> Cpuid {
+    let mut cpuid = cpuid.clone();
+
+    for difference in differences {
+        difference.apply(&mut cpuid);
+    }
+    cpuid
+}
+
+/// The features that KVM's rules say a write hangs on.
+fn needs(index: u32) -> Vec<Feature> {
+    catalogue::needs(index, true, Initiator::Host)
+}
+
+/// Features of which the MSR needs one, and neither the vCPU's CPUID nor the host has any; none
+/// if it has what it needs.
+pub(super) fn not_offered(index: u32, cpuid: &Cpuid, host: &Cpuid) -> Vec<CpuidBit> {
+    let needs = needs(index);
+    let has = |cpuid: &Cpuid, feature: &Feature| {
+        cpuid.register(feature.function, feature.index, feature.register) >> feature.bit & 1 != 0
+    };
+
+    // The vCPU's CPUID may have what the host does not offer. KVM clears that for itself.
+    if needs
+        .iter()
+        .any(|feature| has(host, feature) || host.0.is_empty() && has(cpuid, feature))
+    {
+        return Vec::new();
+    }
+    needs
+        .iter()
+        .map(|feature| CpuidBit {
+            name: Some(feature.name.to_owned()),
+            function: Hex(feature.function),
+            index: Hex(feature.index),
+            register: feature.register,
+            bit: Some(feature.bit),
+        })
+        .collect()
+}
+
+/// A vCPU whose CPUID is changed for each experiment. It must not run.
+pub(super) struct Laboratory<'a> {
+    vcpu: &'a Scratch,
+    cpuid: &'a Cpuid,
+    differences: Vec<Difference>,
+    /// With which one the last MSR was taken: the next may hang on the same.
+    last: Vec<Difference>,
+}
+
+impl<'a> Laboratory<'a> {
+    /// With a vCPU that has a CPUID.
+    pub(super) fn new(vcpu: &'a Scratch, cpuid: &'a Cpuid, host: &Cpuid) -> Self {
+        Laboratory {
+            vcpu,
+            cpuid,
+            differences: differences(cpuid, host),
+            last: Vec::new(),
+        }
+    }
+
+    /// For each entry, the CPUID bits without which KVM does not take it, or, if that is asked,
+    /// does not keep it. None if the host has no bits with which KVM does.
+    pub(super) fn bits(&mut self, entries: &[(kvm_msr_entry, bool)]) -> Result<Vec<Vec<CpuidBit>>> {
+        let mut found = vec![Vec::new(); entries.len()];
+
+        if self.differences.is_empty() || entries.is_empty() {
+            return Ok(found);
+        }
+        // A host may have bits that it does not give to everybody, as those of AMX.
+        if !self.set_cpuid(&with(self.cpuid, &self.differences))? {
+            self.differences
+                .retain(|difference| difference.function != 0xd);
+            if !self.set_cpuid(&with(self.cpuid, &self.differences))? {
+                self.set_cpuid(self.cpuid)?;
+                return Ok(found);
+            }
+        }
+        let mut hanging = Vec::new();
+
+        for (at, (entry, kept)) in entries.iter().enumerate() {
+            let before = self.vcpu.get(entry.index)?.unwrap_or(0);
+
+            if is_fine(self.vcpu, entry, *kept)? {
+                hanging.push((at, before));
+            }
+        }
+        for (at, before) in hanging {
+            if let Some((entry, kept)) = entries.get(at) {
+                let bits = self.search(entry, *kept, before)?;
+
+                found[at] = bits.iter().map(|bit| bit.to_bit(entry.index)).collect();
+            }
+        }
+        self.set_cpuid(self.cpuid)?;
+        Ok(found)
+    }
+
+    /// As few differences as will do for the entry, which is taken with all of them.
+    fn search(
+        &mut self,
+        entry: &kvm_msr_entry,
+        kept: bool,
+        before: u64,
+    ) -> Result<Vec<Difference>> {
+        if !self.last.is_empty() && self.takes(&self.last.clone(), entry, kept, before)? {
+            return Ok(self.last.clone());
+        }
+        let named: Vec<_> = needs(entry.index)
+            .iter()
+            .filter_map(|feature| {
+                self.differences.iter().copied().find(|difference| {
+                    difference.to_bit(entry.index).name.as_deref() == Some(feature.name)
+                })
+            })
+            .collect();
+
+        for difference in named {
+            if self.takes(&[difference], entry, kept, before)? {
+                self.last = vec![difference];
+                return Ok(self.last.clone());
+            }
+        }
+        let mut needed: Vec<Difference> = Vec::new();
+        let mut rest = self.differences.clone();
+
+        // What is taken with the first `high` differences and not with one fewer, needs that one.
+        while !self.takes(&needed, entry, kept, before)? {
+            let (mut low, mut high) = (0, rest.len());
+
+            while low + 1 < high {
+                let middle = usize::midpoint(low, high);
+                let mut some = needed.clone();
+
+                some.extend(&rest[..middle]);
+                if self.takes(&some, entry, kept, before)? {
+                    high = middle;
+                } else {
+                    low = middle;
+                }
+            }
+            rest.truncate(high);
+            match rest.pop() {
+                Some(difference) => needed.push(difference),
+                None => return Ok(Vec::new()),
+            }
+        }
+        self.last.clone_from(&needed);
+        Ok(needed)
+    }
+
+    /// Whether the entry is taken with some differences.
+    fn takes(
+        &self,
+        some: &[Difference],
+        entry: &kvm_msr_entry,
+        kept: bool,
+        before: u64,
+    ) -> Result<bool> {
+        // KVM may take what is there already, so it is put back first, with what that needs.
+        self.set_cpuid(&with(self.cpuid, &self.differences))?;
+        self.vcpu.set(entry.index, before)?;
+        Ok(self.set_cpuid(&with(self.cpuid, some))? && is_fine(self.vcpu, entry, kept)?)
+    }
+
+    /// `KVM_SET_CPUID2`; whether KVM takes it.
+    fn set_cpuid(&self, cpuid: &Cpuid) -> Result<bool> {
+        match self.vcpu.vcpu().set_cpuid2(&cpuid.to_kvm()?) {
+            Ok(()) => Ok(true),
+            // An error of memory or the like would come from all else too.
+            Err(error) if error.errno() == ENOMEM => Err(Error::kvm("KVM_SET_CPUID2")(error)),
+            Err(_) => Ok(false),
+        }
+    }
+}
+
+const ENOMEM: i32 = 12;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_host_has_more_is_found_and_can_be_given() {
+        let mut host = Cpuid::default();
+        let mut guest = Cpuid::default();
+
+        host.set_bit(1, 0, Ecx, 21, true);
+        host.set_bit(1, 0, Ecx, 20, true);
+        host.0.push(Leaf {
+            function: Hex(7),
+            index: Hex(0),
+            flags: 1,
+            eax: Hex(0),
+            ebx: Hex(0),
+            ecx: Hex(0),
+            edx: Hex(1 << 29),
+        });
+        host.set_bit(0x8000_0008, 0, Eax, 5, true);
+        guest.set_bit(1, 0, Ecx, 20, true);
+        guest.set_bit(1, 0, Ecx, 3, true);
+        let found = differences(&guest, &host);
+
+        assert_eq!(found.len(), 3);
+        let given = with(&guest, &found);
+
+        assert_eq!(given.register(1, 0, Ecx), 1 << 21 | 1 << 20 | 1 << 3);
+        assert_eq!(given.leaf(7, 0), host.leaf(7, 0));
+        assert_eq!(given.register(0x8000_0008, 0, Eax), 1 << 5);
+        assert!(differences(&given, &host).is_empty());
+    }
+}

@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! Would this host take these MSRs? A dry restore to scratch vCPUs, and for each MSR that does
+//! not go through, why.
+//!
+//! The verdicts are KVM's own: a list is restored as [`state::restore`] does it, each entry with
+//! the result of a `KVM_SET_MSRS` of its own, in the order of the list. Reasons are found by
+//! trying: again after the others, with another CPUID, with fewer bits. Only what no experiment
+//! tells is taken from the [`catalogue`].
+
+mod feature;
+mod order;
+mod report;
+mod reserved;
+mod target;
+
+use kvm_bindings::kvm_msr_entry;
+use kvm_ioctls::Kvm;
+
+use crate::catalogue;
+use crate::catalogue::Owner;
+use crate::cpuid::Cpuid;
+use crate::cpuid::Vendor;
+use crate::error::Error;
+use crate::error::Result;
+use crate::number::Hex;
+use crate::scratch::Scratch;
+use crate::snapshot::SCHEMA;
+use crate::snapshot::Snapshot;
+use crate::state;
+use crate::state::Status;
+
+use self::feature::Laboratory;
+use self::order::Culprit;
+use self::order::Suspect;
+use self::target::Target;
+
+pub use self::report::CpuidBit;
+pub use self::report::Entry;
+pub use self::report::Reason;
+pub use self::report::Report;
+pub use self::report::Vcpu;
+pub use self::report::Verdict;
+
+/// EFER.LMA follows CR0.PG, which is `KVM_SET_SREGS`'s, so no restore of MSRs brings it.
+const EFER: u32 = 0xc000_0080;
+const EFER_LMA: u64 = 1 << 10;
+
+/// How to check.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The vCPU's CPUID and what to call it. None: that of the file, or all that the host offers
+    /// if KVM does not take the file's or there is none.
+    pub cpuid: Option<(String, Cpuid)>,
+    /// Whether the vCPU has run before, as one that is set back has.
+    pub after_run: bool,
+}
+
+/// Checks whether this host takes the MSRs of a file.
+///
+/// # Errors
+///
+/// [`Error::Kvm`] if an ioctl fails that has to work.
+pub fn check(kvm: &Kvm, file: &Snapshot, options: &Options) -> Result<Report> {
+    let host = Cpuid::supported(kvm)?;
+    let entries: Vec<_> = file
+        .msrs
+        .iter()
+        .map(|msr| state::entry(msr.index.0, msr.value.0))
+        .collect();
+    let (name, cpuid) = match &options.cpuid {
+        Some((name, cpuid)) => (name.clone(), cpuid.clone()),
+        None if file.cpuid.0.is_empty() => ("host".to_owned(), host.clone()),
+        None => ("file".to_owned(), file.cpuid.clone()),
+    };
+    let mut target = Target::new(
+        kvm,
+        &entries,
+        cpuid,
+        file.mcg_cap.map(|cap| cap.0),
+        options.after_run,
+    );
+    let mut about = Vcpu {
+        cpuid: name,
+        after_run: options.after_run,
+        mcg_cap: file.mcg_cap,
+        synic: target.synic,
+        notes: Vec::new(),
+    };
+    let vcpu = match target.vcpu() {
+        Err(Error::Kvm {
+            ioctl: "KVM_SET_CPUID2",
+            source,
+        }) if options.cpuid.is_none() => {
+            about.notes.push(format!(
+                "KVM refuses the file's CPUID ({source}), so it is the host's"
+            ));
+            "host".clone_into(&mut about.cpuid);
+            target.cpuid.clone_from(&host);
+            target.vcpu()?
+        }
+        vcpu => vcpu?,
+    };
+    let mut check = Check {
+        target,
+        host,
+        moving: file.msrs.iter().map(|msr| msr.moves).collect(),
+        problems: Vec::new(),
+        entries,
+        order: None,
+    };
+
+    check.restore(&vcpu)?;
+    check.explain(vcpu)?;
+    Ok(check.report(file, about))
+}
+
+/// An entry that is not fine.
+struct Problem {
+    position: usize,
+    entry: kvm_msr_entry,
+    verdict: Verdict,
+    reads: Option<u64>,
+    reasons: Vec<Reason>,
+}
+
+impl Problem {
+    fn is_changed(&self) -> bool {
+        self.verdict == Verdict::Changed
+    }
+}
+
+struct Check<'a> {
+    target: Target<'a>,
+    host: Cpuid,
+    entries: Vec<kvm_msr_entry>,
+    /// Which entries the file says change by themselves.
+    moving: Vec<bool>,
+    problems: Vec<Problem>,
+    order: Option<Vec<usize>>,
+}
+
+impl Check<'_> {
+    /// Restores the list, and notes what is not fine.
+    fn restore(&mut self, vcpu: &Scratch) -> Result<()> {
+        let restored = state::restore(vcpu.vcpu(), &self.entries)?;
+        let refused: Vec<_> = restored.refused().collect();
+
+        for position in refused {
+            self.problems.push(Problem {
+                position,
+                entry: self.entries[position],
+                verdict: Verdict::Refused,
+                reads: None,
+                reasons: Vec::new(),
+            });
+        }
+        for change in state::changed(vcpu.vcpu(), &self.entries, &restored)? {
+            if self.is_excused(&change) {
+                continue;
+            }
+            self.problems.push(Problem {
+                position: change.position,
+                entry: self.entries[change.position],
+                verdict: Verdict::Changed,
+                reads: change.reads,
+                reasons: Vec::new(),
+            });
+        }
+        self.problems.sort_by_key(|problem| problem.position);
+        Ok(())
+    }
+
+    fn is_excused(&self, change: &state::Change) -> bool {
+        self.moving.get(change.position).copied().unwrap_or(false)
+            || change.index == EFER
+                && change
+                    .reads
+                    .is_some_and(|reads| reads ^ change.wrote == EFER_LMA)
+    }
+
+    /// Finds the reasons. `vcpu` is the one that the list was restored to.
+    fn explain(&mut self, vcpu: Scratch) -> Result<()> {
+        if self.problems.is_empty() {
+            return Ok(());
+        }
+        // Experiments change CPUID, which only a vCPU takes that has not run.
+        let fresh = if self.target.after_run {
+            let fresh = self.target.fresh()?;
+
+            self.explain_fixed(&vcpu, &fresh)?;
+            fresh
+        } else {
+            vcpu
+        };
+
+        self.explain_order(&fresh)?;
+        self.explain_features(&fresh)?;
+        for problem in &mut self.problems {
+            if problem.reasons.is_empty() {
+                problem.reasons = match problem.verdict {
+                    Verdict::Changed => not_kept(problem),
+                    _ => refused(problem, &fresh, &self.target.cpuid, &self.host)?,
+                };
+            }
+        }
+        Ok(())
+    }
+
+    /// What a vCPU takes that has not run.
+    fn explain_fixed(&mut self, vcpu: &Scratch, fresh: &Scratch) -> Result<()> {
+        let restored = state::restore(fresh.vcpu(), &self.entries)?;
+
+        for problem in &mut self.problems {
+            if problem.verdict == Verdict::Refused
+                && restored.statuses.get(problem.position) == Some(&Status::Done)
+            {
+                problem.reasons.push(Reason::FixedAfterRun {
+                    reads: Hex(vcpu.get(problem.entry.index)?.unwrap_or_default()),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What is fine when all the others have been written.
+    fn explain_order(&mut self, vcpu: &Scratch) -> Result<()> {
+        let mut suspects = Vec::new();
+
+        for problem in self.open() {
+            let silent = problem.is_changed();
+
+            if order::is_fine(vcpu, &problem.entry, silent)? {
+                suspects.push(Suspect {
+                    position: problem.position,
+                    silent,
+                });
+            }
+        }
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        let culprits = order::culprits(&self.target, &self.entries, &suspects)?;
+        let mut moved = Vec::new();
+
+        for (suspect, culprit) in suspects.iter().zip(culprits) {
+            let Some(culprit) = culprit else {
+                continue;
+            };
+            let (Culprit::After(at) | Culprit::UndoneBy(at)) = culprit;
+            let index = Hex(self.entries[at].index);
+
+            moved.push((suspect.position, at));
+            for problem in &mut self.problems {
+                if problem.position == suspect.position {
+                    problem.reasons.push(match culprit {
+                        Culprit::After(_) => Reason::Order {
+                            after: index,
+                            after_position: at,
+                        },
+                        Culprit::UndoneBy(_) => Reason::OverwrittenBy {
+                            by: index,
+                            by_position: at,
+                        },
+                    });
+                }
+            }
+        }
+        self.prove_order(&moved)
+    }
+
+    /// Tries an order in which entries stand behind what they need.
+    fn prove_order(&mut self, moved: &[(usize, usize)]) -> Result<()> {
+        if moved.is_empty() {
+            return Ok(());
+        }
+        let order = order::reordered(self.entries.len(), moved);
+        let entries: Vec<_> = order
+            .iter()
+            .filter_map(|&position| self.entries.get(position).copied())
+            .collect();
+        let vcpu = self.target.vcpu()?;
+        let restored = state::restore(vcpu.vcpu(), &entries)?;
+        let problems = restored.refused().count()
+            + state::changed(vcpu.vcpu(), &entries, &restored)?
+                .iter()
+                .filter(|change| {
+                    let position = order.get(change.position).copied();
+
+                    !self.is_excused(&state::Change {
+                        position: position.unwrap_or(usize::MAX),
+                        ..**change
+                    })
+                })
+                .count();
+
+        if problems < self.problems.len() {
+            self.order = Some(order);
+        }
+        Ok(())
+    }
+
+    /// What is fine with a CPUID that has all that the host offers.
+    fn explain_features(&mut self, vcpu: &Scratch) -> Result<()> {
+        let entries: Vec<_> = self
+            .open()
+            .map(|problem| (problem.entry, problem.is_changed()))
+            .collect();
+        let found = Laboratory::new(vcpu, &self.target.cpuid, &self.host).bits(&entries)?;
+        let mut found = found.into_iter();
+
+        for problem in &mut self.problems {
+            if !problem.reasons.is_empty() {
+                continue;
+            }
+            match found.next() {
+                Some(bits) if !bits.is_empty() => {
+                    problem.reasons.push(Reason::Cpuid { bits, proven: true });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&self) -> impl Iterator<Item = &Problem> {
+        self.problems
+            .iter()
+            .filter(|problem| problem.reasons.is_empty())
+    }
+
+    fn report(self, file: &Snapshot, vcpu: Vcpu) -> Report {
+        let vendor = file.host.vendor.or_else(|| file.cpuid.vendor());
+        let mut problems = self.problems.into_iter().peekable();
+        let mut msrs = Vec::with_capacity(self.entries.len());
+
+        for (position, (entry, msr)) in self.entries.iter().zip(&file.msrs).enumerate() {
+            let problem = problems.next_if(|problem| problem.position == position);
+            let (verdict, reads, reasons) = problem
+                .map_or((Verdict::Fine, None, Vec::new()), |problem| {
+                    (problem.verdict, problem.reads, problem.reasons)
+                });
+
+            msrs.push(Entry {
+                index: Hex(entry.index),
+                name: msr
+                    .name
+                    .clone()
+                    .or_else(|| catalogue::name(entry.index, vendor)),
+                value: Hex(entry.data),
+                verdict,
+                reads: reads.map(Hex),
+                reasons,
+            });
+        }
+        let count = |verdict| msrs.iter().filter(|entry| entry.verdict == verdict).count();
+
+        Report {
+            schema: SCHEMA,
+            vcpu,
+            fine: count(Verdict::Fine),
+            refused: count(Verdict::Refused),
+            changed: count(Verdict::Changed),
+            msrs,
+            order: self.order,
+        }
+    }
+}
+
+/// Why KVM changes a value, as far as the value tells.
+fn not_kept(problem: &Problem) -> Vec<Reason> {
+    let reads = problem.reads.unwrap_or_default();
+
+    vec![Reason::NotKept {
+        lost: Hex(problem.entry.data & !reads),
+        gained: Hex(reads & !problem.entry.data),
+    }]
+}
+
+/// Why KVM refuses a value wherever it stands, for all that the host offers.
+fn refused(problem: &Problem, vcpu: &Scratch, cpuid: &Cpuid, host: &Cpuid) -> Result<Vec<Reason>> {
+    let kvm_msr_entry { index, data, .. } = problem.entry;
+    let not_offered = feature::not_offered(index, cpuid, host);
+
+    if !not_offered.is_empty() {
+        return Ok(vec![Reason::Cpuid {
+            bits: not_offered,
+            proven: false,
+        }]);
+    }
+    let reads = vcpu.get(index)?;
+
+    // KVM takes 0 for most MSRs that it knows, and for all that it lists.
+    for other in [Some(0), reads].into_iter().flatten() {
+        if other != data && vcpu.set(index, other)? {
+            let changed = reserved::bits_to_change(data, other, |value| vcpu.set(index, value))?;
+
+            return Ok(vec![Reason::ReservedBits {
+                clear: Hex(changed & data),
+                set: Hex(changed & !data),
+                takes: Hex(data ^ changed),
+            }]);
+        }
+    }
+    Ok(vec![match reads {
+        Some(reads) => Reason::ReadOnly { reads: Hex(reads) },
+        None => Reason::Unknown { of: owner(index) },
+    }])
+}
+
+/// The vendor whose MSR it is, and no one else's.
+fn owner(index: u32) -> Option<Vendor> {
+    let of = |vendor| Some(catalogue::msr(index, Some(vendor))?.owner);
+
+    match (of(Vendor::Amd), of(Vendor::Intel)) {
+        (Some(Owner::Amd), None | Some(Owner::Amd)) => Some(Vendor::Amd),
+        (None | Some(Owner::Intel), Some(Owner::Intel)) => Some(Vendor::Intel),
+        _ => None,
+    }
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! Finds out which entry another one needs first, or is undone by.
+
+use std::collections::BTreeSet;
+
+use kvm_bindings::kvm_msr_entry;
+
+use crate::check::target::Target;
+use crate::error::Result;
+use crate::scratch::Scratch;
+use crate::state;
+
+/// Entries between two looks at the suspects.
+const STRIDE: usize = 32;
+
+/// An entry that is fine if it is written again after the others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Suspect {
+    pub(super) position: usize,
+    /// Whether KVM takes it, and it has another value in the end.
+    pub(super) silent: bool,
+}
+
+/// Which entry decides, by its position.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Culprit {
+    /// The suspect is fine if it comes after that one.
+    After(usize),
+    /// That one undoes it.
+    UndoneBy(usize),
+}
+
+/// What is known of a suspect while the list is restored again.
+#[derive(Clone, Copy)]
+enum Seen {
+    /// Its turn has not come.
+    Nothing,
+    /// It was not fine the last time.
+    Bad,
+    /// It is fine as yet.
+    Good,
+    /// It changed between these positions.
+    Decided(Culprit, usize),
+}
+
+/// Finds what decides about each suspect; none if it can't be seen.
+pub(super) fn culprits(
+    target: &Target<'_>,
+    entries: &[kvm_msr_entry],
+    suspects: &[Suspect],
+) -> Result<Vec<Option<Culprit>>> {
+    let own = suspects.iter().map(|suspect| suspect.position + 1);
+    let mut stops: BTreeSet<_> = (0..entries.len())
+        .step_by(STRIDE)
+        .chain(own)
+        .chain([entries.len()])
+        .collect();
+
+    // First where roughly, and then one by one in these places.
+    for seen in replay(target, entries, suspects, &stops)? {
+        if let Seen::Decided(Culprit::After(last) | Culprit::UndoneBy(last), first) = seen {
+            stops.extend(first..=last);
+        }
+    }
+    Ok(replay(target, entries, suspects, &stops)?
+        .into_iter()
+        .map(|seen| match seen {
+            Seen::Decided(culprit, _) => Some(culprit),
+            _ => None,
+        })
+        .collect())
+}
+
+/// Restores the list, and looks at the suspects at each stop. A culprit is the last entry before
+/// the stop.
+fn replay(
+    target: &Target<'_>,
+    entries: &[kvm_msr_entry],
+    suspects: &[Suspect],
+    stops: &BTreeSet<usize>,
+) -> Result<Vec<Seen>> {
+    let vcpu = target.vcpu()?;
+    let mut seen = vec![Seen::Nothing; suspects.len()];
+    let mut from = 0;
+
+    for &to in stops {
+        let Some(last) = to.checked_sub(1) else {
+            continue;
+        };
+
+        state::write(vcpu.vcpu(), entries.get(from..to).unwrap_or_default())?;
+        for (suspect, seen) in suspects.iter().zip(&mut seen) {
+            let Some(entry) = entries.get(suspect.position) else {
+                continue;
+            };
+
+            *seen = match *seen {
+                Seen::Nothing if to <= suspect.position => Seen::Nothing,
+                Seen::Nothing if suspect.silent && is_kept(&vcpu, entry)? => Seen::Good,
+                Seen::Nothing => Seen::Bad,
+                Seen::Bad if is_fine(&vcpu, entry, suspect.silent)? => {
+                    Seen::Decided(Culprit::After(last), from)
+                }
+                Seen::Good if !is_kept(&vcpu, entry)? => {
+                    Seen::Decided(Culprit::UndoneBy(last), from)
+                }
+                seen => seen,
+            };
+        }
+        from = to;
+    }
+    Ok(seen)
+}
+
+/// Whether an MSR has the value of the entry.
+pub(super) fn is_kept(vcpu: &Scratch, entry: &kvm_msr_entry) -> Result<bool> {
+    Ok(vcpu.get(entry.index)? == Some(entry.data))
+}
+
+/// Writes an entry: whether KVM takes it, and, if that is asked, keeps it.
+pub(super) fn is_fine(vcpu: &Scratch, entry: &kvm_msr_entry, kept: bool) -> Result<bool> {
+    Ok(vcpu.set(entry.index, entry.data)? && (!kept || is_kept(vcpu, entry)?))
+}
+
+/// The positions of `count` entries, with each suspect moved behind what decides about it.
+pub(super) fn reordered(count: usize, moved: &[(usize, usize)]) -> Vec<usize> {
+    let mut order: Vec<_> = (0..count)
+        .filter(|position| !moved.iter().any(|(suspect, _)| suspect == position))
+        .collect();
+    let mut moved = moved.to_vec();
+
+    // The last first: of several behind the same, the first is inserted last and stands first.
+    moved.sort_unstable_by(|a, b| b.cmp(a));
+    while !moved.is_empty() {
+        let left = moved.len();
+
+        moved.retain(|&(suspect, culprit)| {
+            match order.iter().position(|&position| position == culprit) {
+                Some(at) => {
+                    order.insert(at + 1, suspect);
+                    false
+                }
+                None => true,
+            }
+        });
+        if moved.len() == left {
+            // They wait for each other.
+            order.extend(moved.drain(..).map(|(suspect, _)| suspect));
+        }
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_needs_another_stands_behind_it() {
+        assert_eq!(reordered(5, &[(0, 3), (1, 3)]), [2, 3, 0, 1, 4]);
+        assert_eq!(reordered(3, &[(0, 1), (1, 2)]), [2, 1, 0]);
+        assert_eq!(reordered(3, &[]), [0, 1, 2]);
+        // A circle.
+        let mut order = reordered(3, &[(0, 1), (1, 0)]);
+
+        order.sort_unstable();
+        assert_eq!(order, [0, 1, 2]);
+    }
+}
