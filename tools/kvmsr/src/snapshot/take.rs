@@ -94,6 +94,7 @@ impl Value {
             index: Hex(index),
             name: None,
             value: Hex(value),
+            mask: None,
             moves: false,
         }
     }
