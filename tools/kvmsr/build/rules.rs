@@ -16,6 +16,7 @@ use crate::rows;
 pub struct Rules {
     table: Table,
     of_modules: Vec<ModuleRow>,
+    of_bits: Vec<BitRow>,
     moving: Vec<MovingRow>,
     features: HashMap<String, String>,
 }
@@ -105,6 +106,18 @@ struct ModuleRow {
     words: String,
 }
 
+/// A row of `bit_rules.csv`: what some bits that are written need.
+#[derive(Deserialize)]
+struct BitRow {
+    first: String,
+    last: String,
+    vendor: String,
+    by: String,
+    bits: String,
+    needs: String,
+    otherwise: String,
+}
+
 /// A row of `moving.csv`.
 #[derive(Deserialize)]
 struct MovingRow {
@@ -148,6 +161,7 @@ pub fn read() -> Result<Rules, Box<dyn Error>> {
         table: serde_json::from_str(&fs::read_to_string("data/registers.json")?)
             .map_err(|error| format!("data/registers.json: {error}"))?,
         of_modules: rows::read("vendor_rules.csv")?,
+        of_bits: rows::read("bit_rules.csv")?,
         moving: rows::read("moving.csv")?,
         features,
     })
@@ -176,6 +190,7 @@ impl Rules {
             .of_modules
             .iter()
             .map(|row| self.of_module(row))
+            .chain(self.of_bits.iter().map(|row| self.of_bit(row)))
             .collect::<Result<Vec<_>, _>>()?;
         let moving = self
             .moving
@@ -279,7 +294,7 @@ impl Rules {
         };
 
         Ok(format!(
-            "Check {{ way: {}, by: {}, vendor: None, first: {}, needs: {needs}, only_with: {}, otherwise: {} }}",
+            "Check {{ way: {}, by: {}, vendor: None, bits: u64::MAX, first: {}, needs: {needs}, only_with: {}, otherwise: {} }}",
             way(&check.way)?,
             by(&check.by)?,
             check.first,
@@ -300,13 +315,23 @@ impl Rules {
         Ok(format!("Needs::AnyOf({})", literal::slice(features)))
     }
 
+    fn of_bit(&self, row: &BitRow) -> Result<String, Box<dyn Error>> {
+        Ok(format!(
+            "OfModule {{ first: {:#x}, last: {:#x}, reserved: 0, words: \"\", check: Check {{ way: \
+             Some(Way::Write), by: {}, vendor: {}, bits: {:#x}, first: false, needs: {}, only_with: \
+             None, otherwise: {} }} }}",
+            literal::index(&row.first)?,
+            literal::index(&row.last)?,
+            by(&row.by)?,
+            vendor(&row.vendor)?,
+            literal::number(&row.bits)?,
+            self.any_of(row.needs.split('|'))?,
+            otherwise(&row.otherwise)?,
+        ))
+    }
+
     fn of_module(&self, row: &ModuleRow) -> Result<String, Box<dyn Error>> {
-        let vendor = match row.vendor.as_str() {
-            "any" => "None",
-            "amd" => "Some(Vendor::Amd)",
-            "intel" => "Some(Vendor::Intel)",
-            other => return Err(format!("there is no vendor '{other}'").into()),
-        };
+        let vendor = vendor(&row.vendor)?;
         let needs = match row.needs.as_str() {
             "" => format!("Needs::Words({:?})", row.words),
             "host" => "Needs::Host".to_owned(),
@@ -320,7 +345,7 @@ impl Rules {
 
         Ok(format!(
             "OfModule {{ first: {:#x}, last: {:#x}, reserved: {reserved:#x}, words: {:?}, check: \
-             Check {{ way: {}, by: {}, vendor: {vendor}, first: false, needs: {needs}, only_with: \
+             Check {{ way: {}, by: {}, vendor: {vendor}, bits: u64::MAX, first: false, needs: {needs}, only_with: \
              None, otherwise: {} }} }}",
             literal::index(&row.first)?,
             literal::index(&row.last)?,
@@ -362,6 +387,15 @@ fn access(access: &Access) -> Result<String, Box<dyn Error>> {
         number(&access.reserved)?,
         literal::some(access.address.as_deref())
     ))
+}
+
+fn vendor(text: &str) -> Result<&'static str, Box<dyn Error>> {
+    Ok(match text {
+        "any" => "None",
+        "amd" => "Some(Vendor::Amd)",
+        "intel" => "Some(Vendor::Intel)",
+        other => return Err(format!("there is no vendor '{other}'").into()),
+    })
 }
 
 fn way(text: &str) -> Result<&'static str, Box<dyn Error>> {

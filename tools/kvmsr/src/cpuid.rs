@@ -87,6 +87,7 @@ pub enum Register {
 /// The vendor that CPUID names, as far as KVM tells them apart.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Vendor {
     /// AMD and Hygon: SVM.

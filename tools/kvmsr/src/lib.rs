@@ -5,7 +5,7 @@
 //! - [`state`] saves and restores a vCPU's MSRs: the complete list, in an order that works, any
 //!   number of entries, and for each entry what became of it.
 //! - [`catalogue`] knows the names of MSRs, their bit fields, and KVM's rules for them. It needs
-//!   no KVM.
+//!   no KVM. [`explain`] and [`decode`] put it in words.
 //! - [`filter`] turns what to allow or deny into as few ranges of `KVM_X86_SET_MSR_FILTER` as
 //!   there can be, and says what a filter does.
 //! - [`snapshot`], [`check`], [`compat`] and [`diff`] compare what vCPUs have, and what hosts
@@ -23,8 +23,10 @@ pub mod check;
 pub mod compat;
 pub mod cpu_file;
 pub mod cpuid;
+pub mod decode;
 pub mod diff;
 pub mod error;
+pub mod explain;
 pub mod filter;
 pub mod formats;
 pub mod input;

@@ -154,7 +154,12 @@ fn several(name: &str) -> Result<Vec<u32>> {
         .ok_or_else(|| unknown(name))
 }
 
-fn parse_index(text: &str) -> Result<u32> {
+/// The MSR that a text means: an index or a name.
+///
+/// # Errors
+///
+/// [`Error::Input`] if it means none, with names that are like it.
+pub fn parse_index(text: &str) -> Result<u32> {
     let text = text.trim();
 
     if text.is_empty() {

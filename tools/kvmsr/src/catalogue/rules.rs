@@ -41,6 +41,16 @@ impl Rule {
         !self.name.is_empty()
     }
 
+    /// Whether KVM's common code knows no such access.
+    pub fn is_unsupported(&self, way: Way) -> bool {
+        let access = match way {
+            Way::Read => self.read,
+            Way::Write => self.write,
+        };
+
+        access.does == "pmu-or-unknown"
+    }
+
     /// Who serves it.
     pub fn served(&self, vendor: Vendor) -> Served {
         match vendor {
@@ -88,6 +98,8 @@ pub struct Check {
     pub by: Option<Initiator>,
     /// On whose hosts; none: on all.
     pub vendor: Option<Vendor>,
+    /// The bits that a write has to have any of; all: any access.
+    pub bits: u64,
     /// Whether it comes before the vendor's module is asked.
     pub first: bool,
     /// What it needs.
@@ -213,23 +225,35 @@ pub fn reserved(index: u32, vendor: Option<Vendor>) -> u64 {
         .fold(of_table, |mask, of| mask | of.reserved)
 }
 
-/// What else the vendors' modules make of it, in words.
-pub fn remarks(index: u32) -> impl Iterator<Item = (&'static Check, &'static str)> {
-    of_modules(index)
-        .filter(|of| !of.words.is_empty())
-        .map(|of| (&of.check, of.words))
+/// What the vendors' modules check, and what some bits need, with what a [`Check`] can't say of it, in words.
+pub fn module_checks(index: u32) -> impl Iterator<Item = (&'static Check, &'static str)> {
+    of_modules(index).map(|of| (&of.check, of.words))
+}
+
+/// What a write of a value needs, on hosts of a vendor.
+pub fn checks_of_write(
+    index: u32,
+    value: u64,
+    by: Initiator,
+    vendor: Vendor,
+) -> impl Iterator<Item = &'static Check> {
+    checks(index)
+        .filter(|check| check.way != Some(Way::Read))
+        .filter(move |check| check.by.is_none_or(|of| of == by))
+        .filter(move |check| check.vendor.is_none_or(|of| of == vendor))
+        .filter(move |check| check.bits == u64::MAX || check.bits & value != 0)
 }
 
 /// The features of which a vCPU's CPUID must have at least one for the access, as KVM 7.3 has it;
 /// empty if it hangs on none. Where one of each of several groups is needed, it's the first group,
-/// see [`checks`] for all. Paravirtual features are left out: KVM does not ask for them unless user
+/// see [`checks`] for all, and [`checks_of_write`] for bits that need more. Paravirtual features are left out: KVM does not ask for them unless user
 /// space enables `KVM_CAP_ENFORCE_PV_FEATURE_CPUID`.
 pub fn needs(index: u32, write: bool, by: Initiator) -> Vec<Feature> {
     let way = if write { Way::Write } else { Way::Read };
 
     checks(index)
         .filter(|check| check.only_with.is_none() && check.otherwise != Some(Otherwise::Dropped))
-        .filter(|check| check.way.is_none_or(|of| of == way))
+        .filter(|check| check.bits == u64::MAX && check.way.is_none_or(|of| of == way))
         .filter(|check| check.by.is_none_or(|of| of == by))
         .find_map(|check| match check.needs {
             Needs::AnyOf(features) => Some(features.to_vec()),
@@ -270,7 +294,7 @@ mod tests {
     #[test]
     fn of_two_declarations_the_first_counts() {
         assert_eq!(rule(0x277).name, "IA32_CR_PAT");
-        assert_eq!(rule(0x276).name, "MTRRphysBase0");
+        assert_eq!(rule(0x200).name, "MTRRphysBase0");
         assert_eq!(rule(0x26f).name, "MTRRphysBase0");
         assert_eq!(rule(0x4000_0000).name, "HV_X64_GUEST_OS_ID");
         assert_eq!(rule(0x4000_0004).name, "HV_X64");
@@ -296,6 +320,21 @@ mod tests {
         // Nor does KVM look at paravirtual features, by default.
         assert!(names(0x12, true, Guest).is_empty());
         assert!(checks(0x12).any(|check| check.only_with.is_some()));
+    }
+
+    #[test]
+    fn bits_hang_on_cpuid() {
+        let names = |value| {
+            checks_of_write(0xc000_0080, value, Initiator::Guest, Vendor::Amd)
+                .filter_map(|check| match check.needs {
+                    Needs::AnyOf([feature]) => Some(feature.name),
+                    _ => None,
+                })
+                .collect::<Vec<_>>()
+        };
+
+        assert_eq!(names(0xd00), ["NX", "LM"]);
+        assert!(names(1).is_empty());
     }
 
     #[test]

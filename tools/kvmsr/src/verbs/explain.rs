@@ -2,17 +2,286 @@
 
 //! `kvmsr explain`
 
-use anyhow::bail;
+use std::io;
+use std::io::Write;
+
+use kvmsr::Error;
+use kvmsr::catalogue;
+use kvmsr::cpuid::Vendor;
+use kvmsr::explain;
+use kvmsr::explain::Explanation;
+use kvmsr::explain::FieldReport;
+use kvmsr::explain::Kvm;
+use kvmsr::explain::Match;
+use kvmsr::explain::Report;
+use kvmsr::number::Hex;
+use kvmsr::snapshot::SCHEMA;
 
 use crate::Common;
+use crate::output;
+use crate::output::BOLD;
+use crate::output::DIM;
 use crate::output::Output;
+use crate::output::styled;
 use crate::verbs::Found;
 
 /// The command line.
 #[derive(Debug, clap::Args)]
-pub struct Options {}
+#[command(after_help = "\
+Words: host is user space, by KVM_GET_MSRS, KVM_SET_MSRS or one-regs. An invalid access fails: the \
+guest gets #GP, or user space KVM_MSR_EXIT_REASON_INVAL. An unknown MSR is treated as if it did \
+not exist: likewise, with KVM_MSR_EXIT_REASON_UNKNOWN, unless kvm's parameter ignore_msrs makes it \
+harmless; but the host reads 0 from those of KVM_GET_MSR_INDEX_LIST, and may write 0. A dropped \
+write succeeds, to no effect.
+
+Examples:
+  kvmsr explain 0xc0000080
+  kvmsr explain IA32_MC3_CTL ia32_tsc_adjust
+  kvmsr explain mtrr              all that have it in their names
+  kvmsr explain 0x480-0x491 --json")]
+pub struct Options {
+    /// Index, name, part of a name, or first-last
+    #[arg(required = true, value_name = "MSR")]
+    msrs: Vec<String>,
+    /// Whose CPUs to think of, where an index means something else on each vendor's
+    #[arg(long, value_enum)]
+    vendor: Option<Vendor>,
+}
 
 /// Does it.
-pub fn run(_options: &Options, _common: &Common, _output: &mut Output) -> anyhow::Result<Found> {
-    bail!("to be written")
+pub fn run(options: &Options, _common: &Common, output: &mut Output) -> anyhow::Result<Found> {
+    let mut report = Report {
+        schema: SCHEMA,
+        msrs: Vec::new(),
+        matches: Vec::new(),
+    };
+
+    for text in &options.msrs {
+        add(&mut report, text, options)?;
+    }
+    output.report(&report, print)?;
+    Ok(Found::Nothing)
+}
+
+fn add(report: &mut Report, text: &str, options: &Options) -> anyhow::Result<()> {
+    let vendor = options.vendor;
+    let mut explain = |index| report.msrs.push(explain::explain(index, vendor));
+
+    match catalogue::parse_indices(text) {
+        Ok(indices) if text.contains("{n}") => {
+            indices.first().copied().into_iter().for_each(explain)
+        }
+        Ok(indices) => match indices.as_slice() {
+            &[index] => explain(index),
+            many => {
+                let known = |index: &u32| {
+                    catalogue::msr(*index, vendor).is_some()
+                        || catalogue::rule(*index).is_declared()
+                };
+                let mut known = many.iter().copied().filter(known).peekable();
+
+                if known.peek().is_none() {
+                    return Err(Error::Input(format!("no MSR of {text} is known")).into());
+                }
+                known.for_each(explain);
+            }
+        },
+        Err(error) => match catalogue::find(text).as_slice() {
+            [] => return Err(error.into()),
+            [one] => explain(one.first),
+            many => report
+                .matches
+                .extend(many.iter().map(|&msr| Match::from(msr))),
+        },
+    }
+    Ok(())
+}
+
+fn print(report: &Report, to: &mut dyn Write) -> io::Result<()> {
+    for (at, msr) in report.msrs.iter().enumerate() {
+        if at > 0 {
+            writeln!(to)?;
+        }
+        print_msr(msr, to)?;
+    }
+    if report.matches.is_empty() {
+        return Ok(());
+    }
+    if !report.msrs.is_empty() {
+        writeln!(to)?;
+    }
+    let mut table = output::table(&["MSR", "Name", "Owner", "Also"]);
+
+    for found in &report.matches {
+        let name = match found.count {
+            1 => found.name.to_owned(),
+            count => format!("{} ({count})", found.name),
+        };
+
+        table.add_row([
+            found.index.to_string(),
+            name,
+            found.owner.to_owned(),
+            found
+                .aliases
+                .first()
+                .copied()
+                .unwrap_or_default()
+                .to_owned(),
+        ]);
+    }
+    writeln!(to, "{}", table.trim_fmt())
+}
+
+fn print_msr(msr: &Explanation, to: &mut dyn Write) -> io::Result<()> {
+    let name = match (&msr.name, msr.kvm.known) {
+        (Some(name), _) => name,
+        (None, true) => "(no manual defines it)",
+        (None, false) => "(not known)",
+    };
+
+    writeln!(to, "{}  {}", styled(BOLD, msr.index), styled(BOLD, name))?;
+    line(to, "also", msr.aliases.join(", "))?;
+    line(to, "owner", msr.owner.unwrap_or_default())?;
+    if let Some(series) = &msr.series {
+        line(
+            to,
+            "one of",
+            format_args!(
+                "{}, n = 0 to {}: {} + {:#x} * n",
+                series.name,
+                series.count.saturating_sub(1),
+                series.first,
+                series.stride
+            ),
+        )?;
+    }
+    if !msr.fields.is_empty() {
+        writeln!(to)?;
+        print_fields(&msr.fields, msr.owner.unwrap_or_default(), to)?;
+    }
+    writeln!(to, "\n{}", styled(BOLD, "In KVM 7.3"))?;
+    print_kvm(&msr.kvm, to)
+}
+
+fn print_fields(fields: &[FieldReport], owner: &str, to: &mut dyn Write) -> io::Result<()> {
+    let mixed = fields
+        .iter()
+        .any(|field| field.owner != owner || field.variant.is_some());
+    let heads: &[&str] = if mixed {
+        &["  Bits", "Field", "Values", "Only"]
+    } else {
+        &["  Bits", "Field", "Values"]
+    };
+    let mut table = output::table(heads);
+
+    for field in fields {
+        let mut values: Vec<_> = field
+            .values
+            .iter()
+            .map(|value| format!("{}={}", value.value.0, value.meaning))
+            .collect();
+
+        if field.address {
+            values.push("address".to_owned());
+        }
+        let mut row = vec![
+            format!("  {}", field.bits),
+            field.name.to_owned(),
+            values.join(", "),
+        ];
+
+        if mixed {
+            let mut only: Vec<_> = field.variant.into_iter().map(str::to_owned).collect();
+
+            only.extend(field.when.clone());
+            if field.owner != owner {
+                only.push(field.owner.to_owned());
+            }
+            row.push(only.join(", "));
+        }
+        table.add_row(row);
+    }
+    writeln!(to, "{}", table.trim_fmt())
+}
+
+fn print_kvm(kvm: &Kvm, to: &mut dyn Write) -> io::Result<()> {
+    if !kvm.known {
+        line(to, "", "KVM's common code does not know it")?;
+    }
+    if kvm.known && kvm.first != kvm.last {
+        line(
+            to,
+            "as one of",
+            format_args!("{} to {}, from {} on", kvm.first, kvm.last, kvm.name),
+        )?;
+    }
+    line(to, "read", &kvm.read)?;
+    line(to, "write", &kvm.write)?;
+    for (at, sentence) in kvm.checked.iter().enumerate() {
+        line(to, if at == 0 { "checked" } else { "" }, sentence)?;
+    }
+    let mut bits: Vec<_> = kvm
+        .checks
+        .iter()
+        .flat_map(|check| check.cpuid.iter().map(move |bit| (bit, check.only_with)))
+        .collect();
+
+    bits.sort_by_key(|(bit, _)| bit.name);
+    bits.dedup_by_key(|(bit, _)| bit.name);
+    for (at, (bit, only_with)) in bits.into_iter().enumerate() {
+        let condition = only_with
+            .map(|capability| format!(", asked for with {capability} only"))
+            .unwrap_or_default();
+
+        line(
+            to,
+            if at == 0 { "hangs on" } else { "" },
+            format_args!("{}{condition}", bit.text),
+        )?;
+    }
+    for (mask, host) in [
+        (kvm.reserved, ""),
+        (kvm.reserved_amd, " on AMD"),
+        (kvm.reserved_intel, " on Intel"),
+    ] {
+        if let Some(Hex(mask)) = mask {
+            line(
+                to,
+                "refused",
+                format_args!("any of the bits {mask:#x}{host}"),
+            )?;
+        }
+    }
+    line(
+        to,
+        "lists",
+        if kvm.lists.is_empty() {
+            "none"
+        } else {
+            &kvm.lists
+        },
+    )?;
+    if kvm.moves {
+        line(to, "value", "changes by itself")?;
+    }
+    line(
+        to,
+        "filter",
+        if kvm.filtered {
+            "KVM_X86_SET_MSR_FILTER can deny it to the guest"
+        } else {
+            "x2APIC's MSRs are never filtered"
+        },
+    )
+}
+
+/// A line of a name and a text, unless there is none.
+fn line(to: &mut dyn Write, name: &str, text: impl std::fmt::Display) -> io::Result<()> {
+    let text = text.to_string();
+
+    if text.is_empty() {
+        return Ok(());
+    }
+    writeln!(to, "  {} {text}", styled(DIM, format_args!("{name:<9}")))
 }
