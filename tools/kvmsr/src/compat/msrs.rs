@@ -159,7 +159,7 @@ impl Context<'_> {
                 self.files(|snapshot| has_a_say(snapshot) && of(snapshot, index).is_none());
 
             if !missing.is_empty() {
-                lost.push(self.lost(part, index).because("not there", missing));
+                lost.push(self.lost(part, index).missing(missing));
                 continue;
             }
             let of_each: Vec<(Value, &str)> = self

@@ -78,7 +78,18 @@ pub struct Lost {
     pub files: Vec<String>,
 }
 
+const MISSING: &str = "not there";
+
 impl Lost {
+    /// Whether it is a whole MSR that files have not.
+    pub fn is_missing(&self) -> bool {
+        self.reason == MISSING
+    }
+
+    pub(super) fn missing(self, files: Vec<String>) -> Self {
+        self.because(MISSING, files)
+    }
+
     pub(super) fn msr(part: Part, index: Hex<u32>, name: Option<String>) -> Self {
         Lost {
             part,
@@ -118,17 +129,17 @@ impl Lost {
             .map(|&name| name.to_owned())
             .collect();
         let reason = match change.rule {
-            Rule::And(_) => "not offered",
-            Rule::Or(_) => "lacked or demanded there, and so by the profile",
-            Rule::Least(_) => "the least is there",
-            Rule::Most(_) => "the most is there",
-            Rule::Same(_) => "hosts differ, and take their own only",
-            Rule::SameOrZero(_) => "hosts differ: 0",
-            Rule::SameModelOrZero(_) => "hangs on the model of the CPU: 0",
-            Rule::Hosts(_) => "describes the host, and is that one's",
+            Rule::And(_) => "not offered".to_owned(),
+            Rule::Or(_) => "lacked or demanded there, and so by the profile".to_owned(),
+            Rule::Least(_) => format!("{:#x}, the least, is there", change.value),
+            Rule::Most(_) => format!("{:#x}, the most, is there", change.value),
+            Rule::Same(_) => "hosts differ, and take their own only".to_owned(),
+            Rule::SameOrZero(_) => "hosts differ, so it is 0".to_owned(),
+            Rule::SameModelOrZero(_) => "hangs on the model of the CPU, so it is 0".to_owned(),
+            Rule::Hosts(_) => "describes the host, and is that one's".to_owned(),
         };
 
-        self.bits = Some(Hex(change.bits));
+        self.bits = (change.bits != u64::MAX).then_some(Hex(change.bits));
         self.because(reason, files)
     }
 }

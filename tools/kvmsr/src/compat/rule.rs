@@ -55,6 +55,8 @@ pub struct Change {
     pub bits: u64,
     /// By which rule.
     pub rule: Rule,
+    /// What they are in the profile, shifted down.
+    pub value: u64,
     /// Which hosts it is due to, by their place in the list.
     pub hosts: Vec<usize>,
 }
@@ -113,9 +115,10 @@ fn apply(rule: Rule, mask: u64, hosts: &[Bits], common: Common) -> (Option<Bits>
     let any_ones = hosts.iter().map(ones).fold(0, |any, host| any | host);
     let all_zeros = hosts.iter().map(zeros).fold(mask, |all, host| all & host);
     let any_zeros = hosts.iter().map(zeros).fold(0, |any, host| any | host);
-    let change = |bits: u64, at_fault: &dyn Fn(&Bits) -> bool| Change {
+    let change = |bits: u64, value: u64, at_fault: &dyn Fn(&Bits) -> bool| Change {
         bits,
         rule,
+        value: value.checked_shr(bits.trailing_zeros()).unwrap_or(0),
         hosts: (0..)
             .zip(hosts)
             .filter(|(_, host)| at_fault(host))
@@ -130,7 +133,7 @@ fn apply(rule: Rule, mask: u64, hosts: &[Bits], common: Common) -> (Option<Bits>
             .map(|bit| 1 << bit)
             .filter(|bit| bits & bit != 0)
         {
-            let new = change(bit, &|host| at_fault(host, bit));
+            let new = change(bit, 0, &|host| at_fault(host, bit));
 
             match changes.iter_mut().find(|old| old.hosts == new.hosts) {
                 Some(old) => old.bits |= bit,
@@ -146,7 +149,7 @@ fn apply(rule: Rule, mask: u64, hosts: &[Bits], common: Common) -> (Option<Bits>
         Some(value) => {
             let differ = hosts.iter().any(|host| ones(host) != value);
             let at_fault = |host: &Bits| at_fault(ones(host), value);
-            let changes = differ.then(|| change(mask, &at_fault));
+            let changes = differ.then(|| change(mask, value, &at_fault));
 
             (Some(Bits { value, given: mask }), Vec::from_iter(changes))
         }
@@ -203,7 +206,7 @@ fn apply(rule: Rule, mask: u64, hosts: &[Bits], common: Common) -> (Option<Bits>
             let conflict = any_ones & any_zeros;
 
             if conflict != 0 {
-                return (None, vec![change(conflict, &|_| true)]);
+                return (None, vec![change(conflict, 0, &|_| true)]);
             }
             (
                 Some(Bits {
@@ -275,11 +278,13 @@ mod tests {
                 Change {
                     bits: 0b001,
                     rule: Rule::And(u64::MAX),
+                    value: 0,
                     hosts: vec![1]
                 },
                 Change {
                     bits: 0b010,
                     rule: Rule::And(u64::MAX),
+                    value: 0,
                     hosts: vec![1, 2]
                 },
             ]

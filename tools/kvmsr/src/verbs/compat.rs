@@ -98,9 +98,9 @@ pub fn run(options: &Options, _common: &Common, output: &mut Output) -> anyhow::
     match &options.output {
         Some(file) => {
             fs::write(file, profile).with_context(|| format!("write {}", file.display()))?;
-            output.report(&report, |report, to| {
-                explain(report, to)?;
-                writeln!(to, "{} is written.", file.display())
+            output.report(&report, |report, to| match options.quiet {
+                true => Ok(()),
+                false => explain(report, to),
             })?;
         }
         None if output.json() => output.report(&report, |_, _| Ok(()))?,
@@ -126,7 +126,11 @@ fn explain(report: &Report, to: &mut dyn Write) -> io::Result<()> {
     }
     let mut table = output::table(&["not from all files", "bits", "why", "file"]);
 
-    for lost in &report.lost {
+    for lost in report
+        .lost
+        .iter()
+        .filter(|lost| !is_said_again(lost, report))
+    {
         table.add_row([
             what(lost),
             lost.bits.map_or(String::new(), |bits| bits.to_string()),
@@ -138,6 +142,20 @@ fn explain(report: &Report, to: &mut dyn Write) -> io::Result<()> {
         writeln!(to, "{}", line.trim_end())?;
     }
     Ok(())
+}
+
+/// Whether the vCPU's MSR says the same of the feature, or the list the same of the vCPU's MSR.
+fn is_said_again(lost: &Lost, report: &Report) -> bool {
+    let is_as = |other: &&Lost| other.msr == lost.msr && other.files == lost.files;
+    let by = |part| report.lost.iter().filter(move |other| other.part == part);
+
+    match lost.part {
+        Part::Features => by(Part::Msrs)
+            .filter(is_as)
+            .any(|other| (other.bits, &other.reason) == (lost.bits, &lost.reason)),
+        Part::Msrs => lost.is_missing() && by(Part::Saved).any(|other| is_as(&other)),
+        Part::Cpuid | Part::Saved => false,
+    }
 }
 
 fn what(lost: &Lost) -> String {
