@@ -3,7 +3,6 @@
 //! What a vCPU has and what a host offers, in a file.
 
 mod host;
-mod parse;
 mod take;
 
 use std::collections::BTreeMap;

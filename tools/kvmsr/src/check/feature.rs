@@ -172,19 +172,15 @@ fn needs(index: u32) -> Vec<Feature> {
     catalogue::needs(index, true, Initiator::Host)
 }
 
-/// Features of which the MSR needs one, and neither the vCPU's CPUID nor the host has any; none
-/// if it has what it needs.
-pub(super) fn not_offered(index: u32, cpuid: &Cpuid, host: &Cpuid) -> Vec<CpuidBit> {
+/// Features of which the MSR needs one, if the host offers none of them. KVM does not believe a
+/// CPUID that has more.
+pub(super) fn not_offered(index: u32, host: &Cpuid) -> Vec<CpuidBit> {
     let needs = needs(index);
-    let has = |cpuid: &Cpuid, feature: &Feature| {
-        cpuid.register(feature.function, feature.index, feature.register) >> feature.bit & 1 != 0
+    let has = |feature: &Feature| {
+        host.register(feature.function, feature.index, feature.register) >> feature.bit & 1 != 0
     };
 
-    // The vCPU's CPUID may have what the host does not offer. KVM clears that for itself.
-    if needs
-        .iter()
-        .any(|feature| has(host, feature) || host.0.is_empty() && has(cpuid, feature))
-    {
+    if needs.iter().any(has) {
         return Vec::new();
     }
     needs

@@ -63,14 +63,25 @@ pub struct Options {
 /// [`Error::Kvm`] if an ioctl fails that has to work.
 pub fn check(kvm: &Kvm, file: &Snapshot, options: &Options) -> Result<Report> {
     let host = Cpuid::supported(kvm)?;
-    let entries: Vec<_> = file
+    let mut entries: Vec<_> = file
         .msrs
         .iter()
         .map(|msr| state::entry(msr.index.0, msr.value.0))
         .collect();
+    let mut notes = Vec::new();
     let (name, cpuid) = match &options.cpuid {
         Some((name, cpuid)) => (name.clone(), cpuid.clone()),
-        None if file.cpuid.0.is_empty() => ("host".to_owned(), host.clone()),
+        None if file.cpuid.0.is_empty() => {
+            let mut cpuid = host.clone();
+
+            for modifier in cpuid.apply(&file.cpuid_modifiers) {
+                notes.push(format!(
+                    "The file sets bits of CPUID {}, which this host does not have",
+                    modifier.function
+                ));
+            }
+            ("host".to_owned(), cpuid)
+        }
         None => ("file".to_owned(), file.cpuid.clone()),
     };
     let mut target = Target::new(
@@ -85,7 +96,7 @@ pub fn check(kvm: &Kvm, file: &Snapshot, options: &Options) -> Result<Report> {
         after_run: options.after_run,
         mcg_cap: file.mcg_cap,
         synic: target.synic,
-        notes: Vec::new(),
+        notes,
     };
     let vcpu = match target.vcpu() {
         Err(Error::Kvm {
@@ -93,7 +104,7 @@ pub fn check(kvm: &Kvm, file: &Snapshot, options: &Options) -> Result<Report> {
             source,
         }) if options.cpuid.is_none() => {
             about.notes.push(format!(
-                "KVM refuses the file's CPUID ({source}), so it is the host's"
+                "KVM refuses the file's CPUID ({source}), so this is with the host's"
             ));
             "host".clone_into(&mut about.cpuid);
             target.cpuid.clone_from(&host);
@@ -101,6 +112,7 @@ pub fn check(kvm: &Kvm, file: &Snapshot, options: &Options) -> Result<Report> {
         }
         vcpu => vcpu?,
     };
+    fill_in(&vcpu, file, &mut entries)?;
     let mut check = Check {
         target,
         host,
@@ -113,6 +125,20 @@ pub fn check(kvm: &Kvm, file: &Snapshot, options: &Options) -> Result<Report> {
     check.restore(&vcpu)?;
     check.explain(vcpu)?;
     Ok(check.report(file, about))
+}
+
+/// A template gives some bits, and leaves the others as the vCPU has them.
+fn fill_in(vcpu: &Scratch, file: &Snapshot, entries: &mut [kvm_msr_entry]) -> Result<()> {
+    if file.msrs.iter().all(|msr| msr.mask.is_none()) {
+        return Ok(());
+    }
+    let indices: Vec<_> = file.msrs.iter().map(|msr| msr.index.0).collect();
+    let values = state::read(vcpu.vcpu(), &indices)?;
+
+    for ((entry, msr), value) in entries.iter_mut().zip(&file.msrs).zip(values) {
+        entry.data = msr.apply(value.unwrap_or(0));
+    }
+    Ok(())
 }
 
 /// An entry that is not fine.
@@ -200,7 +226,7 @@ impl Check<'_> {
             if problem.reasons.is_empty() {
                 problem.reasons = match problem.verdict {
                     Verdict::Changed => not_kept(problem),
-                    _ => refused(problem, &fresh, &self.target.cpuid, &self.host)?,
+                    _ => refused(problem, &fresh, &self.host)?,
                 };
             }
         }
@@ -330,7 +356,7 @@ impl Check<'_> {
     }
 
     fn report(self, file: &Snapshot, vcpu: Vcpu) -> Report {
-        let vendor = file.host.vendor.or_else(|| file.cpuid.vendor());
+        let vendor = file.vendor();
         let mut problems = self.problems.into_iter().peekable();
         let mut msrs = Vec::with_capacity(self.entries.len());
 
@@ -378,33 +404,42 @@ fn not_kept(problem: &Problem) -> Vec<Reason> {
 }
 
 /// Why KVM refuses a value wherever it stands, for all that the host offers.
-fn refused(problem: &Problem, vcpu: &Scratch, cpuid: &Cpuid, host: &Cpuid) -> Result<Vec<Reason>> {
+fn refused(problem: &Problem, vcpu: &Scratch, host: &Cpuid) -> Result<Vec<Reason>> {
     let kvm_msr_entry { index, data, .. } = problem.entry;
-    let not_offered = feature::not_offered(index, cpuid, host);
+    let reads = vcpu.get(index)?;
+    // KVM takes 0 for most MSRs that it knows, and for all that it lists.
+    let mut taken = None;
 
-    if !not_offered.is_empty() {
+    for other in [Some(0), reads].into_iter().flatten() {
+        if taken.is_none() && other != data && vcpu.set(index, other)? {
+            taken = Some(other);
+        }
+    }
+    let owner = owner(index);
+
+    if reads.is_none() && taken.is_none() && owner.is_some() && owner != host.vendor() {
+        return Ok(vec![Reason::Unknown { of: owner }]);
+    }
+    let bits = feature::not_offered(index, host);
+
+    if !bits.is_empty() {
         return Ok(vec![Reason::Cpuid {
-            bits: not_offered,
+            bits,
             proven: false,
         }]);
     }
-    let reads = vcpu.get(index)?;
+    Ok(vec![match (taken, reads) {
+        (Some(taken), _) => {
+            let changed = reserved::bits_to_change(data, taken, |value| vcpu.set(index, value))?;
 
-    // KVM takes 0 for most MSRs that it knows, and for all that it lists.
-    for other in [Some(0), reads].into_iter().flatten() {
-        if other != data && vcpu.set(index, other)? {
-            let changed = reserved::bits_to_change(data, other, |value| vcpu.set(index, value))?;
-
-            return Ok(vec![Reason::ReservedBits {
+            Reason::ReservedBits {
                 clear: Hex(changed & data),
                 set: Hex(changed & !data),
                 takes: Hex(data ^ changed),
-            }]);
+            }
         }
-    }
-    Ok(vec![match reads {
-        Some(reads) => Reason::ReadOnly { reads: Hex(reads) },
-        None => Reason::Unknown { of: owner(index) },
+        (None, Some(reads)) => Reason::ReadOnly { reads: Hex(reads) },
+        (None, None) => Reason::Unknown { of: None },
     }])
 }
 

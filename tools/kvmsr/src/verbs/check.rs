@@ -4,16 +4,13 @@
 
 use std::io;
 use std::io::Write;
-use std::path::Path;
 use std::path::PathBuf;
 
-use anyhow::Context;
 use kvmsr::check;
 use kvmsr::check::Entry;
 use kvmsr::check::Reason;
 use kvmsr::check::Report;
 use kvmsr::check::Verdict;
-use kvmsr::cpuid::Cpuid;
 use kvmsr::formats;
 use kvmsr::scratch;
 
@@ -26,6 +23,7 @@ use crate::output::Output;
 use crate::output::styled;
 use crate::output::table;
 use crate::verbs::Found;
+use crate::verbs::vcpu::CpuOption;
 
 /// The command line.
 #[derive(Debug, clap::Args)]
@@ -41,7 +39,8 @@ pub struct Options {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The vCPU's CPUID: file (what the file has, if KVM takes it, else as host), host (all that
-    /// KVM offers here), none, no-pmu, other-vendor, or another file that has one
+    /// KVM offers here), none, no-pmu, other-vendor, or another file that has one (a snapshot of
+    /// kvmsr, or what 'cpuid -r' prints)
     #[arg(long, value_name = "PRESET|FILE", default_value = "file")]
     cpu: String,
     /// Restore to a vCPU that has run, which fixes the MSRs that say what it is able to do
@@ -58,13 +57,12 @@ pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::R
     let kvm = scratch::open(&common.device)?;
     let cpuid = match options.cpu.as_str() {
         "file" => None,
-        name => Some((
-            name.to_owned(),
-            match Cpuid::preset(&kvm, name)? {
-                Some(cpuid) => cpuid,
-                None => formats::read(Path::new(name)).context("--cpu")?.cpuid,
-            },
-        )),
+        name => {
+            let cpu = name.to_owned();
+            let option = CpuOption { cpu: cpu.clone() };
+
+            Some((cpu, option.cpuid(&kvm)?))
+        }
     };
     let report = check::check(
         &kvm,

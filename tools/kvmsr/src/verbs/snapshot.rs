@@ -8,7 +8,8 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use kvmsr::cpuid::Cpuid;
+use kvmsr::formats;
+use kvmsr::formats::Format;
 use kvmsr::scratch;
 use kvmsr::scratch::Scratch;
 use kvmsr::scratch::Setup;
@@ -17,6 +18,7 @@ use kvmsr::snapshot::Snapshot;
 use crate::Common;
 use crate::output::Output;
 use crate::verbs::Found;
+use crate::verbs::vcpu::CpuOption;
 
 /// The command line.
 #[derive(Debug, clap::Args)]
@@ -30,10 +32,8 @@ KVM lets nobody but a VMM ask for its own VM's MSRs, so this is a vCPU that has 
 snapshot of a real guest comes from its VMM, with kvmsr's library: see samples/src/bin/
 msr_snapshot.rs.")]
 pub struct Options {
-    /// The vCPU's CPUID: host (all that KVM offers here), none, no-pmu, other-vendor, or a file
-    /// that has one
-    #[arg(long, value_name = "PRESET|FILE", default_value = "host")]
-    cpu: String,
+    #[command(flatten)]
+    cpu: CpuOption,
     /// Write it to a file
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -42,29 +42,20 @@ pub struct Options {
 /// Does it.
 pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::Result<Found> {
     let kvm = scratch::open(&common.device)?;
-    let cpuid = match Cpuid::preset(&kvm, &options.cpu)? {
-        Some(cpuid) => cpuid,
-        None => {
-            kvmsr::formats::read(Path::new(&options.cpu))
-                .context("--cpu")?
-                .cpuid
-        }
-    };
     let scratch = Scratch::new(
         &kvm,
         &Setup {
-            cpuid,
+            cpuid: options.cpu.cpuid(&kvm)?,
             irqchip: true,
             ..Setup::default()
         },
     )?;
-    let json = Snapshot::of_vcpu(&kvm, scratch.vcpu())?.to_json()?;
+    let json = formats::write(Format::Kvmsr, &Snapshot::of_vcpu(&kvm, scratch.vcpu())?)?;
 
     match &options.output {
-        Some(path) => {
-            write(path, &json).with_context(|| format!("can't write {}", path.display()))?
-        }
-        None => output.text(String::from_utf8_lossy(&json))?,
+        Some(path) => write(path, json.as_bytes())
+            .with_context(|| format!("can't write {}", path.display()))?,
+        None => output.text(json)?,
     }
     Ok(Found::Nothing)
 }
