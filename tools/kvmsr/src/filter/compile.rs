@@ -23,6 +23,9 @@ use crate::filter::UNREACHABLE;
 use crate::filter::Verdict;
 use crate::filter::Window;
 use crate::filter::X2APIC;
+use crate::filter::layout::Layout;
+use crate::filter::layout::Need;
+use crate::filter::shorten::shorten;
 use crate::filter::windows;
 use crate::number::Hex;
 use crate::snapshot::SCHEMA;
@@ -139,37 +142,19 @@ struct Plan {
     needs: Vec<Need>,
 }
 
-/// What needs a window.
-#[derive(Clone, Copy, Debug, Default)]
-struct Need {
-    hull: Option<Run>,
-    msrs: u64,
-}
-
 impl Plan {
     fn new(segments: &[Segment]) -> Self {
+        // What is refused is to be told as clearly, if it is not hopeless.
+        const SHORTENED: usize = 4 * MAX_RANGES;
         let mut windows = windows(segments, MAX_MSRS);
 
+        if windows.len() <= SHORTENED {
+            shorten(&mut windows, segments);
+        }
         // All ranges for one access before those for both, as `minimum` has it.
         windows.sort_by_key(|window| (window.flags == Flags::BOTH, window.run));
-        let mut needs = vec![Need::default(); windows.len()];
-        let layout = Layout::new(&windows);
+        let needs = Layout::new(&windows).needs(segments).unwrap_or_default();
 
-        for segment in segments {
-            for (piece, held) in layout.pieces(segment.run) {
-                for number in held.deciding(segment.flags) {
-                    if let Some(need) = needs.get_mut(number) {
-                        let first = need.hull.map_or(piece.first, |hull| hull.first);
-
-                        need.hull = Some(Run {
-                            first,
-                            last: piece.last,
-                        });
-                        need.msrs += piece.count();
-                    }
-                }
-            }
-        }
         Plan { windows, needs }
     }
 
@@ -315,105 +300,167 @@ impl Range {
     }
 }
 
-/// Windows by kind, to be looked up by index. Those of one kind do not overlap.
-struct Layout<'a> {
-    windows: &'a [Window],
-    by_kind: [Vec<usize>; 3],
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
 
-/// The windows that hold an MSR, by their numbers.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    read: Option<usize>,
-    write: Option<usize>,
-    both: Option<usize>,
-}
+    use super::*;
 
-impl<'a> Layout<'a> {
-    fn new(windows: &'a [Window]) -> Self {
-        let kind = |flags| {
-            let mut numbers: Vec<usize> = (0..windows.len())
-                .filter(|&number| {
-                    windows
-                        .get(number)
-                        .is_some_and(|window| window.flags == flags)
-                })
-                .collect();
+    /// MSRs with exceptions: close to each other, further apart, and at both ends.
+    fn exceptions() -> impl Strategy<Value = Runs> {
+        let base = prop_oneof![
+            Just(0u32),
+            Just(0x700),
+            Just(0x4000_0000),
+            Just(0x4000_2ff0),
+            Just(0xffff_c000),
+            any::<u32>(),
+        ];
+        let run = (base, 0u32..0x100, 0u32..0x30, any::<bool>()).prop_map(
+            |(base, offset, more, is_long)| {
+                let more = if is_long { more * 0x100 } else { more };
+                let first = base.saturating_add(offset).min(UNREACHABLE - 1);
+                let last = first.saturating_add(more).min(UNREACHABLE - 1);
 
-            numbers.sort_by_key(|&number| windows.get(number).map(|window| window.run));
-            numbers
-        };
+                Run { first, last }
+            },
+        );
 
-        Layout {
-            windows,
-            by_kind: [kind(Flags::READ), kind(Flags::WRITE), kind(Flags::BOTH)],
+        proptest::collection::vec(run, 0..8).prop_map(|runs| runs.into_iter().collect())
+    }
+
+    fn policies() -> impl Strategy<Value = Policy> {
+        let default = prop_oneof![Just(Verdict::Allow), Just(Verdict::Deny)];
+
+        (default, exceptions(), exceptions())
+            .prop_map(|(default, reads, writes)| Policy::new(default, &reads, &writes))
+    }
+
+    proptest! {
+        #[test]
+        fn the_filter_decides_as_the_policy(policy in policies()) {
+            let Ok(filter) = compile(&policy) else {
+                prop_assert!(windows(&policy.segments(), MAX_MSRS).len() > MAX_RANGES);
+                return Ok(());
+            };
+
+            filter.check().unwrap();
+            prop_assert_eq!(filter.policy(), policy.clone());
+            // Once more, one by one, where something may change.
+            let ends = policy.segments().into_iter().flat_map(|segment| {
+                [segment.run.first, segment.run.last]
+            });
+            let bounds = filter.ranges.iter().flat_map(|range| {
+                let run = range.run().unwrap();
+
+                [run.first, run.last]
+            });
+
+            for end in ends.chain(bounds).chain([0, 0x800, 0x8ff, u32::MAX]) {
+                for index in [end.saturating_sub(1), end, end.saturating_add(1)] {
+                    for access in Access::ALL {
+                        prop_assert_eq!(
+                            filter.decision(access, index).allowed,
+                            policy.verdict(access, index) == Verdict::Allow
+                        );
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn no_range_is_longer_than_it_has_to_be(policy in policies()) {
+            if let Ok(filter) = compile(&policy) {
+                let exceptions = policy
+                    .exceptions(Access::Read)
+                    .union(policy.exceptions(Access::Write));
+
+                for range in &filter.ranges {
+                    let run = range.run().unwrap();
+
+                    prop_assert!(exceptions.is_empty() || exceptions.contains(run.first));
+                    prop_assert!(exceptions.is_empty() || exceptions.contains(run.last));
+                }
+            }
         }
     }
 
-    /// Cuts a run where windows begin and end.
-    fn pieces(&self, run: Run) -> impl Iterator<Item = (Run, Held)> {
-        let mut next = Some(run.first);
-
-        std::iter::from_fn(move || {
-            let first = next?;
-            let mut last = run.last;
-            let [read, write, both] = self.by_kind.each_ref().map(|numbers| {
-                let after = numbers.partition_point(|&number| {
-                    self.run(number).is_some_and(|window| window.last < first)
-                });
-                let number = *numbers.get(after)?;
-                let window = self.run(number)?;
-
-                if window.first > first {
-                    last = last.min(window.first - 1);
-                    None
-                } else {
-                    last = last.min(window.last);
-                    Some(number)
-                }
-            });
-
-            next = (last < run.last).then(|| last + 1);
-            Some((Run { first, last }, Held { read, write, both }))
-        })
+    fn runs(runs: &[(u32, u32)]) -> Runs {
+        runs.iter()
+            .map(|&(first, last)| Run { first, last })
+            .collect()
     }
 
-    fn run(&self, number: usize) -> Option<Run> {
-        self.windows.get(number).map(|window| window.run)
-    }
-}
+    #[test]
+    fn neighbours_share_a_bitmap() {
+        let allowed = runs(&[(0x10, 0x10), (0x1b, 0x1b), (0x300f, 0x300f)]);
+        let filter = compile(&Policy::new(Verdict::Deny, &allowed, &allowed)).unwrap();
 
-impl Held {
-    /// The windows that an MSR needs whose `flags` are decided unlike the default.
-    fn deciding(self, flags: Flags) -> impl Iterator<Item = usize> {
-        let [alone, other, another] = match flags {
-            Flags::READ => [self.read, self.write, self.both],
-            Flags::WRITE => [self.write, self.read, self.both],
-            _ => [self.both, self.read, self.write],
-        };
-        let chosen = match alone {
-            Some(_) => [alone, None],
-            None => [other, another],
-        };
-
-        chosen.into_iter().flatten()
+        assert_eq!(filter.ranges.len(), 1);
+        assert_eq!(filter.ranges[0].flags, Flags::BOTH);
+        assert_eq!(filter.ranges[0].nmsrs, MAX_MSRS);
     }
 
-    /// The windows whose bit for the MSR is not as the default.
-    fn unlike_default(self, flags: Flags) -> impl Iterator<Item = usize> {
-        let both = match flags {
-            // Behind a range for the one access, it decides the other, which is as the default.
-            Flags::READ if self.read.is_some() => None,
-            Flags::WRITE if self.write.is_some() => None,
-            _ => self.both,
+    #[test]
+    fn one_that_may_only_be_read_takes_one_range_more() {
+        let filter = compile(&Policy::new(
+            Verdict::Deny,
+            &runs(&[(0x10, 0x1f)]),
+            &runs(&[(0x10, 0x17), (0x19, 0x1f)]),
+        ))
+        .unwrap();
+        let [read, both] = filter.ranges.as_slice() else {
+            panic!("{filter:?}");
         };
 
-        [
-            self.read.filter(|_| flags.has(Access::Read)),
-            self.write.filter(|_| flags.has(Access::Write)),
-            both,
-        ]
-        .into_iter()
-        .flatten()
+        // In front of the other one, and no longer than it has to be.
+        assert_eq!(
+            (read.flags, read.base.0, read.nmsrs),
+            (Flags::READ, 0x18, 1)
+        );
+        assert_eq!(
+            (both.flags, both.base.0, both.nmsrs),
+            (Flags::BOTH, 0x10, 16)
+        );
+    }
+
+    #[test]
+    fn to_deny_everything_takes_a_range() {
+        let none = Runs::default();
+        let filter = compile(&Policy::new(Verdict::Deny, &none, &none)).unwrap();
+
+        assert_eq!(filter.ranges.len(), 1);
+        assert!(!filter.decision(Access::Read, 0).allowed);
+        let filter = compile(&Policy::new(Verdict::Allow, &none, &none)).unwrap();
+
+        assert!(filter.ranges.is_empty());
+    }
+
+    #[test]
+    fn what_takes_too_many_is_refused_with_a_way_out() {
+        // 16 clusters, one of which needs a second range for a single MSR.
+        let clusters: Vec<(u32, u32)> = (0..16).map(|i| (i << 16, (i << 16) + 9)).collect();
+        let reads = runs(&clusters);
+        let writes = reads.without(&Run::one(3).into());
+        let refused = compile(&Policy::new(Verdict::Deny, &reads, &writes)).unwrap_err();
+
+        assert_eq!((refused.needs, refused.needs_alike), (Some(17), Some(16)));
+        assert_eq!(refused.clusters.len(), 17);
+        assert_eq!(refused.clusters[0].flags, Flags::READ);
+        // Without the MSRs of the first one it does.
+        let dropped = Run {
+            first: refused.clusters[0].first.0,
+            last: refused.clusters[0].last.0,
+        };
+        let less = compile(&Policy::new(
+            Verdict::Deny,
+            &reads.without(&dropped.into()),
+            &writes.without(&dropped.into()),
+        ));
+
+        assert_eq!(less.unwrap().ranges.len(), 16);
+        let last = Runs::from(Run::one(UNREACHABLE));
+
+        assert!(compile(&Policy::new(Verdict::Allow, &last, &last)).is_err());
     }
 }

@@ -456,8 +456,8 @@ fn of_need(policy: &Policy, need: &linux::Need) -> Option<Finding> {
         place: None,
         what: format!("{verb} of {} are denied", msrs.join(" ")),
         why: format!(
-            "Linux, {} makes them; if they fail, {} ({})",
-            need.who, need.then, need.source
+            "Linux makes them {}; if they fail, {} ({})",
+            need.when, need.then, need.source
         ),
         advice: "allow them, or answer them in user space (KVM_MSR_EXIT_REASON_FILTER)".to_owned(),
     })

@@ -25,6 +25,7 @@ mod accesses;
 mod c;
 mod compile;
 mod file;
+mod layout;
 mod lint;
 mod linux;
 mod minimum;
@@ -35,6 +36,7 @@ mod ranges;
 mod rules;
 mod runs;
 mod rust;
+mod shorten;
 mod show;
 mod text;
 

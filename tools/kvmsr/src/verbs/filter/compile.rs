@@ -11,6 +11,7 @@ use kvmsr::filter;
 use kvmsr::filter::Filter;
 use kvmsr::filter::FilterFile;
 use kvmsr::filter::Refused;
+use kvmsr::filter::Runs;
 use kvmsr::filter::Source;
 
 use crate::output::BAD;
@@ -117,7 +118,7 @@ fn print(filter: &Filter, to: &mut dyn Write) -> io::Result<()> {
             range.flags.to_string(),
             range.run().map(|run| run.to_string()).unwrap_or_default(),
             range.nmsrs.to_string(),
-            filter.unlike_default(range).to_string(),
+            abridged(&filter.unlike_default(range)),
         ]);
     }
     if !filter.ranges.is_empty() {
@@ -130,6 +131,20 @@ fn print(filter: &Filter, to: &mut dyn Write) -> io::Result<()> {
         filter.ranges.len(),
         filter::MAX_RANGES
     )
+}
+
+/// As many of them as people read.
+fn abridged(runs: &Runs) -> String {
+    const SHOWN: usize = 8;
+    let first: Vec<String> = runs.iter().take(SHOWN).map(|run| run.to_string()).collect();
+    let more = runs.iter().skip(SHOWN).count();
+    let first = first.join(" ");
+
+    if more > 0 {
+        format!("{first} and {more} more")
+    } else {
+        first
+    }
 }
 
 /// Says why there is no filter.

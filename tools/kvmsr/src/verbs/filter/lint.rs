@@ -57,7 +57,9 @@ pub fn run(options: &Options, output: &mut Output) -> anyhow::Result<Found> {
 }
 
 fn print(report: &LintReport, to: &mut dyn Write) -> io::Result<()> {
-    for finding in &report.findings {
+    let mut findings = report.findings.iter().peekable();
+
+    while let Some(finding) = findings.next() {
         let style = match finding.severity {
             Severity::Error => BAD,
             Severity::Warning => ODD,
@@ -76,7 +78,13 @@ fn print(report: &LintReport, to: &mut dyn Write) -> io::Result<()> {
             finding.what
         )?;
         writeln!(to, "  {}", finding.why)?;
-        writeln!(to, "  -> {}", finding.advice)?;
+        // Once for all that it is good for.
+        if findings
+            .peek()
+            .is_none_or(|next| next.advice != finding.advice)
+        {
+            writeln!(to, "  -> {}", finding.advice)?;
+        }
     }
     if report.findings.is_empty() {
         writeln!(to, "nothing found")?;
