@@ -92,6 +92,10 @@ modules_install: deps-kernel ## Installs kvm-msr.ko for the kernel of KDIR (INST
 registers: deps-kernel ## Writes the register reference and the rules of kvmsr from the table of registers
 	@$(TARGET) registers
 
+.PHONY: schemas
+schemas: deps-kernel ## Writes Documentation/kvmsr/schema/ from what kvmsr prints
+	@$(TARGET) schemas
+
 .PHONY: fmt
 fmt: deps-all ## Formats the Rust
 	@$(TARGET) lint --fix

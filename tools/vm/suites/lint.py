@@ -8,7 +8,7 @@ import sys
 
 import products
 import results
-from suites import cargo_environment, registers
+from suites import cargo_environment, registers, schemas
 
 _REPO = products.REPO
 # What the hook series may add to the kernel, moved lines included.
@@ -121,6 +121,17 @@ def _generated():
                            "" if current else f"{file} is not current: run `make registers`")
 
 
+def _schemas():
+    """The schemas of kvmsr's output have to be what `make schemas` would make them."""
+    name = "schemas of kvmsr"
+    try:
+        stale = schemas.stale()
+    except (products.BuildError, OSError) as error:
+        return results.test(name, False, str(error))
+    return results.test(name, not stale, f"run `make schemas`: not current are {', '.join(stale)}"
+                        if stale else "")
+
+
 def _headers():
     """The licence that a Rust file names has to be that of its package."""
     gpl = ("rust/", "tools/engine-host/")
@@ -165,6 +176,7 @@ def _tests(kernel):
                  "--manifest-path", "tools/Cargo.toml", "--workspace", "--all-targets", "--",
                  "-D", "warnings", environment=cargo)
     yield from _generated()
+    yield _schemas()
     yield _headers()
     yield from _licences()
     yield from _patches(kernel)

@@ -4,6 +4,7 @@
 
 mod access;
 mod check;
+mod decode;
 mod documents;
 mod filter;
 mod library;
@@ -22,6 +23,7 @@ pub type Suite = fn(&Kvmsr, &mut Report);
 pub const ALL: &[(&str, Suite)] = &[
     ("access", access::run),
     ("check", check::run),
+    ("decode", decode::run),
     ("filter", filter::run),
     ("library", library::run),
     ("live", live::run),
