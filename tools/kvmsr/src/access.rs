@@ -329,7 +329,12 @@ impl<'a> Session<'a> {
             }
         };
         let refused = self.write(by, index, value)?.err();
-        let mut after = self.read_one(by, index)?.ok();
+        let is_out_of_reach = before.is_none() && refused.is_some();
+        let mut after = if is_out_of_reach {
+            None
+        } else {
+            self.read_one(by, index)?.ok()
+        };
         let mut moves = false;
 
         // What differs may be a clock, which goes on between the write and the read.

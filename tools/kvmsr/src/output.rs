@@ -141,7 +141,10 @@ pub fn table(heads: &[&str]) -> Table {
     let mut table = Table::new();
 
     table.load_style(presets::NOTHING);
-    if io::stdout().is_terminal() {
+    // A serial line says that it has no columns.
+    let has_width = crossterm::terminal::size().is_ok_and(|(columns, _)| columns > 0);
+
+    if io::stdout().is_terminal() && has_width {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }
     table.set_header(heads.iter().map(|head| styled(BOLD, head)));

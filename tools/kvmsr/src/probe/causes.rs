@@ -22,10 +22,8 @@ const X2APIC: std::ops::RangeInclusive<u32> = 0x800..=0x8ff;
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Cause {
-    /// Whose access.
-    pub who: Who,
-    /// At what time.
-    pub when: When,
+    /// Whose access, and at what time.
+    pub stages: Vec<Stage>,
     /// What access.
     pub what: What,
     /// The bits of the write that are refused; none if it is refused whatever it has.
@@ -36,6 +34,47 @@ pub struct Cause {
     /// The CPUID bits that are missing, one of which is needed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<String>,
+}
+
+/// Who makes an access, and when.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// User space, on a vCPU that never ran.
+    UserBeforeRun,
+    /// User space, on a vCPU that has run.
+    UserAfterRun,
+    /// The guest, with the vCPU's first instruction.
+    GuestFirst,
+    /// The guest, on a vCPU that has run.
+    GuestLater,
+}
+
+impl Stage {
+    /// All of them.
+    pub const ALL: [Stage; 4] = [
+        Stage::UserBeforeRun,
+        Stage::UserAfterRun,
+        Stage::GuestFirst,
+        Stage::GuestLater,
+    ];
+
+    /// Who makes the access.
+    pub fn who(self) -> Who {
+        match self {
+            Stage::UserBeforeRun | Stage::UserAfterRun => Who::User,
+            Stage::GuestFirst | Stage::GuestLater => Who::Guest,
+        }
+    }
+
+    /// When it is made.
+    pub fn when(self) -> When {
+        match self {
+            Stage::UserBeforeRun | Stage::GuestFirst => When::BeforeRun,
+            Stage::UserAfterRun | Stage::GuestLater => When::AfterRun,
+        }
+    }
 }
 
 /// What refuses an access.
@@ -67,14 +106,16 @@ pub enum CauseKind {
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let who = match self.who {
-            Who::User => "user space",
-            Who::Guest => "the guest",
-        };
-        let when = match self.when {
-            When::BeforeRun => "before the first run",
-            When::AfterRun => "after it",
-        };
+        let stages: Vec<_> = self
+            .stages
+            .iter()
+            .map(|stage| match stage {
+                Stage::UserBeforeRun => "user space before a run",
+                Stage::UserAfterRun => "user space after it",
+                Stage::GuestFirst => "guest's first instruction",
+                Stage::GuestLater => "guest later",
+            })
+            .collect();
         let what = match (self.what, self.bits) {
             (What::Read, _) => "read".to_owned(),
             (What::Write, None) => "write".to_owned(),
@@ -93,42 +134,58 @@ impl fmt::Display for Cause {
             CauseKind::NotThisAccess => "KVM knows the MSR, and refuses this",
         };
 
-        write!(f, "{who}, {when}: {what}: {why}")?;
+        write!(f, "{what}: {why}")?;
         if !self.features.is_empty() {
             write!(f, " {}", self.features.join(" or "))?;
         }
-        Ok(())
+        write!(f, " ({})", stages.join(", "))
     }
 }
 
 /// The causes of all that is refused.
 pub(super) fn of(probed: &Probed) -> Vec<Cause> {
-    let mut causes = Vec::new();
+    let mut all = Vec::new();
 
-    for who in [Who::User, Who::Guest] {
-        for when in [When::BeforeRun, When::AfterRun] {
-            let Some(access) = probed.access(who, when) else {
-                continue;
-            };
+    for stage in Stage::ALL {
+        let Some(access) = probed.access(stage.who(), stage.when()) else {
+            continue;
+        };
 
-            for what in [What::Read, What::Write] {
-                if !access.allows(what) {
-                    causes.push(whole(probed, access, who, when, what));
-                }
-            }
-            if access.writable {
-                some_bits(probed, access, who, when, &mut causes);
+        for what in [What::Read, What::Write] {
+            if !access.allows(what) {
+                all.push(whole(probed, access, stage, what));
             }
         }
+        if access.writable {
+            some_bits(probed, access, stage, &mut all);
+        }
     }
-    causes
+    merge(all)
+}
+
+/// Says once what is the same of several stages.
+fn merge(all: Vec<Cause>) -> Vec<Cause> {
+    let mut merged: Vec<Cause> = Vec::new();
+
+    for cause in all {
+        let same = merged.iter_mut().find(|other| {
+            (other.what, other.kind, other.bits, &other.features)
+                == (cause.what, cause.kind, cause.bits, &cause.features)
+        });
+
+        match same {
+            Some(other) => other.stages.extend(cause.stages),
+            None => merged.push(cause),
+        }
+    }
+    merged
 }
 
 /// Why all of an access is refused.
-fn whole(probed: &Probed, access: &Access, who: Who, when: When, what: What) -> Cause {
+fn whole(probed: &Probed, access: &Access, stage: Stage, what: What) -> Cause {
+    let (who, when) = (stage.who(), stage.when());
     let cause = |kind| Cause {
-        who,
-        when,
+        stages: vec![stage],
         what,
         bits: None,
         kind,
@@ -172,7 +229,8 @@ fn whole(probed: &Probed, access: &Access, who: Who, when: When, what: What) -> 
 }
 
 /// Why some bits are refused, where others, or none, are taken.
-fn some_bits(probed: &Probed, access: &Access, who: Who, when: When, causes: &mut Vec<Cause>) {
+fn some_bits(probed: &Probed, access: &Access, stage: Stage, causes: &mut Vec<Cause>) {
+    let (who, when) = (stage.who(), stage.when());
     let Some(bits) = access.bits else { return };
     let taken = |who, when| {
         probed
@@ -193,8 +251,7 @@ fn some_bits(probed: &Probed, access: &Access, who: Who, when: When, causes: &mu
     ] {
         if mask != 0 {
             causes.push(Cause {
-                who,
-                when,
+                stages: vec![stage],
                 what: What::Write,
                 bits: Some(Hex(mask)),
                 kind,

@@ -26,6 +26,7 @@ use crate::snapshot::SCHEMA;
 
 pub use causes::Cause;
 pub use causes::CauseKind;
+pub use causes::Stage;
 pub use needs::Need;
 use pool::Pool;
 
@@ -128,32 +129,34 @@ impl BitMasks {
         self.sticks.0 | self.ignored.0 | self.unclear.0
     }
 
-    /// Notes what became of a bit.
+    /// Notes what became of a bit. Of an MSR that moves, `pace` says how far it goes from one read
+    /// to the next.
     fn note(
         &mut self,
         bit: u64,
         before: u64,
         taken: &Result<(), Refusal>,
         after: Option<u64>,
-        moves: bool,
+        pace: Option<u64>,
     ) {
-        let value = before ^ bit;
-        let mask = match (taken, after) {
-            (Err(refusal), _) if refusal.kind == RefusalKind::Left => &mut self.left,
-            (Err(_), _) => &mut self.refused,
-            (Ok(()), None) => &mut self.unclear,
-            // A clock that was set goes on from the new value, else from the old one. Low bits
-            // pass by in the meantime.
-            (Ok(()), Some(after)) if moves => {
+        let mask = match (taken, after, pace) {
+            (Err(refusal), _, _) if refusal.kind == RefusalKind::Left => &mut self.left,
+            (Err(_), _, _) => &mut self.refused,
+            (Ok(()), None, _) => &mut self.unclear,
+            (Ok(()), Some(after), Some(pace)) => {
+                // A clock that was set goes on from the new value, else from the old one. Low
+                // bits pass by in the meantime, which may be long if others have the CPU.
                 let near = |from: u64| after.wrapping_sub(from) < bit / 2;
+                let is_low = bit < pace.saturating_mul(256);
 
-                match (near(value), near(before)) {
+                match (near(before ^ bit), near(before)) {
+                    _ if is_low => &mut self.unclear,
                     (true, false) => &mut self.sticks,
                     (false, true) => &mut self.ignored,
                     _ => &mut self.unclear,
                 }
             }
-            (Ok(()), Some(after)) => {
+            (Ok(()), Some(after), None) => {
                 self.dragged.0 |= (after ^ before) & !bit;
                 if (after ^ before) & bit != 0 {
                     &mut self.sticks
@@ -256,13 +259,18 @@ pub fn probe(
     thoroughness: Thoroughness,
     mut progress: impl FnMut(),
 ) -> Result<ProbeReport> {
-    let mut pool = Pool::new(kvm, setup.clone());
-    let mut msrs = Vec::with_capacity(indices.len());
+    let msrs = Pool::with(kvm, setup, |pool| {
+        indices
+            .iter()
+            .map(|&index| {
+                let probed = one(pool, index, thoroughness)?;
 
-    for &index in indices {
-        msrs.push(one(&mut pool, index, thoroughness)?);
-        progress();
-    }
+                progress();
+                Ok(probed)
+            })
+            .collect::<Result<_>>()
+    })?;
+
     Ok(ProbeReport {
         schema: SCHEMA,
         cpu: cpu.to_owned(),
@@ -292,7 +300,7 @@ fn one(pool: &mut Pool<'_>, index: u32, thoroughness: Thoroughness) -> Result<Pr
         Some(stage::first_instruction(
             pool,
             index,
-            guest.moves,
+            guest.moves.then_some(0),
             each_bit,
         )?)
     };
@@ -311,4 +319,44 @@ fn one(pool: &mut Pool<'_>, index: u32, thoroughness: Thoroughness) -> Result<Pr
     probed.needs = needs::of(pool, &probed)?;
     probed.causes = causes::of(&probed);
     Ok(probed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noted(bit: u64, taken: bool, after: Option<u64>, pace: Option<u64>) -> BitMasks {
+        let taken = if taken {
+            Ok(())
+        } else {
+            Err(RefusalKind::Refused.into())
+        };
+        let mut bits = BitMasks::default();
+
+        bits.note(bit, 0x1000, &taken, after, pace);
+        bits
+    }
+
+    #[test]
+    fn bits_stick_or_do_not() {
+        let bit = Hex(4);
+
+        assert_eq!(noted(4, true, Some(0x1004), None).sticks, bit);
+        assert_eq!(noted(4, true, Some(0x1000), None).ignored, bit);
+        assert_eq!(noted(4, false, None, None).refused, bit);
+        assert_eq!(noted(4, true, None, None).unclear, bit);
+        assert_eq!(noted(4, true, Some(0x3004), None).dragged, Hex(0x2000));
+    }
+
+    #[test]
+    fn clocks_go_on() {
+        let bit = 1 << 32;
+
+        assert_eq!(
+            noted(bit, true, Some(bit | 0x1234), Some(0x40)).sticks,
+            Hex(bit)
+        );
+        assert_eq!(noted(bit, true, Some(0x1234), Some(0x40)).ignored, Hex(bit));
+        assert_eq!(noted(4, true, Some(0x1234), Some(0x40)).unclear, Hex(4));
+    }
 }

@@ -1,41 +1,91 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! vCPUs that nothing was done to, as few of them as possible.
+//! Fresh vCPUs, and those that are as good as fresh.
+//!
+//! Making and ending a VM takes little work but long waits for grace periods of the kernel. So
+//! they are made and ended in threads beside.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::mpsc;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::Sender;
+use std::sync::mpsc::SyncSender;
+use std::thread;
 
 use kvm_ioctls::Kvm;
 
+use crate::error::Error;
 use crate::error::Result;
 use crate::scratch::Scratch;
 use crate::scratch::Setup;
 
-/// Makes vCPUs, and keeps those on which every write was refused: nothing can have changed there.
+/// Threads that make VMs and end them.
+const MAKERS: usize = 3;
+
+/// MSRs that are in no list, and that others are tied to.
+const UNLISTED: [u32; 4] = [0x1b, 0xc000_0080, 0xc000_0100, 0xc000_0101];
+
+/// vCPUs to try things on.
 #[derive(Debug)]
 pub(super) struct Pool<'a> {
     kvm: &'a Kvm,
-    setup: Setup,
-    never_ran: Option<Scratch>,
-    has_run: Option<Scratch>,
+    setup: &'a Setup,
+    made: Receiver<Result<Scratch>>,
+    used: Sender<Scratch>,
+    never_ran: Kept,
+    has_run: Kept,
+}
+
+/// A vCPU that can be taken again, and how one looks to which nothing was done.
+#[derive(Debug, Default)]
+struct Kept {
+    scratch: Option<Scratch>,
+    fresh: Option<BTreeMap<u32, u64>>,
 }
 
 impl<'a> Pool<'a> {
-    pub(super) fn new(kvm: &'a Kvm, setup: Setup) -> Self {
-        Pool {
-            kvm,
-            setup,
-            never_ran: None,
-            has_run: None,
-        }
+    /// Has `work` done with a pool.
+    pub(super) fn with<T>(
+        kvm: &Kvm,
+        setup: &Setup,
+        work: impl FnOnce(&mut Pool<'_>) -> Result<T>,
+    ) -> Result<T> {
+        thread::scope(|scope| {
+            // A thread has one made while it waits to hand it over.
+            let (to_made, made) = mpsc::sync_channel(1);
+            let (used, from_used) = mpsc::channel();
+            let from_used = Arc::new(Mutex::new(from_used));
+
+            for _ in 0..MAKERS {
+                let (to_made, from_used) = (to_made.clone(), Arc::clone(&from_used));
+
+                scope.spawn(move || make(kvm, setup, &to_made, &from_used));
+            }
+            let mut pool = Pool {
+                kvm,
+                setup,
+                made,
+                used,
+                never_ran: Kept::default(),
+                has_run: Kept::default(),
+            };
+
+            work(&mut pool)
+        })
     }
 
     pub(super) fn kvm(&self) -> &'a Kvm {
         self.kvm
     }
 
-    pub(super) fn setup(&self) -> &Setup {
-        &self.setup
+    pub(super) fn setup(&self) -> &'a Setup {
+        self.setup
     }
 
-    /// A vCPU that never ran, or one that ran once.
+    /// A vCPU that never ran, or one that ran once; as good as fresh.
     pub(super) fn take(&mut self, has_run: bool) -> Result<Scratch> {
         let kept = if has_run {
             &mut self.has_run
@@ -43,7 +93,7 @@ impl<'a> Pool<'a> {
             &mut self.never_ran
         };
 
-        match kept.take() {
+        match kept.scratch.take() {
             Some(scratch) => Ok(scratch),
             None => self.fresh(has_run),
         }
@@ -51,7 +101,10 @@ impl<'a> Pool<'a> {
 
     /// As [`Pool::take`], and nobody has had it before.
     pub(super) fn fresh(&self, has_run: bool) -> Result<Scratch> {
-        let mut scratch = Scratch::new(self.kvm, &self.setup)?;
+        let mut scratch = self
+            .made
+            .recv()
+            .map_err(|_| Error::Missing("no VM can be made any more".to_owned()))??;
 
         if has_run {
             scratch.run_once()?;
@@ -59,12 +112,103 @@ impl<'a> Pool<'a> {
         Ok(scratch)
     }
 
-    /// Gives one back on which no write went through.
-    pub(super) fn give(&mut self, scratch: Scratch) {
-        if scratch.has_run() {
-            self.has_run = Some(scratch);
+    /// Gives one back. If nothing `was_written`, or no MSR shows it, others will have it.
+    pub(super) fn give(&mut self, mut scratch: Scratch, was_written: bool) -> Result<()> {
+        let has_run = scratch.has_run();
+
+        if was_written {
+            let fresh = match &self.kept(has_run).fresh {
+                Some(fresh) => fresh.clone(),
+                None => self.fresh_look(has_run)?,
+            };
+            let is_as_fresh = look(self.kvm, &mut scratch)?
+                .iter()
+                .all(|(index, value)| fresh.get(index).is_none_or(|fresh| fresh == value));
+
+            self.kept(has_run).fresh = Some(fresh);
+            if !is_as_fresh {
+                self.end(scratch);
+                return Ok(());
+            }
+        }
+        let before = self.kept(has_run).scratch.replace(scratch);
+
+        before.into_iter().for_each(|scratch| self.end(scratch));
+        Ok(())
+    }
+
+    /// Ends a VM, whenever there is time for it.
+    pub(super) fn end(&self, scratch: Scratch) {
+        // Without the threads, it ends here.
+        let _ = self.used.send(scratch);
+    }
+
+    fn kept(&mut self, has_run: bool) -> &mut Kept {
+        if has_run {
+            &mut self.has_run
         } else {
-            self.never_ran = Some(scratch);
+            &mut self.never_ran
+        }
+    }
+
+    /// What is the same on all fresh vCPUs, at all times.
+    fn fresh_look(&self, has_run: bool) -> Result<BTreeMap<u32, u64>> {
+        let mut same: Option<BTreeMap<u32, u64>> = None;
+
+        for _ in 0..2 {
+            let mut scratch = self.fresh(has_run)?;
+
+            for _ in 0..2 {
+                let seen = look(self.kvm, &mut scratch)?;
+
+                same = Some(match same {
+                    None => seen,
+                    Some(mut same) => {
+                        same.retain(|index, value| seen.get(index) == Some(value));
+                        same
+                    }
+                });
+                if has_run {
+                    scratch.run_once()?;
+                }
+            }
+            self.end(scratch);
+        }
+        Ok(same.unwrap_or_default())
+    }
+}
+
+/// What user space reads of all MSRs that are listed.
+fn look(kvm: &Kvm, scratch: &mut Scratch) -> Result<BTreeMap<u32, u64>> {
+    let list = kvm
+        .get_msr_index_list()
+        .map_err(Error::kvm("KVM_GET_MSR_INDEX_LIST"))?;
+    let mut seen = BTreeMap::new();
+
+    for &index in list.as_slice().iter().chain(&UNLISTED) {
+        if let Some(value) = scratch.get(index)? {
+            seen.insert(index, value);
+        }
+    }
+    Ok(seen)
+}
+
+fn make(
+    kvm: &Kvm,
+    setup: &Setup,
+    made: &SyncSender<Result<Scratch>>,
+    used: &Mutex<Receiver<Scratch>>,
+) {
+    loop {
+        let ended = used
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .try_recv();
+
+        drop(ended);
+        // Nobody wants them any more.
+        if made.send(Scratch::new(kvm, setup)).is_err() {
+            return;
         }
     }
 }

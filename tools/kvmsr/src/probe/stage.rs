@@ -16,7 +16,7 @@ use crate::number::Hex;
 use crate::scratch::Outcome;
 use crate::scratch::Scratch;
 
-/// How often an MSR is read to see whether it moves.
+/// How often user space reads an MSR to see whether it moves.
 const READS: usize = 4;
 
 /// A vCPU that is as good as new whenever a bit is to be tried.
@@ -32,7 +32,9 @@ struct Subject<'p, 'a> {
 
 impl Subject<'_, '_> {
     fn renew(&mut self) -> Result<()> {
-        self.scratch = self.pool.fresh(self.has_run)?;
+        let fresh = self.pool.fresh(self.has_run)?;
+
+        self.pool.end(std::mem::replace(&mut self.scratch, fresh));
         self.is_used = false;
         Ok(())
     }
@@ -105,9 +107,9 @@ impl Subject<'_, '_> {
     /// Has the MSR be as it was, on this vCPU or on a new one.
     fn restore(&mut self, state: &State) -> Result<()> {
         // What moves, or is not to be seen, can't be said to be as it was.
-        if let (Some(kept), Some(seen), false) = (state.kept, state.seen, state.moves)
+        if let (Some(kept), None) = (state.kept, state.pace)
             && self.scratch.set(self.index, kept)?
-            && self.look(state.reader)? == Some(seen)
+            && self.scratch.get(self.index)? == Some(kept)
         {
             return Ok(());
         }
@@ -127,7 +129,8 @@ struct State {
     seen: Option<u64>,
     /// What user space reads, to be restored.
     kept: Option<u64>,
-    moves: bool,
+    /// How far it goes from one read to the next, if it moves.
+    pace: Option<u64>,
 }
 
 /// Looks at an MSR on a vCPU of one kind. Where both a read and a write fail and the MSR
@@ -172,17 +175,23 @@ pub(super) fn probe(
         Some(each_bit(&mut subject, &state, base)?)
     };
     let takes = bits.is_some_and(|bits| bits.taken() != 0);
+    let is_same = subject.is_used
+        && state.pace.is_none()
+        && state.seen.is_some()
+        && subject.look(state.reader)? == state.seen;
     let Subject {
         scratch, is_used, ..
     } = subject;
 
-    if !is_used {
-        pool.give(scratch);
+    if is_used && !is_same {
+        pool.end(scratch);
+    } else {
+        pool.give(scratch, is_used)?;
     }
     Ok(Access {
         readable: read.is_ok(),
         value: read.as_ref().ok().copied().map(Hex),
-        moves: state.moves,
+        moves: state.pace.is_some(),
         writable: takes || matches!(&own, Some(Ok(()))),
         bits,
         read_refused: read.err(),
@@ -199,10 +208,13 @@ pub(super) fn probe(
 pub(super) fn first_instruction(
     pool: &mut Pool<'_>,
     index: u32,
-    moves: bool,
+    pace: Option<u64>,
     each_bit: bool,
 ) -> Result<Access> {
-    let outcome = pool.fresh(false)?.rdmsr(index)?;
+    let mut scratch = pool.fresh(false)?;
+    let outcome = scratch.rdmsr(index)?;
+
+    pool.end(scratch);
     let read = match outcome {
         Outcome::Value(value) => Ok(value),
         _ => Err(Refusal::of(&outcome).unwrap_or(RefusalKind::Unsaid.into())),
@@ -210,7 +222,8 @@ pub(super) fn first_instruction(
     let kept = pool.take(false)?;
     let base = read.as_ref().ok().copied().or(kept.get(index)?);
 
-    pool.give(kept);
+    pool.give(kept, false)?;
+    let pool = &*pool;
     let base = base.unwrap_or(0);
     let reader = Some(match read {
         Ok(_) => Initiator::Guest,
@@ -228,6 +241,7 @@ pub(super) fn first_instruction(
             _ => scratch.get(index)?,
         };
 
+        pool.end(scratch);
         Ok((Refusal::of(&outcome).map_or(Ok(()), Err), after))
     };
     let is_forbidden = |value| forbidden(pool.setup(), index, value).is_some();
@@ -246,7 +260,7 @@ pub(super) fn first_instruction(
             }
             let (taken, after) = write(base ^ bit)?;
 
-            bits.note(bit, base, &taken, after, moves);
+            bits.note(bit, base, &taken, after, pace);
         }
         Some(bits)
     } else {
@@ -256,7 +270,7 @@ pub(super) fn first_instruction(
     Ok(Access {
         readable: read.is_ok(),
         value: read.as_ref().ok().copied().map(Hex),
-        moves,
+        moves: pace.is_some(),
         writable: matches!(&own, Some(Ok(()))) || bits.is_some_and(|bits| bits.taken() != 0),
         bits,
         read_refused: read.err(),
@@ -273,10 +287,25 @@ fn first_look(subject: &mut Subject<'_, '_>) -> Result<(Result<u64, Refusal>, St
         (Err(_), None) => None,
     };
     let seen = read.as_ref().ok().copied().or(kept);
-    let mut moves = seen.is_some() && catalogue::moves(subject.index);
+    let mut pace = catalogue::moves(subject.index).then_some(0);
+    let mut before = kept;
 
+    // User space's reads are cheap; the guest's own may tell of more.
     for _ in 1..READS {
-        moves = moves || subject.look(reader)? != seen;
+        let now = subject.scratch.get(subject.index)?;
+
+        note_pace(&mut pace, before, now);
+        before = now;
+    }
+    if reader == Some(Initiator::Guest) {
+        let now = subject.look(reader)?;
+
+        note_pace(&mut pace, seen, now);
+        if pace.is_some() {
+            let again = subject.look(reader)?;
+
+            note_pace(&mut pace, now, again);
+        }
     }
     Ok((
         read,
@@ -284,9 +313,19 @@ fn first_look(subject: &mut Subject<'_, '_>) -> Result<(Result<u64, Refusal>, St
             reader,
             seen,
             kept,
-            moves,
+            pace,
         },
     ))
+}
+
+fn note_pace(pace: &mut Option<u64>, before: Option<u64>, now: Option<u64>) {
+    if let (Some(before), Some(now)) = (before, now)
+        && before != now
+    {
+        let step = now.wrapping_sub(before);
+
+        *pace = Some(pace.unwrap_or(0).max(step));
+    }
 }
 
 fn each_bit(subject: &mut Subject<'_, '_>, state: &State, base: u64) -> Result<BitMasks> {
@@ -294,7 +333,7 @@ fn each_bit(subject: &mut Subject<'_, '_>, state: &State, base: u64) -> Result<B
 
     for bit in (0..64).map(|bit| 1u64 << bit) {
         // What moves is where it is now.
-        let before = if state.moves {
+        let before = if state.pace.is_some() {
             subject.look(state.reader)?.unwrap_or(base)
         } else {
             base
@@ -314,7 +353,7 @@ fn each_bit(subject: &mut Subject<'_, '_>, state: &State, base: u64) -> Result<B
             None
         };
 
-        bits.note(bit, before, &taken, after, state.moves);
+        bits.note(bit, before, &taken, after, state.pace);
         if taken.is_ok() {
             subject.restore(state)?;
         }

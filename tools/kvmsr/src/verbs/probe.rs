@@ -253,15 +253,15 @@ fn stage(access: &Access, to: &mut dyn Write) -> io::Result<()> {
 
     for (what, mask) in [
         ("stick", bits.sticks),
-        ("are ignored", bits.ignored),
-        ("are refused", bits.refused),
-        ("are taken, and can't be seen", bits.unclear),
-        ("make KVM leave the guest", bits.left),
-        ("change along with others", bits.dragged),
-        ("are not tried, as they may hang the machine", bits.untried),
+        ("ignored", bits.ignored),
+        ("refused", bits.refused),
+        ("taken, unseen", bits.unclear),
+        ("leave the guest", bits.left),
+        ("change along", bits.dragged),
+        ("may hang, untried", bits.untried),
     ] {
         if mask.0 != 0 {
-            writeln!(to, "  bits {} {what}", bit_ranges(mask.0))?;
+            writeln!(to, "  {what:<18} {}", bit_ranges(mask.0))?;
         }
     }
     Ok(())
