@@ -41,6 +41,9 @@ const LEAST: &[Rule] = &[Rule::Least(u64::MAX)];
 const OR: &[Rule] = &[Rule::Or(u64::MAX)];
 const AND: &[Rule] = &[];
 
+/// `IA32_MCG_CAP`: banks of machine checks, and what they can do.
+pub const MCG_CAP: &[Rule] = &[Rule::Least(0xff)];
+
 /// State of the guest, which no host offers or lacks.
 pub const STATE: &[Rule] = &[Rule::Same(u64::MAX)];
 

@@ -56,6 +56,7 @@ pub fn combine(
     context.without_odd_vmx(profile, lost);
     context.without_timer(profile, lost);
     profile.unreadable = context.unreadable(profile);
+    profile.mcg_cap = context.mcg_cap();
 }
 
 struct Context<'a> {
@@ -381,6 +382,26 @@ impl Context<'_> {
                 }
             }
         }
+    }
+
+    /// How many banks of machine checks there are, of the files that say it.
+    fn mcg_cap(&self) -> Option<Hex<u64>> {
+        let hosts: Vec<Bits> = self
+            .snapshots
+            .iter()
+            .filter_map(|snapshot| snapshot.mcg_cap)
+            .map(|Hex(value)| Bits {
+                value,
+                given: u64::MAX,
+            })
+            .collect();
+
+        if hosts.is_empty() {
+            return None;
+        }
+        let result = rule::combine(features::MCG_CAP, &hosts, self.common);
+
+        result.bits.map(|bits| Hex(bits.value))
     }
 
     /// What some could not read of what all list.

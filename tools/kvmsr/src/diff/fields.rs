@@ -30,56 +30,35 @@ pub struct Field {
     pub b_means: Option<String>,
 }
 
-/// The fields in which they differ, and bits that differ and are of no field, lowest first.
+/// The fields in which they differ, and bits that differ and are of no field.
 pub fn changed(index: u32, vendor: Option<Vendor>, a: u64, b: u64) -> Vec<Field> {
-    let known = catalogue::msr(index, vendor).map_or(&[][..], |msr| msr.fields);
-    let mut left = a ^ b;
-    let mut fields: Vec<(Bits, Field)> = Vec::new();
+    let mut fields = Vec::new();
 
-    for field in known.iter().filter(|field| field.variant.is_none()) {
-        let differing = (a ^ b) & field.bits.mask();
+    for change in catalogue::changes(index, a, b, vendor) {
+        match change.field {
+            Some(field) => {
+                let means = |value| field.meaning(value).map(str::to_owned);
 
-        // Of fields that overlap the first counts.
-        if differing != 0 && left & differing == differing {
-            left &= !differing;
-            let of = |value: u64| match field.address {
-                true => value & field.bits.mask(),
-                false => field.bits.of(value),
-            };
-            let means = |value: u64| {
-                let (_, meaning) = field.values.iter().find(|&&(known, _)| known == value)?;
-
-                Some((*meaning).to_owned())
-            };
-
-            fields.push((
-                field.bits,
-                Field {
+                fields.push(Field {
                     bits: field.bits.to_string(),
                     name: Some(field.name.to_owned()),
-                    a: Hex(of(a)),
-                    b: Hex(of(b)),
-                    a_means: means(of(a)),
-                    b_means: means(of(b)),
-                },
-            ));
-        }
-    }
-    fields.extend(runs(left).map(|bits| {
-        (
-            bits,
-            Field {
+                    a: Hex(change.old),
+                    b: Hex(change.new),
+                    a_means: means(change.old),
+                    b_means: means(change.new),
+                });
+            }
+            None => fields.extend(runs(change.old ^ change.new).map(|bits| Field {
                 bits: bits.to_string(),
                 name: None,
                 a: Hex(bits.of(a)),
                 b: Hex(bits.of(b)),
                 a_means: None,
                 b_means: None,
-            },
-        )
-    }));
-    fields.sort_by_key(|(bits, _)| (bits.lo, bits.hi));
-    fields.into_iter().map(|(_, field)| field).collect()
+            })),
+        }
+    }
+    fields
 }
 
 /// Bits in runs.

@@ -195,8 +195,8 @@ fn own(bytes: &[u8], name: &str) -> Result<Snapshot> {
 
     if schema != SCHEMA {
         return Err(Error::Input(format!(
-            "{name} has schema {schema}, and this kvmsr reads schema {SCHEMA}: use a kvmsr of the \
-             version that wrote it"
+            "{name} is of schema {schema}, and this kvmsr knows schema {SCHEMA}: use the kvmsr \
+             that wrote it, or take it anew"
         )));
     }
     parse(bytes, name, Format::Kvmsr)

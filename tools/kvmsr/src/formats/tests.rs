@@ -183,7 +183,7 @@ fn bad_files_are_explained() {
         ("7", "none of"),
         ("{}", "none of"),
         ("{\"name\": \"x\"}", "none of"),
-        ("{\"schema\": 2, \"news\": []}", "has schema 2"),
+        ("{\"schema\": 2, \"news\": []}", "is of schema 2"),
         (
             "{\"schema\": \"1\"}",
             "is not a snapshot or profile of kvmsr",

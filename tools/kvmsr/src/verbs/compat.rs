@@ -2,7 +2,6 @@
 
 //! `kvmsr compat`
 
-use std::fs;
 use std::io;
 use std::io::Write;
 use std::path::PathBuf;
@@ -21,6 +20,7 @@ use crate::output::ODD;
 use crate::output::Output;
 use crate::output::styled;
 use crate::verbs::Found;
+use crate::verbs::snapshot;
 
 /// The command line.
 #[derive(Debug, clap::Args)]
@@ -97,7 +97,8 @@ pub fn run(options: &Options, _common: &Common, output: &mut Output) -> anyhow::
 
     match &options.output {
         Some(file) => {
-            fs::write(file, profile).with_context(|| format!("write {}", file.display()))?;
+            snapshot::write(file, profile.as_bytes())
+                .with_context(|| format!("can't write {}", file.display()))?;
             output.report(&report, |report, to| match options.quiet {
                 true => Ok(()),
                 false => explain(report, to),

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::bail;
 use kvmsr::catalogue;
+use kvmsr::cpuid::Cpuid;
 use kvmsr::diff;
 use kvmsr::diff::CpuidRegister;
 use kvmsr::diff::Listed;
@@ -17,6 +18,9 @@ use kvmsr::diff::Scope;
 use kvmsr::formats;
 use kvmsr::number::Hex;
 use kvmsr::number::parse_u64;
+use kvmsr::scratch;
+use kvmsr::scratch::Scratch;
+use kvmsr::scratch::Setup;
 use kvmsr::snapshot::SCHEMA;
 use kvmsr::snapshot::Snapshot;
 use kvmsr::snapshot::Value;
@@ -116,11 +120,8 @@ fn operand(text: &str) -> anyhow::Result<Snapshot> {
             Ok(Snapshot {
                 schema: SCHEMA,
                 msrs: vec![Value {
-                    index: Hex(index),
                     name: catalogue::name(index, None),
-                    value: Hex(parse_u64(value)?),
-                    mask: None,
-                    moves: false,
+                    ..Value::new(index, parse_u64(value)?)
                 }],
                 ..Default::default()
             })
@@ -129,8 +130,17 @@ fn operand(text: &str) -> anyhow::Result<Snapshot> {
     }
 }
 
-fn of_this_host(_common: &Common) -> anyhow::Result<Snapshot> {
-    bail!("to be wired: Snapshot::take")
+/// A snapshot of a fresh vCPU, with the CPUID that KVM offers.
+fn of_this_host(common: &Common) -> anyhow::Result<Snapshot> {
+    let kvm = scratch::open(&common.device)?;
+    let setup = Setup {
+        cpuid: Cpuid::supported(&kvm)?,
+        irqchip: true,
+        ..Setup::default()
+    };
+    let scratch = Scratch::new(&kvm, &setup)?;
+
+    Ok(Snapshot::of_vcpu(&kvm, scratch.vcpu())?)
 }
 
 fn text(report: &Report, to: &mut dyn Write) -> io::Result<()> {

@@ -61,7 +61,7 @@ pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::R
 }
 
 /// Writes a file, or leaves what there was as it is.
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let is_special = fs::metadata(path).is_ok_and(|file| !file.is_file());
 
     if is_special {
