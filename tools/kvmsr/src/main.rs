@@ -7,6 +7,8 @@
 mod output;
 mod verbs;
 
+use std::io;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -49,6 +51,13 @@ pub struct Common {
 }
 
 fn main() -> ExitCode {
+    // Scripts ask for this, and should not wait until the whole command line is built.
+    if std::env::args_os().skip(1).eq(["--version"]) {
+        return match writeln!(io::stdout(), "kvmsr {}", env!("CARGO_PKG_VERSION")) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::from(2),
+        };
+    }
     let cli = Cli::parse();
     let mut output = Output::new(&cli.common);
 

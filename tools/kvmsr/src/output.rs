@@ -9,6 +9,7 @@ use std::io::Write;
 
 use anstream::AutoStream;
 use anstream::ColorChoice;
+use anstream::adapter::strip_bytes;
 use anstyle::AnsiColor;
 use anstyle::Style;
 use comfy_table::ContentArrangement;
@@ -94,10 +95,20 @@ impl Output {
 
             line.push(b'\n');
             self.stdout.write_all(&line)?;
-        } else {
-            text(report, &mut self.stdout)?;
+            self.stdout.flush()?;
+            return Ok(());
         }
-        self.stdout.flush()?;
+        // One write in place of one for each line or style.
+        let mut bytes = Vec::new();
+
+        text(report, &mut bytes)?;
+        if self.stdout.current_choice() == ColorChoice::Never {
+            bytes = strip_bytes(&bytes).into_vec();
+        }
+        let mut stdout = io::stdout().lock();
+
+        stdout.write_all(&bytes)?;
+        stdout.flush()?;
         Ok(())
     }
 

@@ -67,8 +67,12 @@ pub fn index_of(name: &str) -> Option<u32> {
 
 /// The MSRs that have a text in one of their names.
 pub fn find(part: &str) -> Vec<&'static Msr> {
-    let part = part.trim().to_ascii_lowercase();
-    let has = |name: &str| name.to_ascii_lowercase().contains(&part);
+    let part = part.trim().as_bytes();
+    let has = |name: &str| {
+        name.as_bytes()
+            .windows(part.len().max(1))
+            .any(|window| window.eq_ignore_ascii_case(part))
+    };
 
     if part.is_empty() {
         return Vec::new();

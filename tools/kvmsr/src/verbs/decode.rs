@@ -27,7 +27,7 @@ use crate::verbs::Found;
 /// How much standard input may have.
 const MAX_INPUT: u64 = 64 << 20;
 
-/// The command line.
+// The command line.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Without arguments, standard input is read: a line for each MSR, as 'MSR=VALUE', 'MSR: VALUE' or \

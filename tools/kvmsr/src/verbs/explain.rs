@@ -25,7 +25,7 @@ use crate::output::Output;
 use crate::output::styled;
 use crate::verbs::Found;
 
-/// The command line.
+// The command line.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Words: host is user space, by KVM_GET_MSRS, KVM_SET_MSRS or one-regs. An invalid access fails: the \
@@ -67,32 +67,36 @@ fn add(report: &mut Report, text: &str, options: &Options) -> anyhow::Result<()>
     let vendor = options.vendor;
     let mut explain = |index| report.msrs.push(explain::explain(index, vendor));
 
-    match catalogue::parse_indices(text) {
-        Ok(indices) if text.contains("{n}") => {
-            indices.first().copied().into_iter().for_each(explain)
-        }
-        Ok(indices) => match indices.as_slice() {
-            &[index] => explain(index),
-            many => {
-                let known = |index: &u32| {
-                    catalogue::msr(*index, vendor).is_some()
-                        || catalogue::rule(*index).is_declared()
-                };
-                let mut known = many.iter().copied().filter(known).peekable();
+    // Whatever is no index, no name and no range may be a part of a name.
+    let is_part = catalogue::index_of(text).is_none()
+        && !text.contains(['-', '{'])
+        && !text.trim().starts_with(|c: char| c.is_ascii_digit());
 
-                if known.peek().is_none() {
-                    return Err(Error::Input(format!("no MSR of {text} is known")).into());
-                }
-                known.for_each(explain);
-            }
-        },
-        Err(error) => match catalogue::find(text).as_slice() {
-            [] => return Err(error.into()),
+    if is_part {
+        match catalogue::find(text).as_slice() {
+            // This says what there is that is like it.
+            [] => catalogue::parse_indices(text).map(|_| ())?,
             [one] => explain(one.first),
             many => report
                 .matches
                 .extend(many.iter().map(|&msr| Match::from(msr))),
-        },
+        }
+        return Ok(());
+    }
+    match catalogue::parse_indices(text)?.as_slice() {
+        &[index, ..] if text.contains("{n}") => explain(index),
+        &[index] => explain(index),
+        many => {
+            let known = |index: &u32| {
+                catalogue::msr(*index, vendor).is_some() || catalogue::rule(*index).is_declared()
+            };
+            let mut known = many.iter().copied().filter(known).peekable();
+
+            if known.peek().is_none() {
+                return Err(Error::Input(format!("no MSR of {text} is known")).into());
+            }
+            known.for_each(explain);
+        }
     }
     Ok(())
 }
@@ -164,45 +168,47 @@ fn print_msr(msr: &Explanation, to: &mut dyn Write) -> io::Result<()> {
     print_kvm(&msr.kvm, to)
 }
 
+/// Columns by hand: to make a table of them takes longer than all the rest.
 fn print_fields(fields: &[FieldReport], owner: &str, to: &mut dyn Write) -> io::Result<()> {
-    let mixed = fields
+    let width = fields
         .iter()
-        .any(|field| field.owner != owner || field.variant.is_some());
-    let heads: &[&str] = if mixed {
-        &["  Bits", "Field", "Values", "Only"]
-    } else {
-        &["  Bits", "Field", "Values"]
-    };
-    let mut table = output::table(heads);
+        .map(|field| field.name.len())
+        .max()
+        .unwrap_or_default();
 
+    writeln!(to, "  {BOLD}{:<6} Field{BOLD:#}", "Bits")?;
     for field in fields {
-        let mut values: Vec<_> = field
-            .values
-            .iter()
-            .map(|value| format!("{}={}", value.value.0, value.meaning))
-            .collect();
+        let text = remarks(field, owner);
 
-        if field.address {
-            values.push("address".to_owned());
+        if text.is_empty() {
+            writeln!(to, "  {:<6} {}", field.bits, field.name)?;
+        } else {
+            writeln!(to, "  {:<6} {:<width$} {text}", field.bits, field.name)?;
         }
-        let mut row = vec![
-            format!("  {}", field.bits),
-            field.name.to_owned(),
-            values.join(", "),
-        ];
-
-        if mixed {
-            let mut only: Vec<_> = field.variant.into_iter().map(str::to_owned).collect();
-
-            only.extend(field.when.clone());
-            if field.owner != owner {
-                only.push(field.owner.to_owned());
-            }
-            row.push(only.join(", "));
-        }
-        table.add_row(row);
     }
-    writeln!(to, "{}", table.trim_fmt())
+    Ok(())
+}
+
+/// What its values mean, and who has it if not all do.
+fn remarks(field: &FieldReport, owner: &str) -> String {
+    let values = field
+        .values
+        .iter()
+        .map(|value| format!("{}={}", value.value.0, value.meaning));
+    let mut remarks: Vec<_> = values.collect();
+
+    if field.address {
+        remarks.push("address".to_owned());
+    }
+    let of_owner = (field.owner != owner).then_some(field.owner);
+
+    if of_owner.is_some() || field.variant.is_some() {
+        let mut only: Vec<_> = of_owner.into_iter().chain(field.variant).collect();
+
+        only.extend(field.when.as_deref());
+        remarks.push(format!("{DIM}only {}{DIM:#}", only.join(", ")));
+    }
+    remarks.join(", ")
 }
 
 fn print_kvm(kvm: &Kvm, to: &mut dyn Write) -> io::Result<()> {
@@ -283,5 +289,5 @@ fn line(to: &mut dyn Write, name: &str, text: impl std::fmt::Display) -> io::Res
     if text.is_empty() {
         return Ok(());
     }
-    writeln!(to, "  {} {text}", styled(DIM, format_args!("{name:<9}")))
+    writeln!(to, "  {DIM}{name:<9}{DIM:#} {text}")
 }

@@ -44,7 +44,9 @@ impl From<bool> for Found {
 }
 
 /// What to do.
+// Options of verbs that nobody gives need not be built: deferred.
 #[derive(Debug, clap::Subcommand)]
+#[command(defer = true)]
 pub enum Verb {
     /// What an MSR is, its fields, and how KVM treats it; offline
     Explain(explain::Options),
