@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! What each bit of an MSR does, found out in the raw.
+
+use anyhow::Result;
+
+use super::raw::By;
+use super::raw::LEFT;
+use super::raw::Raw;
+
+/// What can be done with an MSR by one, on a vCPU of one kind.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Found {
+    pub readable: bool,
+    pub moves: bool,
+    pub writable: bool,
+    pub masks: Option<Masks>,
+}
+
+/// What becomes of each bit.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Masks {
+    pub sticks: u64,
+    pub ignored: u64,
+    pub refused: u64,
+    /// Taken, but there is no read to tell what it did.
+    pub unclear: u64,
+    pub left: u64,
+}
+
+/// Looks at an MSR; at each bit if `each_bit`.
+pub fn find(raw: &mut Raw, by: By, index: u32, each_bit: bool) -> Result<Found> {
+    let read = retried(raw, |raw| raw.read(by, index))?;
+    let kept = raw.get(index)?;
+    let base = read.ok().or(kept);
+    let mut moves = false;
+
+    for _ in 0..3 {
+        moves |= raw.get(index)? != kept;
+    }
+    if by == By::Guest && read.is_ok() {
+        moves |= raw.read(by, index)? != read;
+    }
+    let own = retried(raw, |raw| raw.write(by, index, base.unwrap_or(0)))?;
+    let mut found = Found {
+        readable: read.is_ok(),
+        moves,
+        writable: own.is_ok(),
+        masks: None,
+    };
+
+    if own.is_ok() {
+        restore(raw, index, kept, moves)?;
+    }
+    if each_bit {
+        let masks = masks(raw, by, index, (read.is_ok(), base, kept), moves)?;
+
+        found.writable |= masks.sticks | masks.ignored | masks.unclear != 0;
+        found.masks = Some(masks);
+    }
+    Ok(found)
+}
+
+fn masks(
+    raw: &mut Raw,
+    by: By,
+    index: u32,
+    (readable, base, kept): (bool, Option<u64>, Option<u64>),
+    moves: bool,
+) -> Result<Masks> {
+    let mut masks = Masks::default();
+
+    for number in 0..64 {
+        let bit = 1 << number;
+        let value = base.unwrap_or(0) ^ bit;
+
+        match retried(raw, |raw| raw.write(by, index, value))? {
+            Err(refused) if refused == LEFT => masks.left |= bit,
+            Err(_) => masks.refused |= bit,
+            Ok(()) => {
+                let after = if readable {
+                    raw.read(by, index)?.ok()
+                } else {
+                    raw.get(index)?
+                };
+
+                match after {
+                    None => masks.unclear |= bit,
+                    Some(after) if after & bit == value & bit => masks.sticks |= bit,
+                    Some(_) => masks.ignored |= bit,
+                }
+                // The raw guest's tables lie at the addresses in bits 12 and 13, to which some
+                // MSRs have KVM write.
+                if (12..16).contains(&number) && by == By::Guest {
+                    raw.renew()?;
+                } else {
+                    restore(raw, index, kept, moves)?;
+                }
+            }
+        }
+    }
+    Ok(masks)
+}
+
+/// What leaves the guest has to do so twice: the first time something else may have been amiss.
+fn retried<T>(
+    raw: &mut Raw,
+    mut access: impl FnMut(&mut Raw) -> Result<Result<T, &'static str>>,
+) -> Result<Result<T, &'static str>> {
+    let first = access(raw)?;
+
+    match first {
+        Err(LEFT) => access(raw),
+        _ => Ok(first),
+    }
+}
+
+fn restore(raw: &mut Raw, index: u32, kept: Option<u64>, moves: bool) -> Result<()> {
+    if let Some(kept) = kept
+        && !moves
+        && raw.set(index, kept)?
+        && raw.get(index)? == Some(kept)
+    {
+        return Ok(());
+    }
+    raw.renew()
+}
