@@ -112,10 +112,14 @@ pub fn check(kvm: &Kvm, file: &Snapshot, options: &Options) -> Result<Report> {
         }
         vcpu => vcpu?,
     };
-    fill_in(&vcpu, file, &mut entries)?;
+    let indices: Vec<_> = entries.iter().map(|entry| entry.index).collect();
+    let before = state::read(vcpu.vcpu(), &indices)?;
+
+    fill_in(file, &before, &mut entries);
     let mut check = Check {
         target,
         host,
+        before,
         moving: file.msrs.iter().map(|msr| msr.moves).collect(),
         problems: Vec::new(),
         entries,
@@ -128,17 +132,10 @@ pub fn check(kvm: &Kvm, file: &Snapshot, options: &Options) -> Result<Report> {
 }
 
 /// A template gives some bits, and leaves the others as the vCPU has them.
-fn fill_in(vcpu: &Scratch, file: &Snapshot, entries: &mut [kvm_msr_entry]) -> Result<()> {
-    if file.msrs.iter().all(|msr| msr.mask.is_none()) {
-        return Ok(());
+fn fill_in(file: &Snapshot, before: &[Option<u64>], entries: &mut [kvm_msr_entry]) {
+    for ((entry, msr), before) in entries.iter_mut().zip(&file.msrs).zip(before) {
+        entry.data = msr.apply(before.unwrap_or(0));
     }
-    let indices: Vec<_> = file.msrs.iter().map(|msr| msr.index.0).collect();
-    let values = state::read(vcpu.vcpu(), &indices)?;
-
-    for ((entry, msr), value) in entries.iter_mut().zip(&file.msrs).zip(values) {
-        entry.data = msr.apply(value.unwrap_or(0));
-    }
-    Ok(())
 }
 
 /// An entry that is not fine.
@@ -146,6 +143,7 @@ struct Problem {
     position: usize,
     entry: kvm_msr_entry,
     verdict: Verdict,
+    before: Option<u64>,
     reads: Option<u64>,
     reasons: Vec<Reason>,
 }
@@ -160,6 +158,8 @@ struct Check<'a> {
     target: Target<'a>,
     host: Cpuid,
     entries: Vec<kvm_msr_entry>,
+    /// What the MSRs of the entries were before.
+    before: Vec<Option<u64>>,
     /// Which entries the file says change by themselves.
     moving: Vec<bool>,
     problems: Vec<Problem>,
@@ -177,6 +177,7 @@ impl Check<'_> {
                 position,
                 entry: self.entries[position],
                 verdict: Verdict::Refused,
+                before: self.before[position],
                 reads: None,
                 reasons: Vec::new(),
             });
@@ -189,6 +190,7 @@ impl Check<'_> {
                 position: change.position,
                 entry: self.entries[change.position],
                 verdict: Verdict::Changed,
+                before: self.before[change.position],
                 reads: change.reads,
                 reasons: Vec::new(),
             });
@@ -241,9 +243,13 @@ impl Check<'_> {
             if problem.verdict == Verdict::Refused
                 && restored.statuses.get(problem.position) == Some(&Status::Done)
             {
-                problem.reasons.push(Reason::FixedAfterRun {
-                    reads: Hex(vcpu.get(problem.entry.index)?.unwrap_or_default()),
-                });
+                let reads = vcpu.get(problem.entry.index)?.unwrap_or_default();
+
+                // What others are judged by has to be the same for all experiments.
+                fresh.set(problem.entry.index, reads)?;
+                problem
+                    .reasons
+                    .push(Reason::FixedAfterRun { reads: Hex(reads) });
             }
         }
         Ok(())
@@ -397,9 +403,13 @@ impl Check<'_> {
 fn not_kept(problem: &Problem) -> Vec<Reason> {
     let reads = problem.reads.unwrap_or_default();
 
-    vec![Reason::NotKept {
-        lost: Hex(problem.entry.data & !reads),
-        gained: Hex(reads & !problem.entry.data),
+    vec![if problem.before == Some(reads) {
+        Reason::Ignored { reads: Hex(reads) }
+    } else {
+        Reason::NotKept {
+            lost: Hex(problem.entry.data & !reads),
+            gained: Hex(reads & !problem.entry.data),
+        }
     }]
 }
 

@@ -179,6 +179,11 @@ pub enum Reason {
         /// Its position in the list.
         by_position: usize,
     },
+    /// KVM takes the write, and does nothing: the MSR stays as it was.
+    Ignored {
+        /// What it has.
+        reads: Hex<u64>,
+    },
     /// KVM does not keep some bits.
     NotKept {
         /// Bits that are set, and read as clear.
@@ -237,6 +242,7 @@ impl fmt::Display for Reason {
             Reason::OverwrittenBy { by, .. } => {
                 write!(f, "overwritten by {}, which comes later", named(by.0))
             }
+            Reason::Ignored { reads } => write!(f, "KVM ignores the write: it stays {reads}"),
             Reason::NotKept { lost, gained } => {
                 f.write_str("KVM changes it: ")?;
                 if lost.0 != 0 {
