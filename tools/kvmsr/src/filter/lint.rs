@@ -407,7 +407,8 @@ fn of_policy(policy: &Policy, guest: Guest) -> Vec<Finding> {
             kind: "fastpath",
             place: None,
             what: format!("writes of {} are denied", named(Run::one(TSC_DEADLINE))),
-            why: "KVM (7.3 at least) does these on its fast path, which does not ask the filter"
+            why: "KVM (7.3 at least) does these on its fast path, which does not ask the filter; AMD \
+                  CPUs without NRIPS have none"
                 .to_owned(),
             advice: "hide TSC_DEADLINE_TIMER in the guest's CPUID if it must not have the timer"
                 .to_owned(),
