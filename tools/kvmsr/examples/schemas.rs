@@ -21,6 +21,8 @@ type Named = (&'static str, fn() -> Schema);
 /// Every report, by the name of its file.
 const REPORTS: &[Named] = &[
     ("check", of::<kvmsr::check::Report>),
+    ("compat", of::<kvmsr::compat::Report>),
+    ("diff", of::<kvmsr::diff::Report>),
     ("get", of::<kvmsr::access::GetReport>),
     ("list", of::<kvmsr::list::ListReport>),
     ("probe", of::<kvmsr::probe::ProbeReport>),
