@@ -3,6 +3,7 @@
 //! MSRs and their fields.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::error::Error;
 
 use serde::Deserialize;
@@ -112,8 +113,9 @@ fn fields() -> Result<HashMap<String, Vec<String>>, Box<dyn Error>> {
     let mut fields: HashMap<_, Vec<_>> = HashMap::new();
     // Which bits a name of a register has, to tell what the condition of a variant is about.
     let mut places = HashMap::new();
+    let mut wholes = HashSet::new();
 
-    for file in ["fields.csv", "variants.csv"] {
+    for file in ["own_fields.csv", "fields.csv", "variants.csv"] {
         for row in rows::read::<FieldRow>(file)? {
             if !rows::is_wanted(&row.source) {
                 continue;
@@ -127,7 +129,13 @@ fn fields() -> Result<HashMap<String, Vec<String>>, Box<dyn Error>> {
             places
                 .entry((row.name.clone(), row.field.clone()))
                 .or_insert((row.hi, row.lo));
-            of.push(field(&row, is_address, &places)?);
+            // Our own have parts that others name.
+            let is_part = file == "fields.csv" && wholes.contains(&row.name);
+
+            if file == "own_fields.csv" {
+                wholes.insert(row.name.clone());
+            }
+            of.push(field(&row, is_address, is_part, &places)?);
             if row.variant.is_empty() {
                 of.extend(control_bits(&row, &controls)?);
             }
@@ -139,6 +147,7 @@ fn fields() -> Result<HashMap<String, Vec<String>>, Box<dyn Error>> {
 fn field(
     row: &FieldRow,
     is_address: bool,
+    is_part: bool,
     places: &HashMap<(String, String), (u8, u8)>,
 ) -> Result<String, Box<dyn Error>> {
     let mut values = Vec::new();
@@ -154,7 +163,7 @@ fn field(
 
     Ok(format!(
         "Field {{ bits: Bits {{ hi: {}, lo: {} }}, name: {:?}, owner: {}, values: {}, address: \
-         {is_address}, variant: {}, when: {when}, part: false, source: {:?} }}",
+         {is_address}, variant: {}, when: {when}, part: {is_part}, source: {:?} }}",
         row.hi,
         row.lo,
         row.field,

@@ -351,6 +351,9 @@ mod tests {
     }
 
     proptest::proptest! {
+        // To look for what is like a name takes its time.
+        #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+
         #[test]
         fn no_text_panics(text in ".{0,200}") {
             let _ = parse_text(&text, Radix::Decimal);

@@ -477,7 +477,7 @@ fn sentence(check: &Check, words: &str) -> Option<String> {
     };
     let bits = match check.bits {
         u64::MAX => String::new(),
-        bits => format!("for bits {bits:#x} "),
+        bits => format!("bits {bits:#x} need "),
     };
     let colon = if who.is_empty() { "" } else { ": " };
 

@@ -16,6 +16,11 @@
 
 #![deny(unsafe_code)]
 
+/// Has the examples of the README tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod access;
 pub mod arguments;
 pub mod catalogue;

@@ -171,6 +171,12 @@ pub fn parse_index(text: &str) -> Result<u32> {
             "an MSR is missing: give its index or its name, as 0xc0000080 or EFER".to_owned(),
         ));
     }
+    if text.contains('-') {
+        return Err(Error::Input(format!(
+            "'{}' is no single MSR: give one index or name",
+            start(text)
+        )));
+    }
     // No name begins with a digit.
     if text.starts_with(|c: char| c.is_ascii_digit()) {
         return parse_u32(text);
@@ -178,10 +184,15 @@ pub fn parse_index(text: &str) -> Result<u32> {
     index_of(text).ok_or_else(|| unknown(text))
 }
 
+/// As much of a text as an error quotes.
+fn start(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
 fn unknown(name: &str) -> Error {
     let like = like(name);
     let parts: Vec<_> = find(name).iter().map(|msr| msr.name).collect();
-    let shown = name.chars().take(80).collect::<String>();
+    let shown = start(name);
 
     Error::Input(match (parts.as_slice(), like.as_slice()) {
         ([], []) => format!(
@@ -326,6 +337,9 @@ mod tests {
     }
 
     proptest::proptest! {
+        // To look for what is like a name takes its time.
+        #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+
         #[test]
         fn no_text_panics(text in ".{0,80}") {
             let _ = parse_indices(&text);
