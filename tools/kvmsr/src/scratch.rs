@@ -362,31 +362,49 @@ impl Scratch {
             rsi: count.into(),
             ..Default::default()
         };
-        let mut reason = Reason::Unsaid;
 
         self.vcpu
             .set_regs(&regs)
             .map_err(Error::kvm("KVM_SET_REGS"))?;
         self.has_run = true;
         loop {
-            // An error makes the guest's access end in #GP, as without exits to user space.
             let (error, said) = match self.vcpu.run() {
-                Ok(VcpuExit::IoOut(port, _)) => return Ok(reported(port, reason)),
+                Ok(VcpuExit::IoOut(port, _)) => return Ok(reported(port)),
                 Ok(VcpuExit::X86Rdmsr(exit)) => (exit.error, exit.reason),
                 Ok(VcpuExit::X86Wrmsr(exit)) => (exit.error, exit.reason),
                 Ok(exit) => return Ok(Outcome::Dead(format!("{exit:?}"))),
                 Err(error) if error.errno() == EINTR => continue,
                 Err(error) => return Ok(Outcome::Dead(format!("KVM_RUN: {error}"))),
             };
-
-            *error = 1;
-            reason = if said.contains(MsrExitReason::Filter) {
+            let reason = if said.contains(MsrExitReason::Filter) {
                 Reason::Filter
             } else if said.contains(MsrExitReason::Inval) {
                 Reason::Invalid
             } else {
                 Reason::Unknown
             };
+
+            // The guest's access is to end in #GP, as without exits to user space.
+            *error = 1;
+            self.complete()?;
+            return Ok(Outcome::Refused(reason));
+        }
+    }
+
+    /// Has KVM take the answer to an exit, without running the guest. The #GP that it then has for
+    /// the guest is gone with the next `KVM_SET_REGS`.
+    fn complete(&mut self) -> Result<()> {
+        self.vcpu.set_kvm_immediate_exit(1);
+        let run = self.vcpu.run().map(|exit| format!("{exit:?}"));
+
+        self.vcpu.set_kvm_immediate_exit(0);
+        match run {
+            Err(error) if error.errno() == EINTR => Ok(()),
+            Err(error) => Err(Error::kvm("KVM_RUN")(error)),
+            Ok(exit) => Err(Error::Kvm {
+                ioctl: "KVM_RUN",
+                source: io::Error::other(format!("the guest went on to {exit}")),
+            }),
         }
     }
 }
@@ -395,12 +413,12 @@ const EINTR: i32 = 4;
 const EINVAL: i32 = 22;
 
 /// What the guest says by an OUT to a port.
-fn reported(port: u16, reason: Reason) -> Outcome {
+fn reported(port: u16) -> Outcome {
     match u8::try_from(port) {
         Ok(PORT_DONE) => Outcome::Done,
         Ok(port @ PORT_EXCEPTION..) if port - PORT_EXCEPTION < NR_EXCEPTIONS => {
             match port - PORT_EXCEPTION {
-                GENERAL_PROTECTION => Outcome::Refused(reason),
+                GENERAL_PROTECTION => Outcome::Refused(Reason::Unsaid),
                 vector => Outcome::Exception(vector),
             }
         }

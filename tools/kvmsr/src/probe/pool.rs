@@ -3,12 +3,12 @@
 //! Fresh vCPUs, and those that are as good as fresh.
 //!
 //! Making and ending a VM takes little work but long waits for grace periods of the kernel. So
-//! they are made and ended in threads beside.
+//! they are made and ended in threads beside; each by one thread, as debugfs names VMs by the thread
+//! that made them, and by their file descriptor.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::ops::Deref;
+use std::ops::DerefMut;
 use std::sync::mpsc;
 use std::sync::mpsc::Receiver;
 use std::sync::mpsc::Sender;
@@ -33,16 +33,36 @@ const UNLISTED: [u32; 4] = [0x1b, 0xc000_0080, 0xc000_0100, 0xc000_0101];
 pub(super) struct Pool<'a> {
     kvm: &'a Kvm,
     setup: &'a Setup,
-    made: Receiver<Result<Scratch>>,
-    used: Sender<Scratch>,
+    made: Receiver<Result<Lent>>,
     never_ran: Kept,
     has_run: Kept,
+}
+
+/// A vCPU, to be given back to the thread that made it.
+#[derive(Debug)]
+pub(super) struct Lent {
+    scratch: Scratch,
+    maker: Sender<Scratch>,
+}
+
+impl Deref for Lent {
+    type Target = Scratch;
+
+    fn deref(&self) -> &Scratch {
+        &self.scratch
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut Scratch {
+        &mut self.scratch
+    }
 }
 
 /// A vCPU that can be taken again, and how one looks to which nothing was done.
 #[derive(Debug, Default)]
 struct Kept {
-    scratch: Option<Scratch>,
+    lent: Option<Lent>,
     fresh: Option<BTreeMap<u32, u64>>,
 }
 
@@ -56,19 +76,16 @@ impl<'a> Pool<'a> {
         thread::scope(|scope| {
             // A thread has one made while it waits to hand it over.
             let (to_made, made) = mpsc::sync_channel(1);
-            let (used, from_used) = mpsc::channel();
-            let from_used = Arc::new(Mutex::new(from_used));
 
             for _ in 0..MAKERS {
-                let (to_made, from_used) = (to_made.clone(), Arc::clone(&from_used));
+                let to_made = to_made.clone();
 
-                scope.spawn(move || make(kvm, setup, &to_made, &from_used));
+                scope.spawn(move || make(kvm, setup, &to_made));
             }
             let mut pool = Pool {
                 kvm,
                 setup,
                 made,
-                used,
                 never_ran: Kept::default(),
                 has_run: Kept::default(),
             };
@@ -86,61 +103,55 @@ impl<'a> Pool<'a> {
     }
 
     /// A vCPU that never ran, or one that ran once; as good as fresh.
-    pub(super) fn take(&mut self, has_run: bool) -> Result<Scratch> {
+    pub(super) fn take(&mut self, has_run: bool) -> Result<Lent> {
         let kept = if has_run {
             &mut self.has_run
         } else {
             &mut self.never_ran
         };
 
-        match kept.scratch.take() {
-            Some(scratch) => Ok(scratch),
+        match kept.lent.take() {
+            Some(lent) => Ok(lent),
             None => self.fresh(has_run),
         }
     }
 
     /// As [`Pool::take`], and nobody has had it before.
-    pub(super) fn fresh(&self, has_run: bool) -> Result<Scratch> {
-        let mut scratch = self
+    pub(super) fn fresh(&self, has_run: bool) -> Result<Lent> {
+        let mut lent = self
             .made
             .recv()
             .map_err(|_| Error::Missing("no VM can be made any more".to_owned()))??;
 
         if has_run {
-            scratch.run_once()?;
+            lent.run_once()?;
         }
-        Ok(scratch)
+        Ok(lent)
     }
 
     /// Gives one back. If nothing `was_written`, or no MSR shows it, others will have it.
-    pub(super) fn give(&mut self, mut scratch: Scratch, was_written: bool) -> Result<()> {
-        let has_run = scratch.has_run();
+    pub(super) fn give(&mut self, lent: Lent, was_written: bool) -> Result<()> {
+        let has_run = lent.has_run();
 
         if was_written {
             let fresh = match &self.kept(has_run).fresh {
                 Some(fresh) => fresh.clone(),
                 None => self.fresh_look(has_run)?,
             };
-            let is_as_fresh = look(self.kvm, &mut scratch)?
+            let is_as_fresh = look(self.kvm, &lent)?
                 .iter()
                 .all(|(index, value)| fresh.get(index).is_none_or(|fresh| fresh == value));
 
             self.kept(has_run).fresh = Some(fresh);
             if !is_as_fresh {
-                self.end(scratch);
+                lent.end();
                 return Ok(());
             }
         }
-        let before = self.kept(has_run).scratch.replace(scratch);
-
-        before.into_iter().for_each(|scratch| self.end(scratch));
+        if let Some(before) = self.kept(has_run).lent.replace(lent) {
+            before.end();
+        }
         Ok(())
-    }
-
-    /// Ends a VM, whenever there is time for it.
-    pub(super) fn end(&self, scratch: Scratch) {
-        // Without the threads, it ends here.
-        let _ = self.used.send(scratch);
     }
 
     fn kept(&mut self, has_run: bool) -> &mut Kept {
@@ -156,10 +167,10 @@ impl<'a> Pool<'a> {
         let mut same: Option<BTreeMap<u32, u64>> = None;
 
         for _ in 0..2 {
-            let mut scratch = self.fresh(has_run)?;
+            let mut lent = self.fresh(has_run)?;
 
             for _ in 0..2 {
-                let seen = look(self.kvm, &mut scratch)?;
+                let seen = look(self.kvm, &lent)?;
 
                 same = Some(match same {
                     None => seen,
@@ -169,17 +180,17 @@ impl<'a> Pool<'a> {
                     }
                 });
                 if has_run {
-                    scratch.run_once()?;
+                    lent.run_once()?;
                 }
             }
-            self.end(scratch);
+            lent.end();
         }
         Ok(same.unwrap_or_default())
     }
 }
 
 /// What user space reads of all MSRs that are listed.
-fn look(kvm: &Kvm, scratch: &mut Scratch) -> Result<BTreeMap<u32, u64>> {
+fn look(kvm: &Kvm, scratch: &Scratch) -> Result<BTreeMap<u32, u64>> {
     let list = kvm
         .get_msr_index_list()
         .map_err(Error::kvm("KVM_GET_MSR_INDEX_LIST"))?;
@@ -193,21 +204,26 @@ fn look(kvm: &Kvm, scratch: &mut Scratch) -> Result<BTreeMap<u32, u64>> {
     Ok(seen)
 }
 
-fn make(
-    kvm: &Kvm,
-    setup: &Setup,
-    made: &SyncSender<Result<Scratch>>,
-    used: &Mutex<Receiver<Scratch>>,
-) {
-    loop {
-        let ended = used
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .try_recv();
+impl Lent {
+    /// Ends the VM, whenever there is time for it.
+    pub(super) fn end(self) {
+        // If its thread has gone, it ends here.
+        let _ = self.maker.send(self.scratch);
+    }
+}
 
-        drop(ended);
+fn make(kvm: &Kvm, setup: &Setup, made: &SyncSender<Result<Lent>>) {
+    let (maker, used) = mpsc::channel();
+
+    loop {
+        used.try_iter().for_each(drop);
+        let lent = Scratch::new(kvm, setup).map(|scratch| Lent {
+            scratch,
+            maker: maker.clone(),
+        });
+
         // Nobody wants them any more.
-        if made.send(Scratch::new(kvm, setup)).is_err() {
+        if made.send(lent).is_err() {
             return;
         }
     }

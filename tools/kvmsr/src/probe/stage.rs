@@ -5,6 +5,7 @@
 
 use super::Access;
 use super::BitMasks;
+use super::pool::Lent;
 use super::pool::Pool;
 use crate::access::Refusal;
 use crate::access::RefusalKind;
@@ -14,7 +15,6 @@ use crate::catalogue::Initiator;
 use crate::error::Result;
 use crate::number::Hex;
 use crate::scratch::Outcome;
-use crate::scratch::Scratch;
 
 /// How often user space reads an MSR to see whether it moves.
 const READS: usize = 4;
@@ -22,7 +22,7 @@ const READS: usize = 4;
 /// A vCPU that is as good as new whenever a bit is to be tried.
 struct Subject<'p, 'a> {
     pool: &'p mut Pool<'a>,
-    scratch: Scratch,
+    scratch: Lent,
     index: u32,
     by: Initiator,
     has_run: bool,
@@ -34,7 +34,7 @@ impl Subject<'_, '_> {
     fn renew(&mut self) -> Result<()> {
         let fresh = self.pool.fresh(self.has_run)?;
 
-        self.pool.end(std::mem::replace(&mut self.scratch, fresh));
+        std::mem::replace(&mut self.scratch, fresh).end();
         self.is_used = false;
         Ok(())
     }
@@ -184,7 +184,7 @@ pub(super) fn probe(
     } = subject;
 
     if is_used && !is_same {
-        pool.end(scratch);
+        scratch.end();
     } else {
         pool.give(scratch, is_used)?;
     }
@@ -214,7 +214,7 @@ pub(super) fn first_instruction(
     let mut scratch = pool.fresh(false)?;
     let outcome = scratch.rdmsr(index)?;
 
-    pool.end(scratch);
+    scratch.end();
     let read = match outcome {
         Outcome::Value(value) => Ok(value),
         _ => Err(Refusal::of(&outcome).unwrap_or(RefusalKind::Unsaid.into())),
@@ -241,7 +241,7 @@ pub(super) fn first_instruction(
             _ => scratch.get(index)?,
         };
 
-        pool.end(scratch);
+        scratch.end();
         Ok((Refusal::of(&outcome).map_or(Ok(()), Err), after))
     };
     let is_forbidden = |value| forbidden(pool.setup(), index, value).is_some();
