@@ -241,5 +241,5 @@ fn fast_path(kvmsr: &Kvmsr) -> anyhow::Result<String> {
         report.pointer("/accesses/0/on_kvm/verdict") == Some(&Value::from(verdict)),
         "the raw guest's write gave {outcome}: {report}"
     );
-    Ok(format!("{outcome}, though denied"))
+    Ok(format!("a denied write: {outcome}"))
 }
