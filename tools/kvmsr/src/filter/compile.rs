@@ -30,6 +30,9 @@ use crate::filter::windows;
 use crate::number::Hex;
 use crate::snapshot::SCHEMA;
 
+/// Clusters that are told of, at most.
+const MOST_CLUSTERS: usize = 256;
+
 /// Why a policy can't be had.
 #[derive(Clone, Debug, Serialize, thiserror::Error)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -42,8 +45,8 @@ pub struct Refused {
     pub needs: Option<usize>,
     /// The number that it takes if reads and writes are treated alike.
     pub needs_alike: Option<usize>,
-    /// The ranges that it takes, those with the fewest MSRs first: without the MSRs of as many of
-    /// these as there are too many, it would do.
+    /// The ranges that it takes, those with the fewest MSRs first, and of very many not all: without
+    /// the MSRs of as many of these as there are too many, it would do.
     pub clusters: Vec<Cluster>,
 }
 
@@ -233,13 +236,14 @@ impl Plan {
             .collect();
 
         clusters.sort_by_key(|cluster| (cluster.msrs, cluster.first.0));
+        clusters.truncate(MOST_CLUSTERS);
         let mut why = format!(
             "this takes {needs} ranges, and KVM has {MAX_RANGES} of up to {MAX_MSRS:#x} MSRs each; \
              drop the MSRs of {} of them",
             needs - MAX_RANGES
         );
 
-        if alike < needs {
+        if alike <= MAX_RANGES {
             why += &format!(", or treat reads and writes alike, which takes {alike}");
         }
         Refused {

@@ -4,6 +4,7 @@
 
 use serde::Deserialize;
 use serde::Serialize;
+use serde_json::error::Category;
 
 use crate::error::Error;
 use crate::error::Result;
@@ -55,8 +56,8 @@ impl Source {
             (Some(_), None) => from_json::<RulesFile>(text)?.rules().map(Source::Rules),
             (None, Some(_)) => Ok(Source::Filter(from_json::<FilterFile>(text)?.into())),
             _ => Err(Error::Input(
-                "this has either \"rules\", i.e. what to allow or deny, or \"ranges\", i.e. a \
-                 filter as KVM takes it"
+                "this is neither rules nor a filter: it has to have either \"rules\", i.e. what to \
+                 allow or deny, or \"ranges\", as KVM takes them"
                     .to_owned(),
             )),
         }
@@ -85,6 +86,12 @@ fn from_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
         let what = what
             .strip_suffix(&format!(" at line {line} column {column}"))
             .unwrap_or(&what);
+
+        let what = match error.classify() {
+            Category::Eof => "the file ends too early: was it copied in full?".to_owned(),
+            Category::Syntax => format!("this is not JSON: {what}"),
+            Category::Data | Category::Io => what.to_owned(),
+        };
 
         Error::Input(format!("line {line}, column {column}: {what}"))
     })
@@ -266,10 +273,10 @@ mod tests {
                 r#"{"schema": 2, "rules": []}"#,
                 "this is not a file of schema 1",
             ),
-            (r#"{"schema": 1}"#, "this has either"),
+            (r#"{"schema": 1}"#, "this is neither rules nor a filter"),
             (
                 r#"{"schema": 1, "rules": [], "ranges": []}"#,
-                "this has either",
+                "this is neither rules nor a filter",
             ),
             (
                 r#"{"schema": 1, "rules": []}"#,

@@ -12,6 +12,7 @@ use crate::filter::Flags;
 use crate::filter::Guest;
 use crate::filter::Policy;
 use crate::filter::Range;
+use crate::filter::Rule;
 use crate::filter::Rules;
 use crate::filter::Run;
 use crate::filter::Runs;
@@ -101,7 +102,7 @@ fn of_rules(rules: &Rules, guest: Guest) -> Vec<Finding> {
         place: None,
         what,
         why: "there is no filter for these rules".to_owned(),
-        advice: "change the rules".to_owned(),
+        advice: "change the rules as it says there".to_owned(),
     };
     let policy = match rules.policy() {
         Ok(policy) => policy,
@@ -111,7 +112,11 @@ fn of_rules(rules: &Rules, guest: Guest) -> Vec<Finding> {
     if let Err(refused) = compile_rules(rules, &policy) {
         findings.push(impossible("too-many-ranges", refused.why));
     }
-    for rule in &rules.rules {
+    let mut said = [Runs::default(), Runs::default()];
+
+    for (number, rule) in rules.rules.iter().enumerate() {
+        let place = Some(rule.place.to_string());
+
         if let Some(part) = rule.msrs.within(X2APIC).next() {
             findings.push(x2apic(rule.place.to_string(), part, rule.verdict));
         }
@@ -119,51 +124,42 @@ fn of_rules(rules: &Rules, guest: Guest) -> Vec<Finding> {
             findings.push(Finding {
                 severity: Severity::Note,
                 kind: "as-default",
-                place: Some(rule.place.to_string()),
+                place,
                 what: format!("it says {} as the default does", rule.verdict),
                 why: "the filter is the same without it".to_owned(),
                 advice: "drop it, or make it a comment".to_owned(),
             });
-        }
-    }
-    findings.extend(said_before(rules));
-    findings.extend(of_policy(&policy, guest));
-    findings
-}
-
-/// The rules that say what those before them say.
-fn said_before(rules: &Rules) -> Vec<Finding> {
-    // It takes time in the square of their number.
-    const LOOKED_AT: usize = 4096;
-    let mut said = [Runs::default(), Runs::default()];
-    let mut findings = Vec::new();
-
-    for rule in rules
-        .rules
-        .iter()
-        .filter(|rule| rule.verdict != rules.default)
-        .take(LOOKED_AT)
-    {
-        let mut is_new = false;
-
-        for (access, said) in Access::ALL.into_iter().zip(&mut said) {
-            if rule.flags.has(access) && !rule.msrs.without(said).is_empty() {
-                is_new = true;
-                *said = said.union(&rule.msrs);
-            }
-        }
-        if !is_new {
+        } else if number < LOOKED_BACK && !adds(rule, &mut said) {
             findings.push(Finding {
                 severity: Severity::Note,
                 kind: "said-before",
-                place: Some(rule.place.to_string()),
+                place,
                 what: "the rules before it say the same".to_owned(),
                 why: "the filter is the same without it".to_owned(),
                 advice: "drop it".to_owned(),
             });
         }
     }
+    findings.extend(of_policy(&policy, guest));
     findings
+}
+
+/// Rules for which is looked what those before them say, which takes time in the square of their
+/// number.
+const LOOKED_BACK: usize = 4096;
+
+/// Adds a rule's MSRs to those of the rules before it, for either access; false if they are among
+/// them.
+fn adds(rule: &Rule, said: &mut [Runs; 2]) -> bool {
+    let mut adds = false;
+
+    for (access, said) in Access::ALL.into_iter().zip(said) {
+        if rule.flags.has(access) && !rule.msrs.without(said).is_empty() {
+            *said = said.union(&rule.msrs);
+            adds = true;
+        }
+    }
+    adds
 }
 
 fn of_filter(filter: &Filter, guest: Guest) -> Vec<Finding> {
@@ -204,7 +200,7 @@ fn of_filter(filter: &Filter, guest: Guest) -> Vec<Finding> {
             place: None,
             what: format!(
                 "{} would do, and there are {used}",
-                ranges(least.ranges.len())
+                count(least.ranges.len(), "range")
             ),
             why: "a range can hold MSRs that are not neighbours, each with its own bit, and there \
                   are no more than 16"
@@ -266,7 +262,10 @@ fn of_range(filter: &Filter, policy: &Policy, number: usize, range: &Range) -> V
         found(
             Severity::Note,
             "bitmap-not-whole-words",
-            format!("its bitmap has {bytes} bytes, and KVM reads {read}"),
+            format!(
+                "its bitmap has {}, and KVM reads {read}",
+                count(bytes, "byte")
+            ),
             "KVM reads words of 64 bits, so EFAULT is possible where the memory ends; kvmsr pads it",
             format!("make it {read} bytes"),
         );
@@ -281,7 +280,7 @@ fn of_range(filter: &Filter, policy: &Policy, number: usize, range: &Range) -> V
         found(
             Severity::Warning,
             "bits-beyond-nmsrs",
-            format!("{beyond} bits are set that belong to no MSR of it"),
+            format!("{} set, of no MSR of it", count(beyond, "bit")),
             "it ends with nmsrs, and the MSRs behind that are decided elsewhere",
             "make nmsrs larger, or clear the bits".to_owned(),
         );
@@ -496,10 +495,6 @@ fn named(run: Run) -> String {
     }
 }
 
-fn ranges(count: usize) -> String {
-    if count == 1 {
-        "1 range".to_owned()
-    } else {
-        format!("{count} ranges")
-    }
+fn count(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

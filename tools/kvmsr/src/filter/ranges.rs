@@ -501,7 +501,7 @@ impl Range {
         }
         if self.bitmap.0.len() < self.nmsrs.div_ceil(8) as usize {
             return Some(format!(
-                "the bitmap has {} bytes, too few for {} MSRs: KVM would read what lies behind it; \
+                "the bitmap has too few bytes, {}, for {} MSRs: KVM would read what lies behind it; \
                  make it {} bytes",
                 self.bitmap.0.len(),
                 self.nmsrs,
@@ -514,6 +514,8 @@ impl Range {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn range(flags: Flags, base: u32, nmsrs: u32, ones: &[u32]) -> Range {
@@ -600,6 +602,41 @@ mod tests {
         assert_eq!(serde_json::from_str::<Flags>("[]").unwrap(), Flags(0));
         for bad in ["\"0\"", "\"0g\"", "\"é\"", "0", "null"] {
             assert!(serde_json::from_str::<Bitmap>(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// Ranges that overlap, reach into the x2APIC MSRs, or to the last index and beyond.
+    fn some_ranges() -> impl Strategy<Value = Vec<Range>> {
+        let base = prop_oneof![0u32..40, 0x7f0u32..0x8ff, (u32::MAX - 30)..=u32::MAX];
+        let one =
+            (1u32..=3, base, 0u32..30, any::<u32>()).prop_map(|(flags, base, nmsrs, bits)| Range {
+                flags: Flags(flags),
+                base: Hex(base),
+                nmsrs,
+                bitmap: Bitmap(bits.to_le_bytes().to_vec()),
+            });
+
+        proptest::collection::vec(one, 1..6)
+    }
+
+    proptest! {
+        #[test]
+        fn the_policy_is_what_it_decides(ranges in some_ranges(), deny in any::<bool>()) {
+            let filter = Filter {
+                default: if deny { Verdict::Deny } else { Verdict::Allow },
+                ranges,
+            };
+            let policy = filter.policy();
+
+            for index in (0..80).chain(0x7e0..0x930).chain(u32::MAX - 40..=u32::MAX) {
+                for access in Access::ALL {
+                    prop_assert_eq!(
+                        filter.decision(access, index).allowed,
+                        policy.verdict(access, index) == Verdict::Allow,
+                        "{} {:#x}", access, index
+                    );
+                }
+            }
         }
     }
 }

@@ -40,6 +40,7 @@ fn write_source(to: &mut String, filter: &Filter, name: &str) -> std::fmt::Resul
         "pub const {name}_DEFAULT: MsrFilterDefaultAction = MsrFilterDefaultAction::{default};"
     )?;
     writeln!(to, "\n/// The first range that matches an access decides.")?;
+    writeln!(to, "#[rustfmt::skip]")?;
     write!(
         to,
         "pub const {name}: [MsrFilterRange<'static>; {}] = [",
