@@ -366,7 +366,7 @@ fn long_list() -> Result<String> {
     let kvm = Kvm::new().context("open /dev/kvm")?;
     let (one, other) = (guest(&kvm)?, guest(&kvm)?);
     let saved = save(&kvm, &one)?.msrs.entries;
-    let mut random = Random::new(0x6b76_6d73_72);
+    let mut random = Random::new(0x006b_766d_7372);
     let mut entries: Vec<_> = (0..ENTRIES).map(|_| *random.pick(&saved)).collect();
     let mut bad = Vec::new();
 
