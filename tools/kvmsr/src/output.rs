@@ -2,10 +2,13 @@
 
 //! How results are printed: as text or as JSON, with colour on a terminal only.
 
+use std::fmt;
 use std::fmt::Display;
 use std::io;
 use std::io::IsTerminal;
 use std::io::Write;
+use std::ops::Deref;
+use std::ops::DerefMut;
 
 use anstream::AutoStream;
 use anstream::ColorChoice;
@@ -13,7 +16,6 @@ use anstream::adapter::strip_bytes;
 use anstyle::AnsiColor;
 use anstyle::Style;
 use comfy_table::ContentArrangement;
-use comfy_table::Table;
 use comfy_table::presets;
 use serde::Serialize;
 
@@ -147,19 +149,40 @@ impl Output {
     }
 }
 
-/// A table for people: columns apart, no lines; as wide as the terminal, where there is one.
+/// A table for people, without trailing blanks.
+#[derive(Debug)]
+pub struct Table(comfy_table::Table);
+
+impl Deref for Table {
+    type Target = comfy_table::Table;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Table {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.trim_fmt())
+    }
+}
+
+/// A table: columns apart, no lines; as wide as the terminal, where there is one.
 pub fn table(heads: &[&str]) -> Table {
-    let mut table = Table::new();
+    let mut table = comfy_table::Table::new();
 
     table.load_style(presets::NOTHING);
-    // A serial line says that it has no columns.
-    let has_width = crossterm::terminal::size().is_ok_and(|(columns, _)| columns > 0);
-
-    if io::stdout().is_terminal() && has_width {
+    if io::stdout().is_terminal() {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }
     table.set_header(heads.iter().map(|head| styled(BOLD, head)));
-    table
+    Table(table)
 }
 
 /// Whether the reader of our output has gone, which is no error.

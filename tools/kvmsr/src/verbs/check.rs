@@ -86,7 +86,7 @@ fn text(report: &Report, all: bool, to: &mut dyn Write) -> io::Result<()> {
         .collect();
 
     if !shown.is_empty() {
-        let mut table = table(&["MSR", "name", "value", "verdict", "why"]);
+        let mut table = table(&["MSR", "Name", "Value", "Verdict", "Why"]);
 
         for entry in shown {
             table.add_row(row(entry));

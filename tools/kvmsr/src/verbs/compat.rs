@@ -125,7 +125,7 @@ fn explain(report: &Report, to: &mut dyn Write) -> io::Result<()> {
     if report.lost.is_empty() {
         return Ok(());
     }
-    let mut table = output::table(&["not from all files", "bits", "why", "file"]);
+    let mut table = output::table(&["Not from all files", "Bits", "Why", "File"]);
 
     for lost in report
         .lost

@@ -152,7 +152,7 @@ fn text(report: &Report, to: &mut dyn Write) -> io::Result<()> {
         return sections.moving(report.moving);
     }
     if !report.host.is_empty() {
-        let mut table = output::table(&["host", a, b]);
+        let mut table = output::table(&["Host", a, b]);
 
         for fact in &report.host {
             table.add_row([&fact.name, or_none(&fact.a), or_none(&fact.b)]);
@@ -160,7 +160,7 @@ fn text(report: &Report, to: &mut dyn Write) -> io::Result<()> {
         sections.print(&table)?;
     }
     if !report.cpuid.is_empty() {
-        let mut table = output::table(&["CPUID", a, b, "bits"]);
+        let mut table = output::table(&["CPUID", a, b, "Bits"]);
 
         for register in &report.cpuid {
             table.add_row([

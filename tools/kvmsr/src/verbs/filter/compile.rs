@@ -110,7 +110,7 @@ pub fn run(options: &Options, output: &mut Output) -> anyhow::Result<Found> {
 
 fn print(filter: &Filter, to: &mut dyn Write) -> io::Result<()> {
     let unlike = filter.default.opposite();
-    let mut ranges = table(&["RANGE", "ACCESS", "MSRS", "BITS", &unlike.to_string()]);
+    let mut ranges = table(&["Range", "Access", "MSRs", "Bits", &unlike.to_string()]);
 
     for (number, range) in filter.ranges.iter().enumerate() {
         ranges.add_row([
@@ -154,7 +154,7 @@ fn refuse(refused: &Refused, output: &mut Output) -> anyhow::Result<()> {
     }
     // As many as there are too many, and some more to choose from.
     let shown = refused.needs.map_or(0, |needs| needs - filter::MAX_RANGES) + 4;
-    let mut clusters = table(&["MSRS", "ACCESS", "FROM", "TO", "BY"]);
+    let mut clusters = table(&["MSRs", "Access", "From", "To", "By"]);
 
     for cluster in refused.clusters.iter().take(shown.min(32)) {
         let rules: Vec<String> = cluster.rules.iter().map(ToString::to_string).collect();

@@ -38,7 +38,7 @@ pub fn run(options: &Options, output: &mut Output) -> anyhow::Result<Found> {
 }
 
 fn print(report: &ShowReport, to: &mut dyn Write) -> io::Result<()> {
-    let mut msrs = table(&["MSRS", "READ", "WRITE", "NAMES"]);
+    let mut msrs = table(&["MSRs", "Read", "Write", "Names"]);
 
     for shown in &report.msrs {
         let run = Run {

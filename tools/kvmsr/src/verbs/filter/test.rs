@@ -114,10 +114,10 @@ fn accesses(options: &Options) -> anyhow::Result<Vec<Accesses>> {
 
 fn print(report: &TestReport, to: &mut dyn Write) -> io::Result<()> {
     let is_proven = report.accesses.iter().any(|tested| tested.on_kvm.is_some());
-    let mut heads = vec!["ACCESS", "MSR", "NAME", "VERDICT", "BY"];
+    let mut heads = vec!["Access", "MSR", "Name", "Verdict", "By"];
 
     if is_proven {
-        heads.push("ON KVM");
+        heads.push("On KVM");
     }
     let mut rows = table(&heads);
 
