@@ -197,14 +197,23 @@ fn random(seed: u64) -> Vec<u32> {
     (0..RANDOM)
         .map(|number| {
             if number % 2 == 0 {
-                let (base, count) = *random.pick(&INHABITED);
-
-                base + random.below(count)
+                inhabited(random.below(INHABITED.iter().map(|range| range.1).sum()))
             } else {
                 random.next() as u32
             }
         })
         .collect()
+}
+
+/// One of the MSRs of `INHABITED`.
+fn inhabited(mut number: u32) -> u32 {
+    for (base, count) in INHABITED {
+        if number < count {
+            return base + number;
+        }
+        number -= count;
+    }
+    u32::MAX
 }
 
 fn lines(indices: &[u32]) -> String {

@@ -68,7 +68,7 @@ pub struct Probed {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stages {
     /// On a vCPU that never ran. Of the guest: with the vCPU's very first instruction; not tried
-    /// for MSRs that KVM does not know.
+    /// for MSRs that KVM does not know, and if there are hundreds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before_run: Option<Access>,
     /// On a vCPU that has run.
@@ -236,13 +236,15 @@ impl Access {
     }
 }
 
-/// Whether the guest's first instruction is tried with each bit, for which each one needs a vCPU
-/// of its own.
+/// How much is tried with the guest's first instruction, for which each access needs a vCPU of its
+/// own.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Thoroughness {
-    /// Reads, and writes of the value that is there.
+    /// Nothing.
+    Quick,
+    /// A read, and a write of the value that is there.
     Normal,
-    /// Each bit.
+    /// Each bit as well.
     Thorough,
 }
 
@@ -292,7 +294,7 @@ fn one(pool: &mut Pool<'_>, index: u32, thoroughness: Thoroughness) -> Result<Pr
         )?),
         after_run: stage::probe(pool, index, Initiator::Host, true, is_unknown)?,
     };
-    let first = if is_unknown {
+    let first = if is_unknown || thoroughness == Thoroughness::Quick {
         None
     } else {
         let each_bit = thoroughness == Thoroughness::Thorough;

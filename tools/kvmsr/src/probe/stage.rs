@@ -291,7 +291,7 @@ fn first_look(subject: &mut Subject<'_, '_>) -> Result<(Result<u64, Refusal>, St
     let mut before = kept;
 
     // User space's reads are cheap; the guest's own may tell of more.
-    for _ in 1..READS {
+    for _ in 1..kept.map_or(0, |_| READS) {
         let now = subject.scratch.get(subject.index)?;
 
         note_pace(&mut pace, before, now);

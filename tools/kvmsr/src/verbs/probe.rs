@@ -41,8 +41,11 @@ them.
 Each bit is tried alone, from the value that is there, on scratch vCPUs. No other VM is touched. \
 What would hang the machine is not tried.";
 
-/// From this number on, bits are not tried with the guest's first instruction, if not asked for.
-const MANY: usize = 3;
+/// Up to so many MSRs have each bit tried with the guest's first instruction, if not asked for.
+const FEW: usize = 2;
+
+/// More than this have nothing tried with it.
+const MANY: usize = 256;
 
 /// The columns of the table, and of the details.
 const STAGES: [(Who, When, &str); 4] = [
@@ -74,7 +77,8 @@ pub struct Options {
     #[command(flatten)]
     vcpu: VcpuOptions,
     /// Try each bit with the guest's first instruction too, for which each needs a vCPU of its
-    /// own; done anyway for one or two MSRs
+    /// own; done anyway for one or two MSRs. Of up to 256, a read and a write are tried so
+    /// anyway, of more, nothing
     #[arg(long)]
     thorough: bool,
 }
@@ -84,12 +88,15 @@ pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::R
     let indices = options.msrs.indices()?;
     let kvm = kvmsr::scratch::open(&common.device)?;
     let setup = options.vcpu.setup(&kvm)?;
-    let thoroughness = if options.thorough || indices.len() < MANY {
+    let count = indices.len();
+    let thoroughness = if options.thorough || count <= FEW {
         Thoroughness::Thorough
-    } else {
+    } else if count <= MANY {
         Thoroughness::Normal
+    } else {
+        Thoroughness::Quick
     };
-    let bar = progress(indices.len());
+    let bar = progress(count);
     let report = probe::probe(
         &kvm,
         &setup,
@@ -108,7 +115,7 @@ pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::R
 }
 
 fn progress(count: usize) -> ProgressBar {
-    if count < MANY || !io::stderr().is_terminal() {
+    if count <= FEW || !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(count as u64);
@@ -212,7 +219,7 @@ fn details(msr: &Probed, to: &mut dyn Write) -> io::Result<()> {
         writeln!(to, "\n{}", styled(BOLD, title))?;
         match msr.access(who, when) {
             Some(access) => stage(access, to)?,
-            None => writeln!(to, "  not tried: KVM does not know the MSR")?,
+            None => writeln!(to, "  not tried, as KVM does not know the MSR")?,
         }
     }
     if !msr.needs.is_empty() {

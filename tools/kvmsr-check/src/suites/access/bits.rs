@@ -35,7 +35,7 @@ pub fn find(raw: &mut Raw, by: By, index: u32, each_bit: bool) -> Result<Found> 
     let base = read.ok().or(kept);
     let mut moves = false;
 
-    for _ in 0..3 {
+    for _ in 0..kept.map_or(0, |_| 3) {
         moves |= raw.get(index)? != kept;
     }
     if by == By::Guest && read.is_ok() {
