@@ -143,9 +143,15 @@ impl Output {
 
     /// Says what could not be done.
     pub fn error(&self, error: &anyhow::Error) {
-        let error = format!("{error:#}");
+        let mut text = error.to_string();
 
-        self.note(format_args!("{} {error}", styled(BAD, "error:")));
+        for cause in error.chain().skip(1).map(ToString::to_string) {
+            // Some errors say their cause themselves.
+            if !text.ends_with(&cause) {
+                text = format!("{text}: {cause}");
+            }
+        }
+        self.note(format_args!("{} {text}", styled(BAD, "error:")));
     }
 }
 

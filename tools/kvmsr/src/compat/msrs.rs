@@ -3,6 +3,8 @@
 //! What MSRs have in common.
 
 use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::collections::HashSet;
 
 use super::cpuid::is_one_model;
 use super::features;
@@ -47,6 +49,7 @@ pub fn combine(
             one_model: is_one_model(snapshots),
         },
         mixed: differ_in_vendor(snapshots),
+        known: names_given(snapshots),
     };
 
     profile.saved = context.lists(|snapshot| &snapshot.saved, lost);
@@ -59,12 +62,27 @@ pub fn combine(
     profile.mcg_cap = context.mcg_cap();
 }
 
+fn names_given(snapshots: &[&Snapshot]) -> HashMap<Hex<u32>, String> {
+    let mut names = HashMap::new();
+
+    for snapshot in snapshots {
+        for value in snapshot.msrs.iter().chain(&snapshot.features) {
+            if let Some(name) = &value.name {
+                names.entry(value.index).or_insert_with(|| name.clone());
+            }
+        }
+    }
+    names
+}
+
 struct Context<'a> {
     snapshots: &'a [&'a Snapshot],
     base: usize,
     names: &'a [&'a str],
     common: Common,
     mixed: bool,
+    /// Names that a file gives.
+    known: HashMap<Hex<u32>, String>,
 }
 
 impl Context<'_> {
@@ -74,6 +92,16 @@ impl Context<'_> {
             .iter()
             .zip(self.names)
             .filter(|(snapshot, _)| is_one(snapshot))
+            .map(|(_, &name)| name.to_owned())
+            .collect()
+    }
+
+    /// The names of files of which something is true, by something that there is of each.
+    fn names_of<T>(&self, of_each: &[T], is_one: impl Fn(&T) -> bool) -> Vec<String> {
+        of_each
+            .iter()
+            .zip(self.names)
+            .filter(|(of_it, _)| is_one(of_it))
             .map(|(_, &name)| name.to_owned())
             .collect()
     }
@@ -102,12 +130,11 @@ impl Context<'_> {
     }
 
     fn name(&self, index: Hex<u32>) -> Option<String> {
-        self.snapshots
-            .iter()
-            .flat_map(|snapshot| snapshot.msrs.iter().chain(&snapshot.features))
-            .find(|value| value.index == index)
-            .and_then(|value| value.name.clone())
-            .or_else(|| catalogue::name(index.0, self.snapshots.first()?.vendor()))
+        self.known.get(&index).cloned().or_else(|| {
+            let vendor = self.snapshots.iter().find_map(|snapshot| snapshot.vendor());
+
+            catalogue::name(index.0, vendor)
+        })
     }
 
     fn lost(&self, part: Part, index: Hex<u32>) -> Lost {
@@ -120,13 +147,15 @@ impl Context<'_> {
         list: impl Fn(&Snapshot) -> &[Hex<u32>],
         lost: &mut Vec<Lost>,
     ) -> Vec<Hex<u32>> {
-        let has_not = |snapshot: &Snapshot, index| {
-            !list(snapshot).is_empty() && !list(snapshot).contains(&index)
-        };
+        let sets: Vec<HashSet<Hex<u32>>> = self
+            .snapshots
+            .iter()
+            .map(|snapshot| list(snapshot).iter().copied().collect())
+            .collect();
         let mut indices = self.indices(&list, |&index| index);
 
         indices.retain(|&index| {
-            let files = self.files(|snapshot| has_not(snapshot, index));
+            let files = self.names_of(&sets, |set| !set.is_empty() && !set.contains(&index));
             let is_kept = files.is_empty();
 
             if !is_kept {
@@ -144,30 +173,26 @@ impl Context<'_> {
         list: impl Fn(&Snapshot) -> &[Value],
         lost: &mut Vec<Lost>,
     ) -> Vec<Value> {
-        let of = |snapshot: &Snapshot, index: Hex<u32>| {
-            list(snapshot)
-                .iter()
-                .find(|value| value.index == index)
-                .cloned()
-        };
+        let maps: Vec<HashMap<Hex<u32>, &Value>> = self
+            .snapshots
+            .iter()
+            .map(|snapshot| list(snapshot).iter().map(|v| (v.index, v)).collect())
+            .collect();
         // A file without feature MSRs says nothing of them; one without MSRs has none.
-        let has_a_say = |snapshot: &Snapshot| part == Part::Msrs || !list(snapshot).is_empty();
-        let indices = self.indices(&list, |value| value.index);
+        let has_a_say = |map: &HashMap<_, _>| part == Part::Msrs || !map.is_empty();
         let mut values = Vec::new();
 
-        for index in indices {
-            let missing =
-                self.files(|snapshot| has_a_say(snapshot) && of(snapshot, index).is_none());
+        for index in self.indices(&list, |value| value.index) {
+            let missing = self.names_of(&maps, |map| has_a_say(map) && !map.contains_key(&index));
 
             if !missing.is_empty() {
                 lost.push(self.lost(part, index).missing(missing));
                 continue;
             }
-            let of_each: Vec<(Value, &str)> = self
-                .snapshots
+            let of_each: Vec<(&Value, &str)> = maps
                 .iter()
                 .zip(self.names)
-                .filter_map(|(snapshot, &name)| Some((of(snapshot, index)?, name)))
+                .filter_map(|(map, &name)| Some((*map.get(&index)?, name)))
                 .collect();
 
             values.extend(self.value(part, &of_each, lost));
@@ -176,7 +201,7 @@ impl Context<'_> {
     }
 
     /// One MSR, of which there is a value in each file.
-    fn value(&self, part: Part, of_each: &[(Value, &str)], lost: &mut Vec<Lost>) -> Option<Value> {
+    fn value(&self, part: Part, of_each: &[(&Value, &str)], lost: &mut Vec<Lost>) -> Option<Value> {
         let (first, _) = of_each.first()?;
         let index = first.index;
         let names: Vec<&str> = of_each.iter().map(|&(_, name)| name).collect();
@@ -412,7 +437,9 @@ impl Context<'_> {
             .iter()
             .any(|snapshot| !snapshot.saved.is_empty());
 
-        all.retain(|index| !lists || self.snapshots.len() == 1 || profile.saved.contains(index));
+        let saved: HashSet<_> = profile.saved.iter().collect();
+
+        all.retain(|index| !lists || self.snapshots.len() == 1 || saved.contains(index));
         all
     }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::rule::Change;
 use super::rule::Rule;
+use crate::catalogue;
 use crate::cpuid::Register;
 use crate::number::Hex;
 use crate::snapshot::Snapshot;
@@ -72,6 +73,9 @@ pub struct Lost {
     /// Which bits, if not all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bits: Option<Hex<u64>>,
+    /// The fields of an MSR that these bits are, where they are known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
     /// Why.
     pub reason: String,
     /// The files that it is due to.
@@ -97,6 +101,7 @@ impl Lost {
             name,
             cpuid: None,
             bits: None,
+            fields: Vec::new(),
             reason: String::new(),
             files: Vec::new(),
         }
@@ -109,6 +114,7 @@ impl Lost {
             name: None,
             cpuid: Some(place),
             bits: None,
+            fields: Vec::new(),
             reason: String::new(),
             files: Vec::new(),
         }
@@ -140,6 +146,19 @@ impl Lost {
         };
 
         self.bits = (change.bits != u64::MAX).then_some(Hex(change.bits));
-        self.because(reason, files)
+        self.because(reason, files).with_fields()
+    }
+
+    /// With the names of the fields that all bits are lost of.
+    pub(super) fn with_fields(mut self) -> Self {
+        if let (Some(index), Some(Hex(bits))) = (self.msr, self.bits) {
+            self.fields = catalogue::changes(index.0, 0, bits, None)
+                .into_iter()
+                .filter_map(|change| change.field)
+                .filter(|field| field.bits.mask() & !bits == 0)
+                .map(|field| field.name.to_owned())
+                .collect();
+        }
+        self
     }
 }

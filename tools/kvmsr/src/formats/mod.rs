@@ -18,6 +18,7 @@ use std::io;
 use std::io::Read;
 use std::path::Path;
 
+use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use serde::Deserialize;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -33,6 +34,8 @@ pub const LIMIT: u64 = 64 << 20;
 
 /// The name that means standard input.
 pub const STDIN: &str = "-";
+/// What it is called.
+pub const STDIN_NAME: &str = "standard input";
 
 /// What a file can be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -68,13 +71,13 @@ impl fmt::Display for Format {
 /// [`Error::Io`] if it can't be read, and [`Error::Input`] with what is wrong in it and where.
 pub fn read(path: &Path) -> Result<Snapshot> {
     let (name, bytes) = if path.as_os_str() == STDIN {
-        let name = "standard input".to_owned();
+        let name = STDIN_NAME.to_owned();
         let bytes = read_all(io::stdin().lock(), &name)?;
 
         (name, bytes)
     } else {
         let name = path.display().to_string();
-        let file = File::open(path).map_err(Error::io(format!("open {name}")))?;
+        let file = File::open(path).map_err(|error| unreadable(&name, error))?;
 
         (name.clone(), read_all(file, &name)?)
     };
@@ -87,7 +90,7 @@ fn read_all(from: impl Read, name: &str) -> Result<Vec<u8>> {
 
     from.take(LIMIT + 1)
         .read_to_end(&mut bytes)
-        .map_err(Error::io(format!("read {name}")))?;
+        .map_err(|error| unreadable(name, error))?;
     if bytes.len() as u64 > LIMIT {
         return Err(Error::Input(format!(
             "{name} is larger than {} MiB, as no file is that kvmsr reads",
@@ -95,6 +98,15 @@ fn read_all(from: impl Read, name: &str) -> Result<Vec<u8>> {
         )));
     }
     Ok(bytes)
+}
+
+fn unreadable(name: &str, error: io::Error) -> Error {
+    Error::Input(match error.kind() {
+        io::ErrorKind::NotFound => format!("there is no file {name}"),
+        io::ErrorKind::IsADirectory => format!("{name} is a directory: name a file in it"),
+        io::ErrorKind::PermissionDenied => format!("{name} may not be read by you"),
+        _ => return Error::io(format!("read {name}"))(error),
+    })
 }
 
 /// Reads what a file has in it. `name` is for errors.
@@ -118,6 +130,13 @@ pub fn read_bytes(bytes: &[u8], name: &str) -> Result<Snapshot> {
         }
     };
 
+    within(name, "CPUID leaves", snapshot.cpuid.0.len(), LEAVES)?;
+    within(
+        name,
+        "changes to CPUID",
+        snapshot.cpuid_modifiers.registers.len(),
+        MODIFIERS,
+    )?;
     for (list, values) in [("msrs", &snapshot.msrs), ("features", &snapshot.features)] {
         let mut seen = HashSet::new();
 
@@ -129,6 +148,19 @@ pub fn read_bytes(bytes: &[u8], name: &str) -> Result<Snapshot> {
         }
     }
     Ok(snapshot)
+}
+
+/// KVM takes no more leaves, and there are four registers in each, in ranges of subleaves.
+const LEAVES: usize = KVM_MAX_CPUID_ENTRIES;
+const MODIFIERS: usize = 4 * 4 * LEAVES;
+
+fn within(name: &str, what: &str, count: usize, most: usize) -> Result<()> {
+    if count <= most {
+        return Ok(());
+    }
+    Err(Error::Input(format!(
+        "{name} has {count} {what}, and no vCPU has more than {most}"
+    )))
 }
 
 /// Which format it is.
@@ -144,7 +176,11 @@ pub fn detect(bytes: &[u8], name: &str) -> Result<Format> {
     }
     let keys: BTreeMap<String, IgnoredAny> =
         serde_json::from_slice(bytes).map_err(|error| match error.classify() {
-            serde_json::error::Category::Eof => input(&format_args!("is cut short: {error}")),
+            serde_json::error::Category::Eof => input(&format_args!(
+                "is cut short: it ends in the middle of the JSON, at line {} column {}",
+                error.line(),
+                error.column()
+            )),
             serde_json::error::Category::Data => {
                 input(&format_args!("is JSON, but {NONE_OF_THESE}: {error}"))
             }

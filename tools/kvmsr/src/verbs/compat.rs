@@ -2,8 +2,10 @@
 
 //! `kvmsr compat`
 
+use std::collections::HashSet;
 use std::io;
 use std::io::Write;
+use std::path::Path;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -13,6 +15,7 @@ use kvmsr::compat::Lost;
 use kvmsr::compat::Part;
 use kvmsr::compat::Report;
 use kvmsr::formats;
+use kvmsr::number::Hex;
 
 use crate::Common;
 use crate::output;
@@ -90,7 +93,7 @@ pub fn run(options: &Options, _common: &Common, output: &mut Output) -> anyhow::
     let files = options
         .files
         .iter()
-        .map(|file| Ok((file.display().to_string(), formats::read(file)?)))
+        .map(|file| Ok((name(file), formats::read(file)?)))
         .collect::<kvmsr::Result<Vec<_>>>()?;
     let report = compat::combine(&files)?;
     let profile = formats::write(options.format.into(), &report.profile)?;
@@ -118,6 +121,13 @@ pub fn run(options: &Options, _common: &Common, output: &mut Output) -> anyhow::
     Ok(Found::Nothing)
 }
 
+fn name(file: &Path) -> String {
+    match file.as_os_str() == formats::STDIN {
+        true => formats::STDIN_NAME.to_owned(),
+        false => file.display().to_string(),
+    }
+}
+
 fn explain(report: &Report, to: &mut dyn Write) -> io::Result<()> {
     for warning in &report.warnings {
         writeln!(to, "{} {warning}", styled(ODD, "warning:"))?;
@@ -127,15 +137,13 @@ fn explain(report: &Report, to: &mut dyn Write) -> io::Result<()> {
     }
     let mut table = output::table(&["Not from all files", "Bits", "Why", "File"]);
 
-    for lost in report
-        .lost
-        .iter()
-        .filter(|lost| !is_said_again(lost, report))
-    {
+    let again = SaidAgain::new(report);
+
+    for lost in report.lost.iter().filter(|lost| !again.has(lost)) {
         table.add_row([
             what(lost),
             lost.bits.map_or(String::new(), |bits| bits.to_string()),
-            lost.reason.clone(),
+            why(lost),
             lost.files.join(", "),
         ]);
     }
@@ -145,18 +153,47 @@ fn explain(report: &Report, to: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the vCPU's MSR says the same of the feature, or the list the same of the vCPU's MSR.
-fn is_said_again(lost: &Lost, report: &Report) -> bool {
-    let is_as = |other: &&Lost| other.msr == lost.msr && other.files == lost.files;
-    let by = |part| report.lost.iter().filter(move |other| other.part == part);
-
-    match lost.part {
-        Part::Features => by(Part::Msrs)
-            .filter(is_as)
-            .any(|other| (other.bits, &other.reason) == (lost.bits, &lost.reason)),
-        Part::Msrs => lost.is_missing() && by(Part::Saved).any(|other| is_as(&other)),
-        Part::Cpuid | Part::Saved => false,
+fn why(lost: &Lost) -> String {
+    match lost.fields.is_empty() {
+        true => lost.reason.clone(),
+        false => format!("{}: {}", lost.reason, lost.fields.join(", ")),
     }
+}
+
+/// What the vCPU's MSR says as well as the feature, or the list as well as the vCPU's MSR.
+struct SaidAgain<'a> {
+    msrs: HashSet<(InFiles<'a>, Option<Hex<u64>>, &'a str)>,
+    lists: HashSet<InFiles<'a>>,
+}
+
+/// An MSR, and the files that something is due to.
+type InFiles<'a> = (Option<Hex<u32>>, &'a [String]);
+
+impl<'a> SaidAgain<'a> {
+    fn new(report: &'a Report) -> Self {
+        let by = |part| report.lost.iter().filter(move |lost| lost.part == part);
+
+        SaidAgain {
+            msrs: by(Part::Msrs)
+                .map(|lost| (in_files(lost), lost.bits, &lost.reason[..]))
+                .collect(),
+            lists: by(Part::Saved).map(in_files).collect(),
+        }
+    }
+
+    fn has(&self, lost: &Lost) -> bool {
+        match lost.part {
+            Part::Features => self
+                .msrs
+                .contains(&(in_files(lost), lost.bits, &lost.reason)),
+            Part::Msrs => lost.is_missing() && self.lists.contains(&in_files(lost)),
+            Part::Cpuid | Part::Saved => false,
+        }
+    }
+}
+
+fn in_files(lost: &Lost) -> InFiles<'_> {
+    (lost.msr, &lost.files)
 }
 
 fn what(lost: &Lost) -> String {

@@ -94,17 +94,24 @@ pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::R
     }
     let a = operand(&options.a)?;
     let (name_b, b) = match &options.b {
-        Some(b) => (b.as_str(), operand(b)?),
+        Some(b) => (name(b), operand(b)?),
         None => ("this host", of_this_host(common)?),
     };
     let scope = Scope {
         moving: options.all,
         ignored: options.ignore.iter().copied().map(Into::into).collect(),
     };
-    let report = diff::compare((&options.a, &a), (name_b, &b), &scope);
+    let report = diff::compare((name(&options.a), &a), (name_b, &b), &scope);
 
     output.report(&report, text)?;
     Ok(Found::from(!report.equal))
+}
+
+fn name(operand: &str) -> &str {
+    match operand {
+        formats::STDIN => formats::STDIN_NAME,
+        operand => operand,
+    }
 }
 
 /// A file, or a value. A file of that name comes first.
@@ -208,7 +215,7 @@ impl Sections<'_> {
         if msrs.is_empty() {
             return Ok(());
         }
-        let mut table = output::table(&[head, ""]);
+        let mut table = output::table(&[head, "name"]);
 
         for msr in msrs {
             table.add_row([&msr.index.to_string(), msr.name.as_deref().unwrap_or("")]);
