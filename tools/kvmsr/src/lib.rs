@@ -23,6 +23,7 @@ struct Readme;
 
 pub mod access;
 pub mod arguments;
+pub mod bench;
 pub mod catalogue;
 pub mod check;
 pub mod compat;
@@ -30,6 +31,7 @@ pub mod cpu_file;
 pub mod cpuid;
 pub mod decode;
 pub mod diff;
+pub mod doctor;
 pub mod error;
 pub mod explain;
 pub mod filter;

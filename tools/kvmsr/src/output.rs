@@ -84,6 +84,11 @@ impl Output {
         self.json
     }
 
+    /// Whether there is to be colour.
+    pub fn colour(&self) -> bool {
+        self.stdout.current_choice() != ColorChoice::Never
+    }
+
     /// Prints a report: as JSON if that is wanted, else by `text`.
     ///
     /// A report is a structure with a `schema` of [`kvmsr::snapshot::SCHEMA`].
@@ -184,7 +189,10 @@ pub fn table(heads: &[&str]) -> Table {
     let mut table = comfy_table::Table::new();
 
     table.load_style(presets::NOTHING);
-    if io::stdout().is_terminal() {
+    // A serial line does not know its width, and says 0.
+    let wide = crossterm::terminal::size().is_ok_and(|(width, _)| width >= 40);
+
+    if io::stdout().is_terminal() && wide {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }
     table.set_header(heads.iter().map(|head| styled(BOLD, head)));

@@ -2,17 +2,138 @@
 
 //! `kvmsr doctor`
 
-use anyhow::bail;
+use std::io;
+use std::io::IsTerminal;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anstyle::Style;
+use kvmsr::doctor::Findings;
+use kvmsr::doctor::Places;
+use kvmsr::doctor::Topic;
+use kvmsr::doctor::Verdict;
+use kvmsr::doctor::examine;
 
 use crate::Common;
+use crate::output::BAD;
+use crate::output::BOLD;
+use crate::output::DIM;
+use crate::output::GOOD;
+use crate::output::ODD;
 use crate::output::Output;
+use crate::output::styled;
 use crate::verbs::Found;
 
 /// The command line.
 #[derive(Debug, clap::Args)]
-pub struct Options {}
+#[command(after_help = "\
+Looks at the CPU, the kernel, /dev/kvm and who may open it, KVM's parameters and capabilities, what
+top and log need, and kvm-msr.ko; says what to do about what is missing. It changes nothing: a VM is
+created, run once and closed.
+
+Exit code: 0 KVM can be used; 1 something that matters is missing; 2 it could not be done.
+
+Examples:
+  kvmsr doctor
+  kvmsr doctor --report > report.txt        for a report of a bug; nothing in it is secret
+  kvmsr doctor --json | jq '.checks[] | select(.verdict == \"bad\")'")]
+pub struct Options {
+    /// Add all that a report of a bug should have
+    #[arg(long)]
+    report: bool,
+    /// Where tracefs is mounted
+    #[arg(long, value_name = "DIR", hide = true)]
+    tracefs: Option<PathBuf>,
+}
 
 /// Does it.
-pub fn run(_options: &Options, _common: &Common, _output: &mut Output) -> anyhow::Result<Found> {
-    bail!("to be written")
+pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::Result<Found> {
+    let places = Places {
+        device: common.device.clone(),
+        tracefs: options.tracefs.clone(),
+    };
+    let findings = examine(&places, options.report);
+
+    output.report(&findings, text)?;
+    Ok(Found::from(!findings.usable))
+}
+
+/// A sign for a verdict, and its style.
+fn sign(verdict: Verdict, unicode: bool) -> (&'static str, Style) {
+    match (verdict, unicode) {
+        (Verdict::Good, true) => ("✓", GOOD),
+        (Verdict::Good, false) => ("ok ", GOOD),
+        (Verdict::Note, true) => ("•", DIM),
+        (Verdict::Note, false) => ("-  ", DIM),
+        (Verdict::Lacking, true) => ("!", ODD),
+        (Verdict::Lacking, false) => ("!  ", ODD),
+        (Verdict::Bad, true) => ("✗", BAD),
+        (Verdict::Bad, false) => ("BAD", BAD),
+    }
+}
+
+fn title(topic: Topic) -> &'static str {
+    match topic {
+        Topic::Machine => "Machine",
+        Topic::Kvm => "KVM",
+        Topic::Parameters => "Parameters",
+        Topic::Tracing => "Tracing",
+        Topic::Engine => "Engine",
+    }
+}
+
+/// Whether the reader has more characters than ASCII.
+fn has_unicode() -> bool {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+        .unwrap_or_default()
+        .to_ascii_lowercase();
+
+    io::stdout().is_terminal() && (locale.contains("utf-8") || locale.contains("utf8"))
+}
+
+fn text(findings: &Findings, to: &mut dyn Write) -> io::Result<()> {
+    let unicode = has_unicode();
+    let mut topic = None;
+
+    for check in &findings.checks {
+        if topic != Some(check.topic) {
+            topic = Some(check.topic);
+            writeln!(to, "{}", styled(BOLD, title(check.topic)))?;
+        }
+        let (sign, style) = sign(check.verdict, unicode);
+
+        writeln!(
+            to,
+            "  {} {}: {}",
+            styled(style, sign),
+            check.name,
+            check.found
+        )?;
+        if let Some(advice) = &check.advice {
+            let arrow = if unicode { "→" } else { ">" };
+
+            writeln!(to, "    {arrow} {advice}")?;
+        }
+    }
+    if let Some(details) = &findings.details {
+        writeln!(to, "{}", styled(BOLD, "Details"))?;
+        for (name, value) in details {
+            writeln!(to, "  {name}: {value}")?;
+        }
+        for (module, parameters) in &findings.host.parameters {
+            for (name, value) in parameters {
+                writeln!(to, "  {module}.{name}: {value}")?;
+            }
+        }
+        if let Some(microcode) = &findings.host.microcode {
+            writeln!(to, "  microcode: {microcode}")?;
+        }
+    }
+    if findings.usable {
+        writeln!(to, "{}", styled(GOOD, "KVM can be used."))
+    } else {
+        writeln!(to, "{}", styled(BAD, "KVM can't be used like this."))
+    }
 }

@@ -18,7 +18,9 @@ mod man;
 mod probe;
 mod set;
 mod snapshot;
+mod stop;
 mod top;
+mod tracing;
 mod vcpu;
 
 use crate::Common;

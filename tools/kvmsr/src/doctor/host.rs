@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! The CPU and the kernel.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use super::Check;
+use super::Topic;
+use super::Verdict;
+use super::text_of;
+use crate::cpuid::Vendor;
+use crate::snapshot::Host;
+
+const CPUINFO: &str = "/proc/cpuinfo";
+const MODULES: [&str; 4] = ["kvm", "kvm_amd", "kvm_intel", "kvm_msr"];
+
+/// This machine, as far as files of the kernel's tell.
+pub fn here() -> Host {
+    let cpuinfo = text_of(CPUINFO).unwrap_or_default();
+    let mut parameters = BTreeMap::new();
+
+    for module in MODULES {
+        let of_module = parameters_of(module);
+
+        if !of_module.is_empty() {
+            parameters.insert(module.to_owned(), of_module);
+        }
+    }
+    Host {
+        kernel: text_of("/proc/sys/kernel/osrelease").unwrap_or_default(),
+        vendor: vendor(&cpuinfo),
+        cpu: value(&cpuinfo, "model name").unwrap_or_default().to_owned(),
+        microcode: value(&cpuinfo, "microcode").map(str::to_owned),
+        parameters,
+        engine: super::engine::is_enabled(),
+    }
+}
+
+/// What the kernel calls the CPU's features.
+pub fn cpu_flags() -> Vec<String> {
+    let cpuinfo = text_of(CPUINFO).unwrap_or_default();
+
+    value(&cpuinfo, "flags")
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The first CPU's line of that name.
+fn value<'a>(cpuinfo: &'a str, name: &str) -> Option<&'a str> {
+    cpuinfo.lines().find_map(|line| {
+        let (key, value) = line.split_once(':')?;
+
+        (key.trim() == name).then_some(value.trim())
+    })
+}
+
+fn vendor(cpuinfo: &str) -> Option<Vendor> {
+    match value(cpuinfo, "vendor_id")? {
+        "AuthenticAMD" | "HygonGenuine" => Some(Vendor::Amd),
+        "GenuineIntel" | "CentaurHauls" | "Shanghai" => Some(Vendor::Intel),
+        _ => None,
+    }
+}
+
+/// A module's parameters that can be read.
+fn parameters_of(module: &str) -> BTreeMap<String, String> {
+    fs::read_dir(format!("/sys/module/{module}/parameters"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+
+            Some((name, text_of(entry.path())?))
+        })
+        .collect()
+}
+
+/// The CPU and the kernel. Where a VM `works`, some other way of virtualisation does without SVM
+/// and VMX.
+pub fn checks(host: &Host, works: bool) -> Vec<Check> {
+    let flags = cpu_flags();
+    let has = |name: &str| flags.iter().any(|flag| flag == name);
+    let kernel = Check::new(
+        Topic::Machine,
+        "kernel",
+        Verdict::Note,
+        format!("Linux {}", host.kernel),
+    );
+    let name = if host.cpu.is_empty() {
+        "an unknown CPU"
+    } else {
+        &host.cpu
+    };
+    let in_vm = has("hypervisor");
+    let has_which = match (has("svm"), has("vmx")) {
+        (true, _) => "SVM",
+        (_, true) => "VMX",
+        _ => "neither SVM nor VMX",
+    };
+    let found = format!(
+        "{name}, with {has_which}{}",
+        if in_vm { ", in a virtual machine" } else { "" }
+    );
+    let cpu = match (has("svm") || has("vmx"), works) {
+        (true, _) => Check::new(Topic::Machine, "CPU", Verdict::Good, found),
+        (false, true) => Check::new(Topic::Machine, "CPU", Verdict::Note, found),
+        (false, false) => Check::new(Topic::Machine, "CPU", Verdict::Bad, found).advise(if in_vm {
+            "have the hypervisor that this machine runs on offer nested virtualisation \
+                 (kvm_amd.nested=1 or kvm_intel.nested=1 there, and a CPU model such as 'host')"
+        } else {
+            "enable virtualisation (SVM, AMD-V, VT-x) in the firmware"
+        }),
+    };
+
+    vec![kernel, cpu]
+}
+
+/// More about both.
+pub fn details() -> BTreeMap<String, String> {
+    let mut details = BTreeMap::new();
+    let mut insert = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            details.insert(name.to_owned(), value);
+        }
+    };
+
+    insert("kernel version", text_of("/proc/sys/kernel/version"));
+    insert("CPUs", text_of("/sys/devices/system/cpu/online"));
+    insert(
+        "tsc",
+        text_of("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+    );
+    insert("lockdown", text_of("/sys/kernel/security/lockdown"));
+    insert("CPU flags", Some(cpu_flags().join(" ")));
+    insert(
+        "distribution",
+        text_of("/etc/os-release").and_then(|text| {
+            let name = text
+                .lines()
+                .find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+
+            Some(name.trim_matches('"').to_owned())
+        }),
+    );
+    for entry in fs::read_dir("/sys/devices/system/cpu/vulnerabilities")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let name = format!("vulnerability {}", entry.file_name().to_string_lossy());
+
+        insert(&name, text_of(entry.path()));
+    }
+    details
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpuinfo_is_understood() {
+        let cpuinfo = "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: AMD EPYC 7763\n\
+                       microcode\t: 0xa0011d1\nflags\t\t: fpu svm\n\nprocessor\t: 1\n";
+
+        assert_eq!(vendor(cpuinfo), Some(Vendor::Amd));
+        assert_eq!(value(cpuinfo, "model name"), Some("AMD EPYC 7763"));
+        assert_eq!(value(cpuinfo, "microcode"), Some("0xa0011d1"));
+        assert_eq!(vendor(""), None);
+    }
+}

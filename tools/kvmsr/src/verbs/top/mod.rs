@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! `kvmsr top`
+
+mod live;
+mod once;
+mod screen;
+mod view;
+
+use std::io;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use anyhow::bail;
+
+use crate::Common;
+use crate::output::Output;
+use crate::verbs::Found;
+use crate::verbs::tracing;
+
+/// The command line.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Counts by the tracepoint kvm:kvm_msr, which needs root. The kernel itself counts where it has
+histogram triggers (CONFIG_HIST_TRIGGERS), and nothing is lost; else each event is read, and those
+that were lost are reported.
+
+The kernel does not trace accesses to MSRs that KVM passes through to the CPU (FS_BASE and the like,
+often SPEC_CTRL and TSC), nor those that user space answers: they are not counted.
+
+Of VMs that kvm-msr.ko serves, the engine's own counters are shown as well, and the VM's filter.
+
+Keys, as kvm_stat's: q quit, h help, r reset, p and g filter by guest, f by MSR, c clear filters,
+o order by rate or total, b guests apart or together, x with or without MSRs, s set the delay.
+
+Examples:
+  kvmsr top                                 live, until q is pressed
+  kvmsr top -p 4711 --msr 0x6e0             one VM, one MSR
+  kvmsr top --once --for 10 --json          ten seconds, as JSON
+  kvmsr top --once -- ./boot-test.sh        as long as a command runs")]
+pub struct Options {
+    #[command(flatten)]
+    tracing: tracing::Options,
+    /// Print one table and end: after a second, --for, or when the command ends
+    #[arg(long, short = '1', visible_alias = "batch")]
+    once: bool,
+    /// Count for so long; with --once
+    #[arg(long = "for", value_name = "SECONDS", value_parser = tracing::parse_seconds,
+          conflicts_with = "command")]
+    duration: Option<Duration>,
+    /// How often the live table is refreshed
+    #[arg(long, short = 's', visible_alias = "set-delay", value_name = "SECONDS",
+          default_value = "1", value_parser = tracing::parse_seconds)]
+    interval: Duration,
+    /// How to count; the histogram, if the kernel has it
+    #[arg(long, value_enum, value_name = "WAY")]
+    by: Option<By>,
+    /// A command to run; counts until it ends
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// How to count.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum By {
+    /// The kernel counts
+    Histogram,
+    /// Every event is read
+    Pipe,
+}
+
+/// Does it.
+pub fn run(options: &Options, _common: &Common, output: &mut Output) -> anyhow::Result<Found> {
+    let mut settings = options.tracing.settings()?;
+
+    settings.method = options.by.map(|by| match by {
+        By::Histogram => kvmsr::trace::Method::Histogram,
+        By::Pipe => kvmsr::trace::Method::Pipe,
+    });
+    if options.once || options.duration.is_some() || output.json() {
+        return once::run(options, &settings, output);
+    }
+    if !io::stdout().is_terminal() {
+        bail!("the live table needs a terminal: use --once, or --json");
+    }
+    live::run(options, &settings, output)
+}
