@@ -20,14 +20,25 @@ type Named = (&'static str, fn() -> Schema);
 
 /// Every report, by the name of its file.
 const REPORTS: &[Named] = &[
+    ("bench", of::<kvmsr::bench::Measurements>),
     ("check", of::<kvmsr::check::Report>),
     ("compat", of::<kvmsr::compat::Report>),
+    ("decode", of::<kvmsr::decode::Report>),
     ("diff", of::<kvmsr::diff::Report>),
+    ("doctor", of::<kvmsr::doctor::Findings>),
+    ("explain", of::<kvmsr::explain::Report>),
+    ("filter", of::<kvmsr::filter::FilterFile>),
+    ("filter-lint", of::<kvmsr::filter::LintReport>),
+    ("filter-rules", of::<kvmsr::filter::RulesFile>),
+    ("filter-show", of::<kvmsr::filter::ShowReport>),
+    ("filter-test", of::<kvmsr::filter::TestReport>),
     ("get", of::<kvmsr::access::GetReport>),
     ("list", of::<kvmsr::list::ListReport>),
+    ("log", of::<kvmsr::trace::Entry>),
     ("probe", of::<kvmsr::probe::ProbeReport>),
     ("set", of::<kvmsr::access::SetReport>),
     ("snapshot", of::<kvmsr::snapshot::Snapshot>),
+    ("top", of::<kvmsr::trace::Top>),
 ];
 
 fn main() -> anyhow::Result<()> {

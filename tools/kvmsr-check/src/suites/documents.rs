@@ -7,26 +7,66 @@ use anyhow::Context;
 use crate::report::Report;
 use crate::run::Kvmsr;
 
-/// The schema, and a command line that prints such a document.
-const DOCUMENTS: &[(&str, &[&str])] = &[
-    ("explain", &["explain", "IA32_EFER", "0x12345678"]),
-    ("decode", &["decode", "IA32_EFER=0xd01"]),
-    ("list", &["list"]),
-    ("get", &["get", "IA32_EFER", "0x12345678"]),
-    ("set", &["set", "IA32_CR_PAT", "0"]),
-    ("probe", &["probe", "IA32_CR_PAT", "0x12345678"]),
-    ("snapshot", &["snapshot"]),
-    ("doctor", &["doctor"]),
+/// What `-` reads in a command line.
+#[derive(Clone, Copy)]
+enum Input {
+    Nothing,
+    Snapshot,
+    Rules,
+}
+
+use Input::Nothing;
+use Input::Rules;
+use Input::Snapshot;
+
+const RULES: &str = "default deny\nallow 0x10 0x174-0x176\nallow read IA32_APIC_BASE\n";
+
+/// The schema, what is read, and a command line that prints such a document. Those of `top`, `log`
+/// and `bench` come from the suite `live`.
+const DOCUMENTS: &[(&str, Input, &[&str])] = &[
+    ("explain", Nothing, &["explain", "IA32_EFER", "0x12345678"]),
+    ("decode", Nothing, &["decode", "IA32_EFER=0xd01"]),
+    ("list", Nothing, &["list"]),
+    ("get", Nothing, &["get", "IA32_EFER", "0x12345678"]),
+    ("set", Nothing, &["set", "IA32_CR_PAT", "0"]),
+    ("probe", Nothing, &["probe", "IA32_CR_PAT", "0x12345678"]),
+    ("snapshot", Nothing, &["snapshot"]),
+    ("doctor", Nothing, &["doctor", "--report"]),
+    ("diff", Snapshot, &["diff", "-", "--host"]),
+    ("check", Snapshot, &["check", "-", "--all"]),
+    (
+        "compat",
+        Snapshot,
+        &["compat", "-", "-o", "/tmp/profile.json"],
+    ),
+    ("filter", Rules, &["filter", "compile", "-"]),
+    ("filter-show", Rules, &["filter", "show", "-"]),
+    ("filter-lint", Rules, &["filter", "lint", "-"]),
+    (
+        "filter-test",
+        Rules,
+        &["filter", "test", "--on-kvm", "-", "read:0x10", "write:0x1b"],
+    ),
 ];
 
 /// Hands them over.
 pub fn run(kvmsr: &Kvmsr, report: &mut Report) {
-    for (schema, arguments) in DOCUMENTS {
+    let snapshot = kvmsr
+        .json(&["snapshot"], "", &[0])
+        .map(|snapshot| snapshot.to_string())
+        .unwrap_or_default();
+
+    for &(schema, input, arguments) in DOCUMENTS {
+        let input = match input {
+            Nothing => "",
+            Snapshot => &snapshot,
+            Rules => RULES,
+        };
         let mut document = None;
 
         report.test(&format!("{schema} prints JSON"), || {
             // What it found is of no interest here.
-            let value = kvmsr.json(arguments, "", &[0, 1])?;
+            let value = kvmsr.json(arguments, input, &[0, 1])?;
 
             value
                 .get("schema")

@@ -6,6 +6,7 @@ mod access;
 mod check;
 mod decode;
 mod documents;
+mod explain;
 mod filter;
 mod library;
 mod live;
@@ -24,6 +25,7 @@ pub const ALL: &[(&str, Suite)] = &[
     ("access", access::run),
     ("check", check::run),
     ("decode", decode::run),
+    ("explain", explain::run),
     ("filter", filter::run),
     ("library", library::run),
     ("live", live::run),

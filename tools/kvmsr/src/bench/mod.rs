@@ -17,7 +17,6 @@ pub use metric::Metric;
 pub use spread::Spread;
 pub use subject::Server;
 
-use crate::doctor;
 use crate::error::Error;
 use crate::error::Result;
 use crate::scratch;
@@ -114,7 +113,7 @@ pub fn measure(
     }
     Ok(Measurements {
         schema: SCHEMA,
-        host: doctor::here(),
+        host: Host::this(),
         samples: settings.samples,
         cycles: meter.has_cycles(),
         figures,

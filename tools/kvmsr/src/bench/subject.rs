@@ -114,7 +114,7 @@ fn server_of(scratch: &Scratch) -> Server {
         .filter(|folder| folder.exists());
     let engine = match folder {
         Some(folder) => folder.join("msr_engine").exists(),
-        None => crate::doctor::here().engine,
+        None => crate::snapshot::Host::this().engine,
     };
 
     if engine { Server::Engine } else { Server::C }

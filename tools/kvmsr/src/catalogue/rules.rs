@@ -203,11 +203,15 @@ pub fn declared() -> impl Iterator<Item = (u32, u32, &'static Rule)> {
         .filter_map(|&(first, last, rule)| Some((first, last, data::RULES.get(usize::from(rule))?)))
 }
 
-/// What accesses to an MSR need: what KVM's common code asks for, and then what the modules do.
+/// What accesses to an MSR need, in the order in which KVM looks: what comes first on all hosts,
+/// what the vendors' modules ask for, and then what KVM's common code does.
 pub fn checks(index: u32) -> impl Iterator<Item = &'static Check> {
+    let of_table = rule(index).checks;
+    let first = of_table.iter().filter(|check| check.first);
     let of_modules = of_modules(index).map(|of| &of.check);
+    let of_common_code = of_table.iter().filter(|check| !check.first);
 
-    rule(index).checks.iter().chain(of_modules)
+    first.chain(of_modules).chain(of_common_code)
 }
 
 fn of_modules(index: u32) -> impl Iterator<Item = &'static OfModule> {

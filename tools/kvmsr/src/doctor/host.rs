@@ -9,33 +9,9 @@ use super::Check;
 use super::Topic;
 use super::Verdict;
 use super::text_of;
-use crate::cpuid::Vendor;
 use crate::snapshot::Host;
 
 const CPUINFO: &str = "/proc/cpuinfo";
-const MODULES: [&str; 4] = ["kvm", "kvm_amd", "kvm_intel", "kvm_msr"];
-
-/// This machine, as far as files of the kernel's tell.
-pub fn here() -> Host {
-    let cpuinfo = text_of(CPUINFO).unwrap_or_default();
-    let mut parameters = BTreeMap::new();
-
-    for module in MODULES {
-        let of_module = parameters_of(module);
-
-        if !of_module.is_empty() {
-            parameters.insert(module.to_owned(), of_module);
-        }
-    }
-    Host {
-        kernel: text_of("/proc/sys/kernel/osrelease").unwrap_or_default(),
-        vendor: vendor(&cpuinfo),
-        cpu: value(&cpuinfo, "model name").unwrap_or_default().to_owned(),
-        microcode: value(&cpuinfo, "microcode").map(str::to_owned),
-        parameters,
-        engine: super::engine::is_enabled(),
-    }
-}
 
 /// What the kernel calls the CPU's features.
 pub fn cpu_flags() -> Vec<String> {
@@ -55,28 +31,6 @@ fn value<'a>(cpuinfo: &'a str, name: &str) -> Option<&'a str> {
 
         (key.trim() == name).then_some(value.trim())
     })
-}
-
-fn vendor(cpuinfo: &str) -> Option<Vendor> {
-    match value(cpuinfo, "vendor_id")? {
-        "AuthenticAMD" | "HygonGenuine" => Some(Vendor::Amd),
-        "GenuineIntel" | "CentaurHauls" | "Shanghai" => Some(Vendor::Intel),
-        _ => None,
-    }
-}
-
-/// A module's parameters that can be read.
-fn parameters_of(module: &str) -> BTreeMap<String, String> {
-    fs::read_dir(format!("/sys/module/{module}/parameters"))
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-
-            Some((name, text_of(entry.path())?))
-        })
-        .collect()
 }
 
 /// The CPU and the kernel. Where a VM `works`, some other way of virtualisation does without SVM
@@ -164,12 +118,10 @@ mod tests {
 
     #[test]
     fn cpuinfo_is_understood() {
-        let cpuinfo = "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: AMD EPYC 7763\n\
+        let cpuinfo = "processor\t: 0\nmodel name\t: AMD EPYC 7763\n\
                        microcode\t: 0xa0011d1\nflags\t\t: fpu svm\n\nprocessor\t: 1\n";
 
-        assert_eq!(vendor(cpuinfo), Some(Vendor::Amd));
         assert_eq!(value(cpuinfo, "model name"), Some("AMD EPYC 7763"));
         assert_eq!(value(cpuinfo, "microcode"), Some("0xa0011d1"));
-        assert_eq!(vendor(""), None);
     }
 }

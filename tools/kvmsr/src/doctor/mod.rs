@@ -18,7 +18,6 @@ use serde::Deserialize;
 use serde::Serialize;
 
 pub use host::cpu_flags;
-pub use host::here;
 
 use crate::snapshot::Host;
 use crate::snapshot::SCHEMA;
@@ -119,7 +118,7 @@ pub struct Places {
 
 /// Looks at everything. Nothing is changed; a VM is created and closed.
 pub fn examine(places: &Places, report: bool) -> Findings {
-    let host = here();
+    let host = Host::this();
     let (of_kvm, works) = kvm::checks(&places.device, &host);
     let mut checks = host::checks(&host, works);
 

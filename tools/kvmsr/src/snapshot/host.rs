@@ -9,7 +9,7 @@ use std::path::Path;
 use crate::cpuid::Vendor;
 use crate::snapshot::Host;
 
-const MODULES: [&str; 3] = ["kvm", "kvm_amd", "kvm_intel"];
+const MODULES: [&str; 4] = ["kvm", "kvm_amd", "kvm_intel", "kvm_msr"];
 
 impl Host {
     /// This machine, as far as it tells.

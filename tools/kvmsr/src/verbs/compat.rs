@@ -25,7 +25,7 @@ use crate::output::styled;
 use crate::verbs::Found;
 use crate::verbs::snapshot;
 
-/// The command line.
+// The command line. (A doc comment would replace what the verb is said to do.)
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  kvmsr compat host1.json host2.json host3.json -o fleet.json\n  \

@@ -33,7 +33,7 @@ use crate::output::Output;
 use crate::output::styled;
 use crate::verbs::Found;
 
-/// The command line.
+// The command line. (A doc comment would replace what the verb is said to do.)
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  kvmsr diff before.json after.json\n  kvmsr diff snapshot.json \

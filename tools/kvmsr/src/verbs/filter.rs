@@ -16,7 +16,7 @@ use crate::Common;
 use crate::output::Output;
 use crate::verbs::Found;
 
-/// The command line.
+// The command line. (A doc comment would replace what the verb is said to do.)
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = RULES, after_help = "'kvmsr filter --help' tells how rules are written.")]
 pub struct Options {

@@ -16,7 +16,7 @@ use crate::output::Output;
 use crate::verbs::Found;
 use crate::verbs::man;
 
-/// The command line.
+// The command line. (A doc comment would replace what the verb is said to do.)
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
                         kvmsr generate man man1        kvmsr.1, kvmsr-get.1 and so on\n  \

@@ -25,7 +25,7 @@ use crate::verbs::vcpu::MsrOptions;
 pub const ABOUT: &str = "Reads MSRs of a scratch vCPU, which is made for this and has its reset values.\n\n\
     No other VM is touched: KVM lets nobody but a VMM ask for its own VM's MSRs.";
 
-/// The command line.
+// The command line. (A doc comment would replace what the verb is said to do.)
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
                   kvmsr get 0x277                        IA32_PAT after reset\n  \

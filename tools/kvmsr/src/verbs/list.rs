@@ -27,7 +27,7 @@ pub const ABOUT: &str = "Shows what this host's KVM lists, with names and values
     chosen.\n\nThe list of what is to be saved is not complete: MTRRs, machine-check \
     banks and x2APIC registers are in none. 'kvmsr snapshot' has these too.";
 
-/// The command line.
+// The command line. (A doc comment would replace what the verb is said to do.)
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
                   kvmsr list                      all lists\n  \

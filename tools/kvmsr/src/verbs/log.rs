@@ -25,7 +25,7 @@ use crate::verbs::tracing::Running;
 /// How long to wait for more.
 const TICK: Duration = Duration::from_millis(20);
 
-/// The command line.
+// The command line. (A doc comment would replace what the verb is said to do.)
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Reads the tracepoint kvm:kvm_msr, which needs root. Where events come faster than they are read, some

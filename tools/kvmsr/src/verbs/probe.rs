@@ -63,7 +63,7 @@ const STAGES: [(Who, When, &str); 4] = [
     (Who::Guest, When::AfterRun, "Guest, later"),
 ];
 
-/// The command line.
+// The command line. (A doc comment would replace what the verb is said to do.)
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
                   kvmsr probe 0x10a                    IA32_ARCH_CAPABILITIES, in detail\n  \

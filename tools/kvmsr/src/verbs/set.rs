@@ -30,7 +30,7 @@ use crate::verbs::vcpu::AccessOptions;
 pub const ABOUT: &str = "Writes MSRs of a scratch vCPU, one after the other, reads each back, and says \
     what stuck.\n\nThe vCPU is made for this. No other VM is touched.";
 
-/// The command line.
+// The command line. (A doc comment would replace what the verb is said to do.)
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "kvmsr set [OPTIONS] MSR VALUE\n       \

@@ -20,7 +20,7 @@ use crate::output::Output;
 use crate::verbs::Found;
 use crate::verbs::vcpu::CpuOption;
 
-/// The command line.
+// The command line. (A doc comment would replace what the verb is said to do.)
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

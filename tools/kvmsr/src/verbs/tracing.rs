@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use anyhow::bail;
 use kvmsr::catalogue;
-use kvmsr::doctor;
+use kvmsr::snapshot::Host;
 use kvmsr::trace;
 use kvmsr::trace::Selection;
 use kvmsr::trace::Settings;
@@ -64,7 +64,7 @@ impl Options {
                 guest: self.guest.clone(),
                 indices,
             },
-            vendor: doctor::here().vendor,
+            vendor: Host::this().vendor,
         })
     }
 }

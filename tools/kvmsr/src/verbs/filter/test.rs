@@ -26,7 +26,7 @@ use crate::output::styled;
 use crate::output::table;
 use crate::verbs::Found;
 
-/// The command line.
+// The command line. (A doc comment would replace what the verb is said to do.)
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

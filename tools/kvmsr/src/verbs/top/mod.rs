@@ -18,7 +18,7 @@ use crate::output::Output;
 use crate::verbs::Found;
 use crate::verbs::tracing;
 
-/// The command line.
+// The command line. (A doc comment would replace what the verb is said to do.)
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Counts by the tracepoint kvm:kvm_msr, which needs root. The kernel itself counts where it has
