@@ -178,32 +178,35 @@ fn combine_cpuids(
             components |= 1u64.checked_shl(index.0).unwrap_or(0);
         }
     }
-    lost_by_base(cpuids, common.base, names, lost);
+    lost_by_base(cpuids, base, names, lost);
     without_components(&mut profile, components);
     profile
 }
 
 /// Reports leaves that others have, and the base has not.
-fn lost_by_base(cpuids: &[&Cpuid], base: usize, names: &[&str], lost: &mut Vec<Lost>) {
-    let (Some(of_base), Some(name)) = (cpuids.get(base), names.get(base)) else {
-        return;
-    };
+fn lost_by_base(cpuids: &[&Cpuid], base: &Cpuid, names: &[&str], lost: &mut Vec<Lost>) {
     let mut seen = Vec::new();
 
     for leaf in cpuids.iter().flat_map(|cpuid| &cpuid.0) {
-        let place = (leaf.function, leaf.index);
+        let (function, index) = (leaf.function, leaf.index);
 
-        if at(of_base, place.0, place.1).is_none() && !seen.contains(&place) {
-            seen.push(place);
-            lost.push(
-                Lost::cpuid(Place {
-                    function: place.0,
-                    index: place.1,
-                    register: None,
-                })
-                .because("no such leaf", vec![(*name).to_owned()]),
-            );
+        if at(base, function, index).is_some() || seen.contains(&(function, index)) {
+            continue;
         }
+        let missing = cpuids
+            .iter()
+            .zip(names)
+            .filter(|(cpuid, _)| at(cpuid, function, index).is_none())
+            .map(|(_, &name)| name.to_owned())
+            .collect();
+        let place = Place {
+            function,
+            index,
+            register: None,
+        };
+
+        seen.push((function, index));
+        lost.push(Lost::cpuid(place).because("no such leaf", missing));
     }
 }
 

@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde::Serialize;
+use serde::de::IgnoredAny;
 
 use super::bitmap::Bitmap;
 use crate::catalogue;
@@ -84,6 +85,21 @@ pub struct Fingerprint {
     bios_version: String,
     bios_revision: String,
     guest_cpu_config: Template,
+}
+
+/// The keys of a fingerprint's template, which tell what it is for.
+#[derive(Debug, Deserialize)]
+pub struct Outline {
+    guest_cpu_config: BTreeMap<String, IgnoredAny>,
+}
+
+impl Outline {
+    /// Whether it is Arm's.
+    pub fn is_for_arm(&self) -> bool {
+        ["reg_modifiers", "vcpu_features"]
+            .iter()
+            .any(|&key| self.guest_cpu_config.contains_key(key))
+    }
 }
 
 const CAPABILITIES: &str = "kvm_capabilities";

@@ -191,11 +191,14 @@ pub fn detect(bytes: &[u8], name: &str) -> Result<Format> {
     if has("schema") {
         Ok(Format::Kvmsr)
     } else if has("guest_cpu_config") {
-        Ok(Format::FirecrackerFingerprint)
+        let outline: firecracker::Outline = parse(bytes, name, Format::FirecrackerFingerprint)?;
+
+        match outline.is_for_arm() {
+            true => Err(input(&FOR_ARM)),
+            false => Ok(Format::FirecrackerFingerprint),
+        }
     } else if has("reg_modifiers") || has("vcpu_features") {
-        Err(input(
-            &"is a CPU template of Firecracker for Arm, which has no MSRs",
-        ))
+        Err(input(&FOR_ARM))
     } else if has("cpuid_modifiers") || has("msr_modifiers") || has("kvm_capabilities") {
         Ok(Format::Firecracker)
     } else if has("required_msrs") || has("permitted_msrs") {
@@ -212,6 +215,8 @@ pub fn detect(bytes: &[u8], name: &str) -> Result<Format> {
         Err(input(&format_args!("is JSON, but {NONE_OF_THESE}")))
     }
 }
+
+const FOR_ARM: &str = "is of Firecracker for Arm, which has no MSRs";
 
 const NONE_OF_THESE: &str = "none of: a snapshot or profile of kvmsr, a CPU template or \
                              fingerprint of Firecracker, a CPU profile of cloud-hypervisor";

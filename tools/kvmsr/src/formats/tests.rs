@@ -208,6 +208,7 @@ fn bad_files_are_explained() {
             "has MSR 0x1 twice in msrs",
         ),
         ("{\"reg_modifiers\": []}", "for Arm"),
+        ("{\"guest_cpu_config\": {\"vcpu_features\": []}}", "for Arm"),
         (
             "{\"msr_modifiers\": [{\"addr\": \"0x10\", \"bitmap\": \"0b12\"}]}",
             "has '2' in it",
