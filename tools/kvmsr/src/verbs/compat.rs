@@ -147,10 +147,7 @@ fn explain(report: &Report, to: &mut dyn Write) -> io::Result<()> {
             lost.files.join(", "),
         ]);
     }
-    for line in table.to_string().lines() {
-        writeln!(to, "{}", line.trim_end())?;
-    }
-    Ok(())
+    writeln!(to, "{table}")
 }
 
 fn why(lost: &Lost) -> String {

@@ -179,17 +179,17 @@ fn text(report: &Report, to: &mut dyn Write) -> io::Result<()> {
         }
         sections.print(&table)?;
     }
-    sections.list(&format!("saved only in {a}"), &report.saved.only_a)?;
-    sections.list(&format!("saved only in {b}"), &report.saved.only_b)?;
+    sections.list(&format!("Saved only in {a}"), &report.saved.only_a)?;
+    sections.list(&format!("Saved only in {b}"), &report.saved.only_b)?;
     sections.list(
-        &format!("unreadable only in {a}"),
+        &format!("Unreadable only in {a}"),
         &report.unreadable.only_a,
     )?;
     sections.list(
-        &format!("unreadable only in {b}"),
+        &format!("Unreadable only in {b}"),
         &report.unreadable.only_b,
     )?;
-    sections.msrs("feature MSR", a, b, &report.features)?;
+    sections.msrs("Feature MSR", a, b, &report.features)?;
     sections.msrs("MSR", a, b, &report.msrs)?;
     sections.moving(report.moving)
 }
@@ -201,21 +201,18 @@ struct Sections<'a> {
 }
 
 impl Sections<'_> {
-    fn print(&mut self, table: &comfy_table::Table) -> io::Result<()> {
+    fn print(&mut self, table: &output::Table) -> io::Result<()> {
         if !std::mem::take(&mut self.is_first) {
             writeln!(self.to)?;
         }
-        for line in table.to_string().lines() {
-            writeln!(self.to, "{}", line.trim_end())?;
-        }
-        Ok(())
+        writeln!(self.to, "{table}")
     }
 
     fn list(&mut self, head: &str, msrs: &[Listed]) -> io::Result<()> {
         if msrs.is_empty() {
             return Ok(());
         }
-        let mut table = output::table(&[head, "name"]);
+        let mut table = output::table(&[head, "Name"]);
 
         for msr in msrs {
             table.add_row([&msr.index.to_string(), msr.name.as_deref().unwrap_or("")]);
