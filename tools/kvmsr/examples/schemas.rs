@@ -27,8 +27,9 @@ const REPORTS: &[Named] = &[
     ("diff", of::<kvmsr::diff::Report>),
     ("doctor", of::<kvmsr::doctor::Findings>),
     ("explain", of::<kvmsr::explain::Report>),
-    ("filter", of::<kvmsr::filter::FilterFile>),
+    ("filter-compile", of::<kvmsr::filter::FilterFile>),
     ("filter-lint", of::<kvmsr::filter::LintReport>),
+    ("filter-refused", of::<kvmsr::filter::Refused>),
     ("filter-rules", of::<kvmsr::filter::RulesFile>),
     ("filter-show", of::<kvmsr::filter::ShowReport>),
     ("filter-test", of::<kvmsr::filter::TestReport>),
@@ -67,7 +68,7 @@ fn write(directory: &Path, name: &str, mut schema: Value) -> anyhow::Result<()> 
 
     strict(&mut schema);
     if let Some(root) = schema.as_object_mut() {
-        root.insert("title".to_owned(), json!(format!("kvmsr {name} --json")));
+        root.insert("title".to_owned(), json!(title(name)));
     }
     if let Some(version) = schema.pointer_mut("/properties/schema") {
         *version = json!({
@@ -79,6 +80,15 @@ fn write(directory: &Path, name: &str, mut schema: Value) -> anyhow::Result<()> 
 
     text.push('\n');
     fs::write(&path, text).with_context(|| path.display().to_string())
+}
+
+/// What a document of this name is.
+fn title(name: &str) -> String {
+    match name {
+        "filter-refused" => "kvmsr filter compile --json, where there is no filter".to_owned(),
+        "filter-rules" => "Rules for kvmsr filter".to_owned(),
+        name => format!("kvmsr {} --json", name.replace('-', " ")),
+    }
 }
 
 /// Has every object take nothing but what is named.

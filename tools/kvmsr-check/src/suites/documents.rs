@@ -39,7 +39,7 @@ const DOCUMENTS: &[(&str, Input, &[&str])] = &[
         Snapshot,
         &["compat", "-", "-o", "/tmp/profile.json"],
     ),
-    ("filter", Rules, &["filter", "compile", "-"]),
+    ("filter-compile", Rules, &["filter", "compile", "-"]),
     ("filter-show", Rules, &["filter", "show", "-"]),
     ("filter-lint", Rules, &["filter", "lint", "-"]),
     (

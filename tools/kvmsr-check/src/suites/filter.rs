@@ -37,11 +37,16 @@ pub fn run(kvmsr: &Kvmsr, report: &mut Report) {
     report.test("10,000 random allow lists", compile);
     report.test("200 of them proven by a guest", prove);
     report.test("what KVM refuses", malformed::refused);
+    let mut documents = Vec::new();
+
     report.test("compile, show and lint by the program", || {
-        by_program(kvmsr)
+        by_program(kvmsr, &mut documents)
     });
-    report.test("test --on-kvm", || on_kvm(kvmsr));
+    report.test("test --on-kvm", || on_kvm(kvmsr, &mut documents));
     report.test("test --on-kvm of the fast path", || fast_path(kvmsr));
+    for (schema, document) in documents {
+        report.document(schema, &document.to_string());
+    }
 }
 
 fn compile() -> anyhow::Result<String> {
@@ -117,7 +122,10 @@ fn prove() -> anyhow::Result<String> {
     Ok(format!("{proven} filters, {accesses} accesses"))
 }
 
-fn by_program(kvmsr: &Kvmsr) -> anyhow::Result<String> {
+/// What the program printed, with the name of its schema.
+type Documents = Vec<(&'static str, Value)>;
+
+fn by_program(kvmsr: &Kvmsr, documents: &mut Documents) -> anyhow::Result<String> {
     let mut lists = Lists::new(SEED);
     let mut done = 0;
 
@@ -132,6 +140,7 @@ fn by_program(kvmsr: &Kvmsr) -> anyhow::Result<String> {
                 refused.get("needs").and_then(Value::as_u64) == Some(list.least as u64),
                 "{refused}"
             );
+            documents.push(("filter-refused", refused));
             continue;
         }
         let file = kvmsr.json(&["filter", "compile", "-"], &text, &[0])?;
@@ -159,12 +168,17 @@ fn by_program(kvmsr: &Kvmsr) -> anyhow::Result<String> {
                 .all(|finding| finding.get("kind").and_then(Value::as_str) == Some("fastpath"))),
             "{lint}"
         );
+        documents.extend([
+            ("filter-compile", file),
+            ("filter-show", of_filter),
+            ("filter-lint", lint),
+        ]);
         done += 1;
     }
     Ok(format!("{done} lists"))
 }
 
-fn on_kvm(kvmsr: &Kvmsr) -> anyhow::Result<String> {
+fn on_kvm(kvmsr: &Kvmsr, documents: &mut Documents) -> anyhow::Result<String> {
     let mut lists = Lists::new(SEED + 1);
     let list = loop {
         let list = lists.next();
@@ -207,6 +221,7 @@ fn on_kvm(kvmsr: &Kvmsr) -> anyhow::Result<String> {
             "{asked} is to be {wanted}: {tested}"
         );
     }
+    documents.push(("filter-test", report));
     // A verdict that is not expected is found.
     kvmsr.json(
         &["filter", "test", "--expect", "allow", "-", "read:0x10"],

@@ -25,8 +25,8 @@ use crate::verbs::stop::Stop;
 /// The longest bar.
 const WIDTH: f64 = 24.0;
 
-/// Measures what this host takes for an exit, an entry of KVM_GET_MSRS and KVM_SET_MSRS, and a filter:
-/// nanoseconds with their spread, and cycles where there is a counter.
+// Measures what this host takes for an exit, an entry of KVM_GET_MSRS and KVM_SET_MSRS, and a filter:
+// nanoseconds with their spread, and cycles where there is a counter.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Measures on a VM of its own what a guest's RDMSR and WRMSR take (exit, KVM's work, entry), what an

@@ -24,8 +24,8 @@ use crate::output::Output;
 use crate::output::styled;
 use crate::verbs::Found;
 
-/// Says what there is of KVM, its modules, tracing and kvm-msr.ko on this machine, who may use it, and
-/// what to do about what is missing.
+// Says what there is of KVM, its modules, tracing and kvm-msr.ko on this machine, who may use it, and
+// what to do about what is missing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Looks at the CPU, the kernel, /dev/kvm and who may open it, KVM's parameters and capabilities, what

@@ -53,7 +53,7 @@ that of the MSR 'base', and 1 allows:
 
 Each of the verbs takes any of these three.";
 
-/// What to do with a filter.
+// What to do with a filter.
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// From rules to the fewest ranges for KVM, as JSON, Rust or C

@@ -17,7 +17,7 @@ use kvmsr::trace;
 use kvmsr::trace::Selection;
 use kvmsr::trace::Settings;
 
-/// What to trace.
+// What to trace.
 #[derive(Debug, clap::Args)]
 // Its name would be that of the verb's own options.
 #[group(skip)]

@@ -20,7 +20,7 @@ use kvmsr::scratch::Setup;
 
 use crate::Common;
 
-/// The vCPU's CPUID.
+// The vCPU's CPUID.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CpuOption {
     /// The vCPU's CPUID: host (all that KVM offers here), none, no-pmu, other-vendor, or a file
@@ -50,7 +50,7 @@ impl CpuOption {
     }
 }
 
-/// All of a vCPU.
+// All of a vCPU.
 #[derive(Clone, Debug, clap::Args)]
 pub struct VcpuOptions {
     #[command(flatten)]
@@ -76,7 +76,7 @@ impl VcpuOptions {
     }
 }
 
-/// Which MSRs.
+// Which MSRs.
 #[derive(Clone, Debug, clap::Args)]
 pub struct MsrOptions {
     /// Indices, names, or ranges as 0x400-0x47f
@@ -118,7 +118,7 @@ pub enum ByOption {
     Guest,
 }
 
-/// How MSRs are accessed.
+// How MSRs are accessed.
 #[derive(Clone, Debug, clap::Args)]
 pub struct AccessOptions {
     /// Who makes the access
