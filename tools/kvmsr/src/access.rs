@@ -139,6 +139,25 @@ pub fn forbidden(setup: &Setup, index: u32, value: u64) -> Option<&'static str> 
     }
 }
 
+/// Whether values fit into the bits that they are for.
+///
+/// # Errors
+///
+/// [`Error::Input`] with one that does not.
+pub fn fit(writes: &[(u32, u64)], bits: Option<Bits>) -> Result<()> {
+    let Some(bits) = bits else { return Ok(()) };
+
+    match writes
+        .iter()
+        .find(|(_, value)| bits.put(0, *value).is_none())
+    {
+        None => Ok(()),
+        Some((index, value)) => Err(Error::Input(format!(
+            "{index:#x}: {value:#x} does not fit into bits {bits}"
+        ))),
+    }
+}
+
 /// A vCPU that is replaced by a new one when a guest's access leaves it of no more use.
 #[derive(Debug)]
 pub struct Session<'a> {
@@ -300,16 +319,7 @@ impl<'a> Session<'a> {
         writes: &[(u32, u64)],
         bits: Option<Bits>,
     ) -> Result<Vec<Written>> {
-        // What can be refused at once is, before anything is written.
-        if let Some(bits) = bits {
-            for &(index, value) in writes {
-                bits.put(0, value).ok_or_else(|| {
-                    Error::Input(format!(
-                        "{index:#x}: {value:#x} does not fit into bits {bits}"
-                    ))
-                })?;
-            }
-        }
+        fit(writes, bits)?;
         writes
             .iter()
             .map(|&(index, value)| self.set_one(by, index, value, bits))

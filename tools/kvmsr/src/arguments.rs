@@ -15,6 +15,11 @@ use crate::number::parse_u64;
 pub fn msrs(text: &str) -> Result<Vec<u32>> {
     let mut msrs = Vec::new();
 
+    if text.trim_start().starts_with(['{', '[']) {
+        return Err(Error::Input(
+            "it is JSON, and is to be a list of MSRs: one or several a line".to_owned(),
+        ));
+    }
     for (number, line) in lines(text) {
         for word in line
             .split([' ', '\t', ',', ';'])

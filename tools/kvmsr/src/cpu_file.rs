@@ -1,57 +1,69 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The CPUID of a vCPU from a file: a snapshot of `kvmsr`, or what `cpuid -r` prints.
+//! The CPUID of a vCPU from a file: what `cpuid -r` prints, or one of [`formats`].
+
+use std::path::Path;
 
 use crate::cpuid::Cpuid;
 use crate::cpuid::Leaf;
 use crate::error::Error;
 use crate::error::Result;
+use crate::formats;
+use crate::input;
 use crate::number::Hex;
 use crate::number::parse_u32;
-use crate::snapshot::SCHEMA;
-use crate::snapshot::Snapshot;
 
 /// `KVM_CPUID_FLAG_SIGNIFCANT_INDEX`
 const INDEX_MATTERS: u32 = 1;
 
-/// Takes the CPUID from the text of a file.
+/// Reads the CPUID from a file. One that only changes a host's CPUID changes that of `host`.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] if the text is neither a snapshot nor what `cpuid -r` prints, or has no CPUID.
-pub fn parse(text: &str) -> Result<Cpuid> {
-    let cpuid = if text.trim_start().starts_with('{') {
-        snapshot(text)?
+/// [`Error::Io`] or [`Error::Input`] if the file can't be read, is of no kind that has a CPUID, or
+/// has none.
+pub fn read(path: &Path, host: &Cpuid) -> Result<Cpuid> {
+    let (name, bytes) = input::bytes(path)?;
+
+    parse(bytes, &name, host)
+}
+
+/// What [`read`] has read.
+fn parse(bytes: Vec<u8>, name: &str, host: &Cpuid) -> Result<Cpuid> {
+    let is_json = bytes.trim_ascii_start().starts_with(b"{");
+    let cpuid = if is_json {
+        let file = formats::read_bytes(&bytes, name)?;
+
+        if file.cpuid.0.is_empty() && !file.cpuid_modifiers.is_empty() {
+            let mut cpuid = host.clone();
+
+            if let Some(modifier) = cpuid.apply(&file.cpuid_modifiers).first() {
+                return Err(Error::Input(format!(
+                    "{name} sets bits of CPUID {}, which this host does not have",
+                    modifier.function
+                )));
+            }
+            cpuid
+        } else {
+            file.cpuid
+        }
     } else {
-        raw(text)?
+        raw(&input::text(bytes, name)?, name)?
     };
 
     if cpuid.0.is_empty() {
-        return Err(Error::Input(
-            "there is no CPUID in it; for a vCPU without one say --cpu none".to_owned(),
-        ));
-    }
-    Ok(cpuid)
-}
-
-fn snapshot(text: &str) -> Result<Cpuid> {
-    let snapshot: Snapshot = serde_json::from_str(text)
-        .map_err(|error| Error::Input(format!("it is no snapshot of kvmsr: {error}")))?;
-
-    if snapshot.schema != SCHEMA {
         return Err(Error::Input(format!(
-            "it is a snapshot with schema {}, and this kvmsr knows {SCHEMA}",
-            snapshot.schema
+            "{name} has no CPUID in it; for a vCPU without one say --cpu none"
         )));
     }
-    Ok(snapshot.cpuid)
+    Ok(cpuid)
 }
 
 /// The first CPU of `cpuid -r`.
 ///
 /// Leaves of all zeros are left out: the instruction gives zeros for what is not there, and KVM
 /// takes 256 leaves.
-fn raw(text: &str) -> Result<Cpuid> {
+fn raw(text: &str, name: &str) -> Result<Cpuid> {
     let mut leaves = Vec::new();
     let mut cpus = 0;
 
@@ -70,8 +82,8 @@ fn raw(text: &str) -> Result<Cpuid> {
         }
         let leaf = raw_leaf(line).ok_or_else(|| {
             Error::Input(format!(
-                "line {number} is not what 'cpuid -r' prints, and the file is no snapshot of \
-                 kvmsr: '{}'",
+                "line {number} of {name} is not what 'cpuid -r' prints, and the file is not JSON: \
+                 '{}'",
                 line.chars().take(80).collect::<String>()
             ))
         })?;
@@ -144,6 +156,8 @@ mod tests {
     use super::*;
     use crate::cpuid::Register;
     use crate::cpuid::Vendor;
+    use crate::snapshot::SCHEMA;
+    use crate::snapshot::Snapshot;
 
     const RAW: &str = "\
 CPU 0:
@@ -155,9 +169,13 @@ CPU 1:
    0x00000000 0x00: eax=0x00000016 ebx=0x68747541 ecx=0x444d4163 edx=0x69746e65
 ";
 
+    fn parsed(text: &str) -> Result<Cpuid> {
+        parse(text.as_bytes().to_vec(), "file", &Cpuid::default())
+    }
+
     #[test]
     fn the_first_cpu_is_taken() {
-        let cpuid = parse(RAW).unwrap();
+        let cpuid = parsed(RAW).unwrap();
 
         assert_eq!(cpuid.0.len(), 3);
         assert_eq!(cpuid.vendor(), Some(Vendor::Intel));
@@ -169,15 +187,27 @@ CPU 1:
     fn a_snapshot_is_taken() {
         let snapshot = Snapshot {
             schema: SCHEMA,
-            cpuid: parse(RAW).unwrap(),
+            cpuid: parsed(RAW).unwrap(),
             ..Default::default()
         };
         let text = serde_json::to_string(&snapshot).unwrap();
 
-        assert_eq!(parse(&text).unwrap(), snapshot.cpuid);
+        assert_eq!(parsed(&text).unwrap(), snapshot.cpuid);
         for cut in 1..text.len() {
-            assert!(parse(&text[..cut]).is_err());
+            assert!(parsed(&text[..cut]).is_err());
         }
+    }
+
+    #[test]
+    fn a_template_changes_the_hosts() {
+        let template = r#"{ "kvm_capabilities": [], "msr_modifiers": [], "cpuid_modifiers": [
+            { "leaf": "0x1", "subleaf": "0x0", "flags": 0, "modifiers": [
+                { "register": "ecx", "bitmap": "0bxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx0" }] }] }"#;
+        let host = parsed(RAW).unwrap();
+        let cpuid = parse(template.into(), "file", &host).unwrap();
+
+        assert_eq!(host.register(1, 0, Register::Ecx), 0x7ffa_fbbf);
+        assert_eq!(cpuid.register(1, 0, Register::Ecx), 0x7ffa_fbbe);
     }
 
     #[test]
@@ -188,11 +218,11 @@ CPU 1:
             ("CPU 0:\n 0x0 0x0: eax=1", "line 2"),
             (
                 "{\"schema\": 2, \"kind\": \"snapshot\", \"msrs\": []}",
-                "schema 2",
+                "schema",
             ),
-            ("{}", "schema"),
+            ("{}", "file"),
         ] {
-            let error = parse(text).unwrap_err().to_string();
+            let error = parsed(text).unwrap_err().to_string();
 
             assert!(error.contains(word), "{text}: {error}");
         }
@@ -201,12 +231,12 @@ CPU 1:
     proptest! {
         #[test]
         fn nothing_panics(text in ".*") {
-            let _ = parse(&text);
+            let _ = parsed(&text);
         }
 
         #[test]
         fn nothing_like_it_panics(text in "(CPU 0:)?\n *0x[0-9a-f]{0,9} 0x[0-9a-f]{0,9}:( e[abcd]x=0x[0-9a-f]{0,9}){0,5}") {
-            let _ = parse(&text);
+            let _ = parsed(&text);
         }
     }
 }

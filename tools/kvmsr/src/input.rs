@@ -13,41 +13,73 @@ use crate::error::Result;
 /// The largest file that is read, in bytes: 64 MiB.
 pub const LIMIT: u64 = 64 << 20;
 
-/// Reads a file of text; `-` is standard input.
+/// The name that means standard input.
+pub const STDIN: &str = "-";
+/// What it is called.
+pub const STDIN_NAME: &str = "standard input";
+
+/// Reads a file; `-` is standard input. Returns its name, for errors, and what is in it.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if it can't be read, [`Error::Input`] if it is no text or larger than [`LIMIT`].
-pub fn read(path: &Path) -> Result<String> {
-    if path == Path::new("-") {
-        return text(io::stdin().lock(), "standard input");
-    }
-    let shown = path.display().to_string();
-    let file = File::open(path).map_err(|error| Error::Io {
-        what: format!("can't open {shown}"),
-        source: error,
-    })?;
+/// [`Error::Io`] or [`Error::Input`] if it can't be read; the latter as well if it is larger than
+/// [`LIMIT`].
+pub fn bytes(path: &Path) -> Result<(String, Vec<u8>)> {
+    if path.as_os_str() == STDIN {
+        let bytes = all(io::stdin().lock(), STDIN_NAME)?;
 
-    text(file, &shown)
+        return Ok((STDIN_NAME.to_owned(), bytes));
+    }
+    let name = path.display().to_string();
+    let file = File::open(path).map_err(|error| unreadable(&name, error))?;
+    let bytes = all(file, &name)?;
+
+    Ok((name, bytes))
 }
 
-fn text(from: impl Read, name: &str) -> Result<String> {
+/// Reads a file of text, likewise.
+///
+/// # Errors
+///
+/// As [`bytes`], and [`Error::Input`] if it is no text.
+pub fn read(path: &Path) -> Result<String> {
+    let (name, bytes) = bytes(path)?;
+
+    text(bytes, &name)
+}
+
+/// What was read as text.
+///
+/// # Errors
+///
+/// [`Error::Input`] if it is none.
+pub fn text(bytes: Vec<u8>, name: &str) -> Result<String> {
+    String::from_utf8(bytes)
+        .map_err(|_| Error::Input(format!("{name} is not text: is it the file that you mean?")))
+}
+
+fn all(from: impl Read, name: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
 
     from.take(LIMIT + 1)
         .read_to_end(&mut bytes)
-        .map_err(|error| Error::Io {
-            what: format!("can't read {name}"),
-            source: error,
-        })?;
+        .map_err(|error| unreadable(name, error))?;
     if bytes.len() as u64 > LIMIT {
         return Err(Error::Input(format!(
-            "{name} is larger than {} MiB, which no file for kvmsr is",
+            "{name} is larger than {} MiB, as no file is that kvmsr reads",
             LIMIT >> 20
         )));
     }
-    String::from_utf8(bytes)
-        .map_err(|_| Error::Input(format!("{name} is not text: is it the file that you mean?")))
+    Ok(bytes)
+}
+
+fn unreadable(name: &str, error: io::Error) -> Error {
+    Error::Input(match error.kind() {
+        io::ErrorKind::NotFound => format!("there is no file {name}"),
+        io::ErrorKind::IsADirectory => format!("{name} is a directory: name a file in it"),
+        io::ErrorKind::PermissionDenied => format!("{name} may not be read by you"),
+        _ => return Error::io(format!("read {name}"))(error),
+    })
 }
 
 #[cfg(test)]
@@ -55,11 +87,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_read_and_nothing_else() {
-        assert_eq!(text(&b"0x10\n"[..], "a").unwrap(), "0x10\n");
-        assert!(text(&b"\xff\xfe"[..], "a").is_err());
-        assert!(text(io::repeat(b' '), "a").is_err());
-        let error = read(Path::new("/nonexistent/file")).unwrap_err();
-        assert!(error.to_string().contains("/nonexistent/file"), "{error}");
+    fn what_is_too_large_is_not_read() {
+        let error = all(io::repeat(b' '), "file").unwrap_err().to_string();
+
+        assert!(error.contains("larger than 64 MiB"), "{error}");
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_named() {
+        for (path, says) in [
+            ("/nowhere/at", "no file /nowhere/at"),
+            ("/", "/ is a directory"),
+        ] {
+            let error = read(Path::new(path)).unwrap_err().to_string();
+
+            assert!(error.contains(says), "{error}");
+        }
+        assert!(text(vec![0xff, 0xfe], "file").is_err());
     }
 }

@@ -13,9 +13,6 @@ mod firecracker;
 use std::collections::BTreeMap;
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
-use std::io;
-use std::io::Read;
 use std::path::Path;
 
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
@@ -26,16 +23,12 @@ use serde::de::IgnoredAny;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::input;
+pub use crate::input::LIMIT;
+pub use crate::input::STDIN;
+pub use crate::input::STDIN_NAME;
 use crate::snapshot::SCHEMA;
 use crate::snapshot::Snapshot;
-
-/// No file is larger, in bytes.
-pub const LIMIT: u64 = 64 << 20;
-
-/// The name that means standard input.
-pub const STDIN: &str = "-";
-/// What it is called.
-pub const STDIN_NAME: &str = "standard input";
 
 /// What a file can be.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -70,43 +63,9 @@ impl fmt::Display for Format {
 ///
 /// [`Error::Io`] if it can't be read, and [`Error::Input`] with what is wrong in it and where.
 pub fn read(path: &Path) -> Result<Snapshot> {
-    let (name, bytes) = if path.as_os_str() == STDIN {
-        let name = STDIN_NAME.to_owned();
-        let bytes = read_all(io::stdin().lock(), &name)?;
-
-        (name, bytes)
-    } else {
-        let name = path.display().to_string();
-        let file = File::open(path).map_err(|error| unreadable(&name, error))?;
-
-        (name.clone(), read_all(file, &name)?)
-    };
+    let (name, bytes) = input::bytes(path)?;
 
     read_bytes(&bytes, &name)
-}
-
-fn read_all(from: impl Read, name: &str) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-
-    from.take(LIMIT + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| unreadable(name, error))?;
-    if bytes.len() as u64 > LIMIT {
-        return Err(Error::Input(format!(
-            "{name} is larger than {} MiB, as no file is that kvmsr reads",
-            LIMIT >> 20
-        )));
-    }
-    Ok(bytes)
-}
-
-fn unreadable(name: &str, error: io::Error) -> Error {
-    Error::Input(match error.kind() {
-        io::ErrorKind::NotFound => format!("there is no file {name}"),
-        io::ErrorKind::IsADirectory => format!("{name} is a directory: name a file in it"),
-        io::ErrorKind::PermissionDenied => format!("{name} may not be read by you"),
-        _ => return Error::io(format!("read {name}"))(error),
-    })
 }
 
 /// Reads what a file has in it. `name` is for errors.

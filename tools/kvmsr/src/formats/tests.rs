@@ -262,14 +262,6 @@ fn files_that_can_not_be_read() {
     }
 }
 
-#[test]
-fn what_is_too_large_is_not_read() {
-    let endless = io::repeat(b' ');
-    let error = read_all(endless, "file").unwrap_err().to_string();
-
-    assert!(error.contains("larger than 64 MiB"), "{error}");
-}
-
 proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes: Vec<u8>) {

@@ -16,6 +16,9 @@ use crate::error::Result;
 use crate::number::Hex;
 use crate::scratch::Outcome;
 
+/// IA32_TIME_STAMP_COUNTER
+const TSC: u32 = 0x10;
+
 /// How often user space reads an MSR to see whether it moves.
 const READS: usize = 4;
 
@@ -104,16 +107,19 @@ impl Subject<'_, '_> {
         }
     }
 
-    /// Has the MSR be as it was, on this vCPU or on a new one.
-    fn restore(&mut self, state: &State) -> Result<()> {
-        // What moves, or is not to be seen, can't be said to be as it was.
-        if let (Some(kept), None) = (state.kept, state.pace)
-            && self.scratch.set(self.index, kept)?
-            && self.scratch.get(self.index)? == Some(kept)
-        {
-            return Ok(());
-        }
-        self.renew()
+    /// Has the MSR be as it was before a bit was tried, on this vCPU or on a new one.
+    fn restore(&mut self, state: &State, before: u64) -> Result<()> {
+        let restored = match (state.kept, state.pace) {
+            (None, _) => false,
+            (Some(kept), None) => {
+                self.scratch.set(self.index, kept)? && self.scratch.get(self.index)? == Some(kept)
+            }
+            // KVM remembers writes of the TSC, and takes the next one for an attempt to set
+            // several vCPUs to the same.
+            (Some(_), Some(_)) => self.index != TSC && self.scratch.set(self.index, before)?,
+        };
+
+        if restored { Ok(()) } else { self.renew() }
     }
 }
 
@@ -164,7 +170,7 @@ pub(super) fn probe(
     };
 
     if matches!(&own, Some(Ok(()))) {
-        subject.restore(&state)?;
+        subject.restore(&state, base)?;
     }
     let says_so = |refusal: &Refusal| is_unknown || refusal.kind == RefusalKind::Unknown;
     let bits = if matches!(&read, Err(refusal) if says_so(refusal))
@@ -355,7 +361,7 @@ fn each_bit(subject: &mut Subject<'_, '_>, state: &State, base: u64) -> Result<B
 
         bits.note(bit, before, &taken, after, state.pace);
         if taken.is_ok() {
-            subject.restore(state)?;
+            subject.restore(state, before)?;
         }
     }
     Ok(bits)

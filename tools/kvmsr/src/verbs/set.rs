@@ -72,6 +72,7 @@ impl Options {
         if writes.is_empty() {
             bail!("no MSR is named: give MSR VALUE, or MSR=VALUE");
         }
+        kvmsr::access::fit(&writes, self.bits)?;
         Ok(writes)
     }
 }

@@ -23,8 +23,9 @@ use crate::Common;
 // The vCPU's CPUID.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CpuOption {
-    /// The vCPU's CPUID: host (all that KVM offers here), none, no-pmu, other-vendor, or a file
-    /// (a snapshot of kvmsr, or what 'cpuid -r' prints)
+    /// The vCPU's CPUID: host (all that KVM offers here), none, no-pmu, other-vendor, or a file: a
+    /// snapshot of kvmsr, what 'cpuid -r' prints, a template or fingerprint of Firecracker, a
+    /// profile of cloud-hypervisor
     #[arg(long, value_name = "PRESET|FILE", default_value = "host")]
     pub cpu: String,
 }
@@ -46,7 +47,7 @@ impl CpuOption {
                 presets.join(", ")
             );
         }
-        cpu_file::parse(&input::read(path)?).with_context(|| format!("--cpu {}", self.cpu))
+        Ok(cpu_file::read(path, &Cpuid::supported(kvm)?)?)
     }
 }
 
