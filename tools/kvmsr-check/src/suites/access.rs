@@ -683,7 +683,14 @@ fn first(kvmsr: &Kvmsr) -> Result<String> {
 
 /// A few MSRs of every kind, for the schemas.
 fn few(kvmsr: &Kvmsr, documents: &mut Vec<(&'static str, String)>) -> Result<String> {
-    let msrs = ["0x40000020", "0x1b", "0x277", "0x345", "0x40000003", "0xdeadbeef"];
+    let msrs = [
+        "0x40000020",
+        "0x1b",
+        "0x277",
+        "0x345",
+        "0x40000003",
+        "0xdeadbeef",
+    ];
     let mut count = 0;
 
     for (verb, more) in [
