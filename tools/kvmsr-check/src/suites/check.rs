@@ -32,12 +32,16 @@ use self::faults::Fault;
 /// Runs the tests.
 pub fn run(kvmsr: &Kvmsr, report: &mut Report) {
     report.test("this host takes its own snapshot", || own(kvmsr));
+    let mut document = String::new();
+
     report.test("the other vendor's snapshot with 20 faults", || {
-        with_faults(kvmsr)
+        with_faults(kvmsr, &mut document)
     });
+    report.document("check", &document);
     report.test("all of its bits, one after the other", || {
         reserved_bits(kvmsr)
     });
+    report.test("what comes too late", || too_late(kvmsr));
     report.test("what can't be checked is a sentence", || errors(kvmsr));
 }
 
@@ -168,6 +172,20 @@ fn judge(snapshot: &Snapshot, truth: &Truth, said: &Value) -> Result<(usize, usi
     Ok((refused, changed))
 }
 
+/// A file of 500 MSRs: those of both vendors, and for the rest some that nobody has.
+pub(super) fn five_hundred(kvmsr: &Kvmsr) -> Result<PathBuf> {
+    let (_, mut own) = snapshot(kvmsr, false)?;
+    let (_, other) = snapshot(kvmsr, true)?;
+    let unknown = (0x1234_0000..0x1234_0200).map(|index| Msr::new(index, 1));
+
+    for msr in other.msrs.into_iter().chain(unknown) {
+        if own.msrs.len() < 500 && own.msrs.iter().all(|own| own.index != msr.index) {
+            own.msrs.push(msr);
+        }
+    }
+    file("five-hundred.json", &own)
+}
+
 fn own(kvmsr: &Kvmsr) -> Result<String> {
     let snapshot = kvmsr.json(&["snapshot"], "", &[0])?;
     let text = snapshot.to_string();
@@ -187,13 +205,15 @@ fn own(kvmsr: &Kvmsr) -> Result<String> {
     ))
 }
 
-fn with_faults(kvmsr: &Kvmsr) -> Result<String> {
+fn with_faults(kvmsr: &Kvmsr, document: &mut String) -> Result<String> {
     let (vendor, mut snapshot) = snapshot(kvmsr, true)?;
     let faults = faults::plant(vendor, &mut snapshot);
     let path = file("faults.json", &snapshot)?;
     let path = path.to_str().context("a path")?;
     let truth = truth(&snapshot, true)?;
     let said = kvmsr.json(&["check", path, "--after-run"], "", &[1])?;
+
+    *document = said.to_string();
     let (refused, changed) = judge(&snapshot, &truth, &said)?;
 
     ensure!(faults.len() == 20, "{} faults", faults.len());
@@ -300,6 +320,53 @@ fn reserved_bits(kvmsr: &Kvmsr) -> Result<String> {
     }
     ensure!(bits > 100, "{bits} bits");
     Ok(format!("{bits} reserved bits, none too many"))
+}
+
+/// AMD's VM_CR can't turn SVM off behind EFER, which turns it on.
+fn too_late(kvmsr: &Kvmsr) -> Result<String> {
+    let (vendor, mut snapshot) = snapshot(kvmsr, false)?;
+
+    if vendor != Vendor::Amd {
+        return Ok("Intel has no such MSRs".to_owned());
+    }
+    let vm_cr = Msr::new(0xc001_0114, 0x10);
+
+    for msr in &mut snapshot.msrs {
+        if msr.index.0 == 0xc000_0080 {
+            msr.value = Hex(0x1000);
+        }
+    }
+    snapshot.msrs.retain(|msr| msr.index != vm_cr.index);
+    snapshot.msrs.push(vm_cr);
+    let path = file("too-late.json", &snapshot)?;
+    let truth = truth(&snapshot, false)?;
+    let said = kvmsr.json(&["check", path.to_str().context("a path")?], "", &[1])?;
+    let last = snapshot.msrs.len() - 1;
+    let reason = &said["msrs"][last]["reasons"][0];
+
+    judge(&snapshot, &truth, &said)?;
+    ensure!(
+        said["refused"] == 1
+            && reason["kind"] == "too-late"
+            && hex(&reason["before"]) == Some(0xc000_0080),
+        "{}",
+        said["msrs"][last]
+    );
+    // In the order that it names, KVM takes all. What the file has of clocks may be another
+    // machine's.
+    let order = said["order"].as_array().context("no order is named")?;
+
+    snapshot.msrs = order
+        .iter()
+        .filter_map(|at| snapshot.msrs.get(usize::try_from(at.as_u64()?).ok()?))
+        .cloned()
+        .collect();
+    let path = file("in-time.json", &snapshot)?;
+
+    let said = kvmsr.json(&["check", path.to_str().context("a path")?], "", &[0, 1])?;
+
+    ensure!(said["refused"] == 0, "{}", said["order"]);
+    Ok(String::new())
 }
 
 fn errors(kvmsr: &Kvmsr) -> Result<String> {

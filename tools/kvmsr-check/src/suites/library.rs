@@ -31,7 +31,8 @@ use crate::report::Report;
 use crate::run::Kvmsr;
 
 /// 10 machine check banks; IA32_MCG_CTL, CMCI and software error recovery as far as KVM has them.
-const MCG_CAP: u64 = 10 | 1 << 8 | 1 << 10 | 1 << 24;
+const MCG_CAP: u64 = 10 | 1 << 8 | MCG_CMCI | 1 << 24;
+const MCG_CMCI: u64 = 1 << 10;
 
 /// Where MSRs are: those of both vendors, Hyper-V's and KVM's.
 const READ_BY_GUEST: &[(u32, u32)] = &[
@@ -204,8 +205,8 @@ fn survive(change: fn(&Kvm, &mut Guest) -> Result<String>) -> Result<String> {
 
 /// MTRRs, MCE banks, x2APIC, Hyper-V, and what an operating system sets first of all.
 fn change_known(_kvm: &Kvm, guest: &mut Guest) -> Result<String> {
-    let by_ioctl: Vec<(u32, u64)> = [
-        // IA32_MCG_STATUS and the CTL, STATUS, ADDR, MISC and CTL2 of banks.
+    let mut by_ioctl: Vec<(u32, u64)> = [
+        // IA32_MCG_STATUS and the CTL, STATUS, ADDR and MISC of banks.
         (0x17a, 5),
         (0x40c, 0),
         (0x40d, 0xbd00_0000_0000_0135),
@@ -213,9 +214,7 @@ fn change_known(_kvm: &Kvm, guest: &mut Guest) -> Result<String> {
         (0x40f, 0x86),
         (0x425, 0x9c00_0040_0001_009f),
         (0x427, 0xfe),
-        (0x283, 0x4000_0005),
-        (0x289, 0x4000_7fff),
-        // HV_X64_SVERSION is fixed. SIEFP, SIMP, SINT2 and SINT15; STIMER0 and STIMER3.
+        // HV_X64_SIEFP, SIMP, SINT2 and SINT15; STIMER0 and STIMER3.
         (0x4000_0082, 0xe001),
         (0x4000_0083, 0xf001),
         (0x4000_0092, 0x20031),
@@ -272,6 +271,10 @@ fn change_known(_kvm: &Kvm, guest: &mut Guest) -> Result<String> {
     ]
     .into();
 
+    if msrs::get(guest.vcpu(), 0x179)?.is_some_and(|cap| cap & MCG_CMCI != 0) {
+        // IA32_MCn_CTL2, with CMCI, which AMD does not have.
+        by_ioctl.extend([(0x283, 0x4000_0005), (0x289, 0x4000_7fff)]);
+    }
     for &(index, value) in &by_ioctl {
         ensure!(
             msrs::set(guest.vcpu(), index, value)?,

@@ -8,6 +8,7 @@ use kvm_bindings::kvm_msr_entry;
 use crate::catalogue;
 use crate::catalogue::Feature;
 use crate::catalogue::Initiator;
+use crate::catalogue::Needs;
 use crate::check::order::is_fine;
 use crate::check::report::CpuidBit;
 use crate::cpuid::Cpuid;
@@ -48,13 +49,13 @@ const FEATURES: &[(u32, u32, Register)] = &[
     (0x8000_0022, 0, Eax),
 ];
 
-/// Registers of CPUID that have numbers, as of counters and of address bits.
-const NUMBERS: &[(u32, u32, Register)] = &[
-    (0xa, 0, Eax),
-    (0xa, 0, Ecx),
-    (0xa, 0, Edx),
-    (0x8000_0008, 0, Eax),
-    (0x8000_0022, 0, Ebx),
+/// Registers of CPUID that have numbers, and of what.
+const NUMBERS: &[(u32, u32, Register, &str)] = &[
+    (0xa, 0, Eax, "performance counters"),
+    (0xa, 0, Ecx, "fixed-function counters"),
+    (0xa, 0, Edx, "fixed-function counters"),
+    (0x8000_0008, 0, Eax, "address bits"),
+    (0x8000_0022, 0, Ebx, "performance counters"),
 ];
 
 /// Something that the host's CPUID has, and the vCPU's has not.
@@ -71,7 +72,7 @@ struct Difference {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum What {
     Bit(u8),
-    Number(u32),
+    Number(u32, &'static str),
 }
 
 impl Difference {
@@ -91,7 +92,7 @@ impl Difference {
 
         match self.what {
             What::Bit(bit) => set(bit, true),
-            What::Number(number) => {
+            What::Number(number, _) => {
                 for bit in 0..32 {
                     set(bit, number >> bit & 1 != 0);
                 }
@@ -99,31 +100,45 @@ impl Difference {
         }
     }
 
-    fn to_bit(self, index: u32) -> CpuidBit {
-        let bit = match self.what {
-            What::Bit(bit) => Some(bit),
-            What::Number(_) => None,
-        };
-        let is_it = |feature: &Feature| {
-            (
+    fn is(&self, feature: &Feature) -> bool {
+        (self.function, self.index, self.register, self.what)
+            == (
                 feature.function,
                 feature.index,
                 feature.register,
-                Some(feature.bit),
-            ) == (self.function, self.index, self.register, bit)
+                What::Bit(feature.bit),
+            )
+    }
+
+    /// With the name that it has in the rules of an MSR.
+    fn to_bit(self, index: u32) -> CpuidBit {
+        let (name, bit) = match self.what {
+            What::Bit(bit) => {
+                let feature = named(index).find(|feature| self.is(feature));
+
+                (feature.map(|feature| feature.name), Some(bit))
+            }
+            What::Number(_, name) => (Some(name), None),
         };
 
         CpuidBit {
-            name: needs(index)
-                .iter()
-                .find(|feature| is_it(feature))
-                .map(|feature| feature.name.to_owned()),
+            name: name.map(str::to_owned),
             function: Hex(self.function),
             index: Hex(self.index),
             register: self.register,
             bit,
         }
     }
+}
+
+/// The features that the rules of an MSR name for whatever reason.
+fn named(index: u32) -> impl Iterator<Item = &'static Feature> {
+    catalogue::checks(index)
+        .filter_map(|check| match check.needs {
+            Needs::AnyOf(features) => Some(features),
+            _ => None,
+        })
+        .flatten()
 }
 
 /// What the host offers beyond a CPUID.
@@ -143,17 +158,19 @@ fn differences(of: &Cpuid, host: &Cpuid) -> Vec<Difference> {
                 what: What::Bit(bit),
             })
     });
-    let numbers = NUMBERS.iter().filter_map(|&(function, index, register)| {
-        let number = host.register(function, index, register);
+    let numbers = NUMBERS
+        .iter()
+        .filter_map(|&(function, index, register, name)| {
+            let number = host.register(function, index, register);
 
-        (number != of.register(function, index, register)).then_some(Difference {
-            function,
-            index,
-            register,
-            flags: flags(function, index),
-            what: What::Number(number),
-        })
-    });
+            (number != of.register(function, index, register)).then_some(Difference {
+                function,
+                index,
+                register,
+                flags: flags(function, index),
+                what: What::Number(number, name),
+            })
+        });
 
     bits.chain(numbers).collect()
 }
@@ -262,13 +279,13 @@ impl<'a> Laboratory<'a> {
         if !self.last.is_empty() && self.takes(&self.last.clone(), entry, kept, before)? {
             return Ok(self.last.clone());
         }
-        let named: Vec<_> = needs(entry.index)
-            .iter()
+        let named: Vec<_> = named(entry.index)
             .filter_map(|feature| {
-                self.differences.iter().copied().find(|difference| {
-                    difference.to_bit(entry.index).name.as_deref() == Some(feature.name)
-                })
+                self.differences
+                    .iter()
+                    .find(|difference| difference.is(feature))
             })
+            .copied()
             .collect();
 
         for difference in named {

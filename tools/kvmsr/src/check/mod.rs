@@ -32,6 +32,7 @@ use crate::state::Status;
 
 use self::feature::Laboratory;
 use self::order::Culprit;
+use self::order::Move;
 use self::order::Suspect;
 use self::target::Target;
 
@@ -122,6 +123,7 @@ pub fn check(kvm: &Kvm, file: &Snapshot, options: &Options) -> Result<Report> {
         before,
         moving: file.msrs.iter().map(|msr| msr.moves).collect(),
         problems: Vec::new(),
+        moves: Vec::new(),
         entries,
         order: None,
     };
@@ -163,6 +165,8 @@ struct Check<'a> {
     /// Which entries the file says change by themselves.
     moving: Vec<bool>,
     problems: Vec<Problem>,
+    /// Entries that would be fine elsewhere.
+    moves: Vec<Move>,
     order: Option<Vec<usize>>,
 }
 
@@ -224,6 +228,8 @@ impl Check<'_> {
 
         self.explain_order(&fresh)?;
         self.explain_features(&fresh)?;
+        self.explain_hindered()?;
+        self.prove_order()?;
         for problem in &mut self.problems {
             if problem.reasons.is_empty() {
                 problem.reasons = match problem.verdict {
@@ -273,7 +279,6 @@ impl Check<'_> {
             return Ok(());
         }
         let culprits = order::culprits(&self.target, &self.entries, &suspects)?;
-        let mut moved = Vec::new();
 
         for (suspect, culprit) in suspects.iter().zip(culprits) {
             let Some(culprit) = culprit else {
@@ -282,7 +287,11 @@ impl Check<'_> {
             let (Culprit::After(at) | Culprit::UndoneBy(at)) = culprit;
             let index = Hex(self.entries[at].index);
 
-            moved.push((suspect.position, at));
+            self.moves.push(Move {
+                position: suspect.position,
+                beside: at,
+                in_front: false,
+            });
             for problem in &mut self.problems {
                 if problem.position == suspect.position {
                     problem.reasons.push(match culprit {
@@ -298,15 +307,46 @@ impl Check<'_> {
                 }
             }
         }
-        self.prove_order(&moved)
+        Ok(())
     }
 
-    /// Tries an order in which entries stand behind what they need.
-    fn prove_order(&mut self, moved: &[(usize, usize)]) -> Result<()> {
-        if moved.is_empty() {
+    /// What is refused because of an entry that comes before.
+    fn explain_hindered(&mut self) -> Result<()> {
+        let is_open =
+            |problem: &Problem| problem.reasons.is_empty() && problem.verdict == Verdict::Refused;
+
+        if !self.problems.iter().any(is_open) {
             return Ok(());
         }
-        let order = order::reordered(self.entries.len(), moved);
+        let vcpu = self.target.vcpu()?;
+
+        for problem in self.problems.iter_mut().filter(|problem| is_open(problem)) {
+            if !order::is_fine(&vcpu, &problem.entry, false)? {
+                continue;
+            }
+            let Some(at) = order::hindrance(&self.target, &self.entries, problem.position)? else {
+                continue;
+            };
+
+            problem.reasons.push(Reason::TooLate {
+                before: Hex(self.entries[at].index),
+                before_position: at,
+            });
+            self.moves.push(Move {
+                position: problem.position,
+                beside: at,
+                in_front: true,
+            });
+        }
+        Ok(())
+    }
+
+    /// Tries an order in which these entries stand elsewhere.
+    fn prove_order(&mut self) -> Result<()> {
+        if self.moves.is_empty() {
+            return Ok(());
+        }
+        let order = order::reordered(self.entries.len(), &self.moves);
         let entries: Vec<_> = order
             .iter()
             .filter_map(|&position| self.entries.get(position).copied())

@@ -123,30 +123,66 @@ pub(super) fn is_fine(vcpu: &Scratch, entry: &kvm_msr_entry, kept: bool) -> Resu
     Ok(vcpu.set(entry.index, entry.data)? && (!kept || is_kept(vcpu, entry)?))
 }
 
-/// The positions of `count` entries, with each suspect moved behind what decides about it.
-pub(super) fn reordered(count: usize, moved: &[(usize, usize)]) -> Vec<usize> {
-    let mut order: Vec<_> = (0..count)
-        .filter(|position| !moved.iter().any(|(suspect, _)| suspect == position))
-        .collect();
-    let mut moved = moved.to_vec();
+/// Which entry before `position` keeps KVM from taking the one there, which it takes on a vCPU
+/// that none has been written to.
+pub(super) fn hindrance(
+    target: &Target<'_>,
+    entries: &[kvm_msr_entry],
+    position: usize,
+) -> Result<Option<usize>> {
+    let Some(entry) = entries.get(position) else {
+        return Ok(None);
+    };
+    // It is taken behind this many of them, and not behind that many.
+    let (mut few, mut many) = (0, position);
+
+    while few + 1 < many {
+        let middle = usize::midpoint(few, many);
+        let vcpu = target.vcpu()?;
+
+        state::write(vcpu.vcpu(), entries.get(..middle).unwrap_or_default())?;
+        if is_fine(&vcpu, entry, false)? {
+            few = middle;
+        } else {
+            many = middle;
+        }
+    }
+    Ok(many.checked_sub(1))
+}
+
+/// An entry that has to stand elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Move {
+    pub(super) position: usize,
+    /// The position of the entry beside which it has to stand.
+    pub(super) beside: usize,
+    /// Whether in front of that one, and not behind it.
+    pub(super) in_front: bool,
+}
+
+/// The positions of `count` entries, with some of them moved.
+pub(super) fn reordered(count: usize, moves: &[Move]) -> Vec<usize> {
+    let is_moved = |position: &usize| moves.iter().any(|entry| entry.position == *position);
+    let mut order: Vec<_> = (0..count).filter(|at| !is_moved(at)).collect();
+    let mut moves = moves.to_vec();
 
     // The last first: of several behind the same, the first is inserted last and stands first.
-    moved.sort_unstable_by(|a, b| b.cmp(a));
-    while !moved.is_empty() {
-        let left = moved.len();
+    moves.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.position));
+    while !moves.is_empty() {
+        let left = moves.len();
 
-        moved.retain(|&(suspect, culprit)| {
-            match order.iter().position(|&position| position == culprit) {
+        moves.retain(
+            |entry| match order.iter().position(|&position| position == entry.beside) {
                 Some(at) => {
-                    order.insert(at + 1, suspect);
+                    order.insert(at + usize::from(!entry.in_front), entry.position);
                     false
                 }
                 None => true,
-            }
-        });
-        if moved.len() == left {
+            },
+        );
+        if moves.len() == left {
             // They wait for each other.
-            order.extend(moved.drain(..).map(|(suspect, _)| suspect));
+            order.extend(moves.drain(..).map(|entry| entry.position));
         }
     }
     order
@@ -158,11 +194,22 @@ mod tests {
 
     #[test]
     fn what_needs_another_stands_behind_it() {
-        assert_eq!(reordered(5, &[(0, 3), (1, 3)]), [2, 3, 0, 1, 4]);
-        assert_eq!(reordered(3, &[(0, 1), (1, 2)]), [2, 1, 0]);
+        let behind = |position, beside| Move {
+            position,
+            beside,
+            in_front: false,
+        };
+        let in_front = |position, beside| Move {
+            in_front: true,
+            ..behind(position, beside)
+        };
+
+        assert_eq!(reordered(5, &[behind(0, 3), behind(1, 3)]), [2, 3, 0, 1, 4]);
+        assert_eq!(reordered(3, &[behind(0, 1), behind(1, 2)]), [2, 1, 0]);
+        assert_eq!(reordered(3, &[in_front(2, 0)]), [2, 0, 1]);
         assert_eq!(reordered(3, &[]), [0, 1, 2]);
         // A circle.
-        let mut order = reordered(3, &[(0, 1), (1, 0)]);
+        let mut order = reordered(3, &[behind(0, 1), behind(1, 0)]);
 
         order.sort_unstable();
         assert_eq!(order, [0, 1, 2]);

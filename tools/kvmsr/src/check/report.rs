@@ -85,7 +85,7 @@ pub enum Verdict {
     Changed,
 }
 
-/// A bit of CPUID.
+/// A bit of CPUID, or a number in it.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CpuidBit {
@@ -172,6 +172,13 @@ pub enum Reason {
         /// Its position in the list.
         after_position: usize,
     },
+    /// It has to be written before another MSR, after which KVM refuses it.
+    TooLate {
+        /// That MSR.
+        before: Hex<u32>,
+        /// Its position in the list.
+        before_position: usize,
+    },
     /// A later entry changes it.
     OverwrittenBy {
         /// That MSR.
@@ -205,21 +212,15 @@ impl fmt::Display for Reason {
             } => f.write_str("unknown here: it is Intel's"),
             Reason::ReadOnly { reads } => write!(f, "read-only: it is {reads}"),
             Reason::Cpuid { bits, proven } => {
+                let lacks = match bits.iter().all(|bit| bit.bit.is_some()) {
+                    _ if !proven => "which this host does not offer",
+                    true => "which the vCPU's CPUID lacks",
+                    false => "of which the vCPU's CPUID has less",
+                };
                 let bits: Vec<_> = bits.iter().map(CpuidBit::to_string).collect();
+                let and = if *proven { " and on " } else { " or on " };
 
-                if *proven {
-                    write!(
-                        f,
-                        "hangs on {}, which the vCPU's CPUID lacks",
-                        bits.join(" and on ")
-                    )
-                } else {
-                    write!(
-                        f,
-                        "hangs on {}, which this host does not offer",
-                        bits.join(" or on ")
-                    )
-                }
+                write!(f, "hangs on {}, {lacks}", bits.join(and))
             }
             Reason::ReservedBits { clear, set, takes } => {
                 f.write_str("reserved bits: ")?;
@@ -238,6 +239,9 @@ impl fmt::Display for Reason {
             }
             Reason::Order { after, .. } => {
                 write!(f, "needs {} first", named(after.0))
+            }
+            Reason::TooLate { before, .. } => {
+                write!(f, "has to come before {}", named(before.0))
             }
             Reason::OverwrittenBy { by, .. } => {
                 write!(f, "overwritten by {}, which comes later", named(by.0))

@@ -22,8 +22,9 @@ const UNLISTED: &[(u32, u32)] = &[
     (0x258, 0x259),
     (0x268, 0x26f),
     (0x2ff, 0x2ff),
-    // HV_X64_SIEFP and SIMP, the SINTn, and what KVM_GET_MSR_INDEX_LIST lacks of the timers.
-    (0x4000_0082, 0x4000_0083),
+    // HV_X64_SVERSION, SIEFP and SIMP, the SINTn, and what KVM_GET_MSR_INDEX_LIST lacks of the
+    // timers.
+    (0x4000_0081, 0x4000_0083),
     (0x4000_0090, 0x4000_009f),
     (0x4000_00b0, 0x4000_00b7),
     // VM_CR

@@ -52,8 +52,8 @@
 //! - x2APIC registers belong to `KVM_GET_LAPIC`: [`Apic`] has these and the mode.
 //! - EFER, IA32_APIC_BASE, FS_BASE and GS_BASE belong to `KVM_GET_SREGS`; [`List::with_sregs`]
 //!   has them too. EFER.LMA follows CR0.PG, so no write of EFER brings it back.
-//! - IA32_PRED_CMD, IA32_FLUSH_CMD, HV_X64_EOM, EOI and ICR are commands, and HV_X64_SVERSION and
-//!   IA32_MCG_CAP take no writes.
+//! - IA32_PRED_CMD, IA32_FLUSH_CMD, HV_X64_EOM, EOI and ICR are commands, and IA32_MCG_CAP takes
+//!   no writes.
 //! - The shadow stack pointer SSP is no MSR: `KVM_GET_ONE_REG` has it, see
 //!   [`ioctl::one_reg_list`](crate::ioctl::one_reg_list).
 //! - Guests compare the TSCs of their vCPUs. `KVM_SET_MSRS` of IA32_TSC lets KVM guess what is
@@ -191,32 +191,36 @@ pub fn changed(
     Ok(changes)
 }
 
-const SYNIC_CONTROL: u32 = 0x4000_0080;
-const SYNIC_INTERRUPTS: std::ops::RangeInclusive<u32> = 0x4000_0090..=0x4000_009f;
-const SYNIC_INTERRUPT_MASKED: u64 = 1 << 16;
-
 /// Whether it is a register of Hyper-V's synthetic interrupt controller or of its timers, of
 /// which KVM takes nothing but 0 without `KVM_CAP_HYPERV_SYNIC2`.
 pub(crate) fn is_synic(index: u32) -> bool {
-    matches!(index, SYNIC_CONTROL..=0x4000_0083 | 0x4000_00b0..=0x4000_00b7)
-        || SYNIC_INTERRUPTS.contains(&index)
+    matches!(
+        index,
+        0x4000_0080..=0x4000_0083 | 0x4000_0090..=0x4000_009f | 0x4000_00b0..=0x4000_00b7
+    )
 }
 
-/// Without `KVM_CAP_HYPERV_SYNIC2`, KVM gives the SINTn as masked, and refuses to take that. No
-/// ioctl tells whether it is enabled. But if all of the SynIC is as it is then, the SINTn need
-/// not be restored either way.
-fn remove_idle_synic(entries: &mut Vec<kvm_msr_entry>) {
-    let is_idle = |entry: &kvm_msr_entry| {
-        entry.data == 0
-            || SYNIC_INTERRUPTS.contains(&entry.index) && entry.data == SYNIC_INTERRUPT_MASKED
-    };
+/// What such a register has if nobody has written to it, and `HV_X64_SCONTROL` is 0, as it is
+/// without `KVM_CAP_HYPERV_SYNIC2`: the version is 1, and the SINTn are masked.
+fn idle_synic(index: u32) -> u64 {
+    match index {
+        0x4000_0081 => 1,
+        0x4000_0090..=0x4000_009f => 1 << 16,
+        _ => 0,
+    }
+}
 
-    if entries
+/// Without `KVM_CAP_HYPERV_SYNIC2`, KVM refuses to take what it gives for the SynIC. No ioctl
+/// tells whether it is enabled. But if all of the SynIC is idle, what is not 0 of it need not be
+/// restored either way.
+fn remove_idle_synic(entries: &mut Vec<kvm_msr_entry>) {
+    let is_idle = entries
         .iter()
         .filter(|entry| is_synic(entry.index))
-        .all(is_idle)
-    {
-        entries.retain(|entry| !SYNIC_INTERRUPTS.contains(&entry.index));
+        .all(|entry| entry.data == 0 || entry.data == idle_synic(entry.index));
+
+    if is_idle {
+        entries.retain(|entry| !is_synic(entry.index) || entry.data == 0);
     }
 }
 
@@ -229,6 +233,7 @@ mod tests {
         let idle = [
             entry(0x10, 5),
             entry(0x4000_0080, 0),
+            entry(0x4000_0081, 1),
             entry(0x4000_0090, 0x10000),
         ];
         let mut entries = idle.to_vec();
@@ -240,6 +245,6 @@ mod tests {
 
         entries.push(entry(0x4000_00b0, 1));
         remove_idle_synic(&mut entries);
-        assert_eq!(entries.len(), 4);
+        assert_eq!(entries.len(), 5);
     }
 }

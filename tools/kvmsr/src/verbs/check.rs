@@ -101,8 +101,11 @@ fn text(report: &Report, all: bool, to: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(
         to,
-        "{} MSRs: {}, {}, {}",
-        report.msrs.len(),
+        "{}: {}, {}, {}",
+        match report.msrs.len() {
+            1 => "1 MSR".to_owned(),
+            count => format!("{count} MSRs"),
+        },
         styled(GOOD, format_args!("{} fine", report.fine)),
         counted(report.refused, "refused", BAD),
         counted(report.changed, "silently changed", ODD),
@@ -149,6 +152,9 @@ fn working_order(report: &Report) -> String {
         .filter_map(|entry| match entry.reasons.first() {
             Some(Reason::Order { after: other, .. } | Reason::OverwrittenBy { by: other, .. }) => {
                 Some(format!("{} after {other}", entry.index))
+            }
+            Some(Reason::TooLate { before, .. }) => {
+                Some(format!("{} before {before}", entry.index))
             }
             _ => None,
         })
