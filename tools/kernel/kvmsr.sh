@@ -35,6 +35,7 @@ run_logged "$logs/kvmsr.log" "building kvmsr" 0 \
 program=$CARGO_TARGET_DIR/$triple/kvmsr/kvmsr
 
 if [[ $target == install ]]; then
+	[[ ${PREFIX:-} != '~'* ]] || die "PREFIX=$PREFIX: the shell left the ~ alone; say \$HOME"
 	prefix=${DESTDIR:-}${PREFIX:-/usr/local}
 	share=$prefix/share
 	pages=$(mktemp -d)
@@ -47,6 +48,9 @@ if [[ $target == install ]]; then
 		die "cannot write to $prefix: run as root, or give PREFIX= a directory you can write to"
 	install -D -m 755 "$program" "$prefix/bin/kvmsr"
 	install -D -m 644 -t "$share/man/man1" "$pages"/*.1.gz
+	# The notices that the sources of its data ask for.
+	install -D -m 644 -t "$share/doc/kvmsr" "$repo"/tools/kvmsr/LICENSE-* \
+		"$repo/tools/kvmsr/data/NOTICE"
 	while read -r shell path; do
 		"$program" generate "$shell" >"$pages/completion"
 		install -D -m 644 "$pages/completion" "$share/$path"

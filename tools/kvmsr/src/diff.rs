@@ -276,6 +276,16 @@ fn registers(a: &Cpuid, b: &Cpuid) -> Vec<CpuidRegister> {
     differing
 }
 
+/// Bits that have the APIC ID of the CPU that happened to answer KVM_GET_SUPPORTED_CPUID. They say
+/// nothing of a host.
+fn apic_id(function: u32, register: Register) -> u32 {
+    match (function, register) {
+        (0x1, Register::Ebx) => 0xff << 24,
+        (0xb | 0x1f, Register::Edx) | (0x8000_001e, Register::Eax) => u32::MAX,
+        _ => 0,
+    }
+}
+
 /// The register if it differs. One that is missing and one that is 0 are told apart by none.
 fn differ(
     (function, index): (Hex<u32>, Hex<u32>),
@@ -284,7 +294,7 @@ fn differ(
     a: Option<u32>,
     b: Option<u32>,
 ) -> Option<CpuidRegister> {
-    let differing = a.unwrap_or(0) ^ b.unwrap_or(0);
+    let differing = (a.unwrap_or(0) ^ b.unwrap_or(0)) & !apic_id(function.0, register);
 
     (differing != 0).then(|| CpuidRegister {
         function,

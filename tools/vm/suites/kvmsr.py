@@ -58,8 +58,13 @@ def _run(kernel, vendor, arguments, **hardware):
 
 
 def _judge_documents(documents):
-    """A test for each kind of document: all of them are as the schema says."""
+    """A test for each kind of document: there is one, and all of them are as the schema says."""
     tests = {}
+    missing = {name.removesuffix(".json") for name in os.listdir(_SCHEMAS)} - {
+        frame["schema"] for frame in documents}
+    for kind in sorted(missing):
+        title = f"schema: {kind}"
+        tests[title] = results.test(title, False, "nothing printed such a document")
     for frame in documents:
         kind = frame["schema"]
         title = f"schema: {kind}"

@@ -21,6 +21,8 @@ use Input::Snapshot;
 
 const RULES: &str = "default deny\nallow 0x10 0x174-0x176\nallow read IA32_APIC_BASE\n";
 
+const RULES_FILE: &str = include_str!("../../../kvmsr/tests/data/filter/rules.json");
+
 /// The schema, what is read, and a command line that prints such a document. Those of `top`, `log`
 /// and `bench` come from the suite `live`.
 const DOCUMENTS: &[(&str, Input, &[&str])] = &[
@@ -51,6 +53,8 @@ const DOCUMENTS: &[(&str, Input, &[&str])] = &[
 
 /// Hands them over.
 pub fn run(kvmsr: &Kvmsr, report: &mut Report) {
+    // Nothing prints rules, but a file of them has a schema.
+    report.document("filter-rules", RULES_FILE);
     let snapshot = kvmsr
         .json(&["snapshot"], "", &[0])
         .map(|snapshot| snapshot.to_string())

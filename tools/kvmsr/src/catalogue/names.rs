@@ -197,7 +197,7 @@ fn unknown(name: &str) -> Error {
     Error::Input(match (parts.as_slice(), like.as_slice()) {
         ([], []) => format!(
             "no MSR is called '{shown}': give its index, or look for a part of its \
-                             name by 'kvmsr explain'"
+                             name, as 'kvmsr explain mtrr'"
         ),
         ([], like) => format!(
             "no MSR is called '{shown}'; did you mean {}?",

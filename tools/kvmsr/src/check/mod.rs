@@ -19,6 +19,7 @@ use kvm_ioctls::Kvm;
 
 use crate::catalogue;
 use crate::catalogue::Owner;
+use crate::catalogue::Way;
 use crate::cpuid::Cpuid;
 use crate::cpuid::Vendor;
 use crate::error::Error;
@@ -465,7 +466,8 @@ fn refused(problem: &Problem, vcpu: &Scratch, host: &Cpuid) -> Result<Vec<Reason
             taken = Some(other);
         }
     }
-    let owner = owner(index);
+    // What KVM's common code serves is there on every host, whoever's it is.
+    let owner = owner(index).filter(|_| catalogue::rule(index).is_unsupported(Way::Write));
 
     if reads.is_none() && taken.is_none() && owner.is_some() && owner != host.vendor() {
         return Ok(vec![Reason::Unknown { of: owner }]);

@@ -101,8 +101,8 @@ fn of_rules(rules: &Rules, guest: Guest) -> Vec<Finding> {
         kind,
         place: None,
         what,
-        why: "there is no filter for these rules".to_owned(),
-        advice: "change the rules as it says there".to_owned(),
+        why: "these rules can't be compiled".to_owned(),
+        advice: "change the lines that are named; 'kvmsr filter compile' says more".to_owned(),
     };
     let policy = match rules.policy() {
         Ok(policy) => policy,

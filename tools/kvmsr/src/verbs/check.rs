@@ -6,6 +6,7 @@ use std::io;
 use std::io::Write;
 use std::path::PathBuf;
 
+use anyhow::bail;
 use kvmsr::check;
 use kvmsr::check::Entry;
 use kvmsr::check::Reason;
@@ -64,6 +65,13 @@ pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::R
             Some((cpu, option.cpuid(&kvm)?))
         }
     };
+    if file.msrs.is_empty() {
+        bail!(
+            "{} has no MSRs in it: name a snapshot, a template, or the part of a profile that is \
+             for MSRs",
+            options.file.display()
+        );
+    }
     let report = check::check(
         &kvm,
         &file,
@@ -101,7 +109,7 @@ fn text(report: &Report, all: bool, to: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(
         to,
-        "{}: {}, {}, {}",
+        "{}: {}, {}, {} (on a vCPU with CPUID of the {}{})",
         match report.msrs.len() {
             1 => "1 MSR".to_owned(),
             count => format!("{count} MSRs"),
@@ -109,6 +117,12 @@ fn text(report: &Report, all: bool, to: &mut dyn Write) -> io::Result<()> {
         styled(GOOD, format_args!("{} fine", report.fine)),
         counted(report.refused, "refused", BAD),
         counted(report.changed, "silently changed", ODD),
+        report.vcpu.cpuid,
+        if report.vcpu.after_run {
+            ", after it ran"
+        } else {
+            ""
+        },
     )
 }
 

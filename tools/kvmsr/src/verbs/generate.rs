@@ -3,6 +3,7 @@
 //! `kvmsr generate`: man pages and shell completions, from the command line's own description.
 
 use std::fs;
+use std::path::Path;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -20,14 +21,15 @@ use crate::verbs::man;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
                         kvmsr generate man man1        kvmsr.1, kvmsr-get.1 and so on\n  \
-                        kvmsr generate bash .          kvmsr.bash")]
+                        kvmsr generate bash            completions, to be sourced")]
 pub struct Options {
     /// What to generate
     #[arg(value_enum)]
     what: What,
-    /// Where to put the files; it is made if it is not there
-    #[arg(value_name = "DIR", default_value = ".")]
-    directory: PathBuf,
+    /// Where to put the files; it is made if it is not there. Completions go to standard output
+    /// without it, and man pages to the current directory
+    #[arg(value_name = "DIR")]
+    directory: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
@@ -47,13 +49,15 @@ enum What {
 }
 
 /// Does it.
-pub fn run(options: &Options, _common: &Common, _output: &mut Output) -> Result<Found> {
-    let directory = &options.directory;
-
-    fs::create_dir_all(directory)
-        .with_context(|| format!("can't make the directory {}", directory.display()))?;
+pub fn run(options: &Options, _common: &Common, output: &mut Output) -> Result<Found> {
+    if let Some(directory) = &options.directory {
+        fs::create_dir_all(directory)
+            .with_context(|| format!("can't make the directory {}", directory.display()))?;
+    }
     let shell = match options.what {
         What::Man => {
+            let directory = options.directory.as_deref().unwrap_or(Path::new("."));
+
             for (name, page) in man::pages(Cli::command())? {
                 let path = directory.join(name);
 
@@ -69,7 +73,17 @@ pub fn run(options: &Options, _common: &Common, _output: &mut Output) -> Result<
         What::Powershell => Shell::PowerShell,
     };
 
-    clap_complete::generate_to(shell, &mut Cli::command(), "kvmsr", directory)
-        .with_context(|| format!("can't write to {}", directory.display()))?;
+    match &options.directory {
+        Some(directory) => {
+            clap_complete::generate_to(shell, &mut Cli::command(), "kvmsr", directory)
+                .with_context(|| format!("can't write to {}", directory.display()))?;
+        }
+        None => {
+            let mut text = Vec::new();
+
+            clap_complete::generate(shell, &mut Cli::command(), "kvmsr", &mut text);
+            output.text(String::from_utf8_lossy(&text))?;
+        }
+    }
     Ok(Found::Nothing)
 }

@@ -24,8 +24,8 @@ use crate::verbs::vcpu::VcpuOptions;
 
 /// What the help begins with.
 pub const ABOUT: &str = "Shows what this host's KVM lists, with names and values; all lists, if none is \
-    chosen.\n\nThe list of what is to be saved is not complete: MTRRs, machine-check \
-    banks and x2APIC registers are in none. 'kvmsr snapshot' has these too.";
+    chosen.\n\nThe list of what is to be saved is not complete: MTRRs and machine-check \
+    banks are in none; 'kvmsr snapshot' has these. x2APIC registers belong to KVM_GET_LAPIC.";
 
 // The command line. (A doc comment would replace what the verb is said to do.)
 #[derive(Debug, clap::Args)]

@@ -28,8 +28,8 @@ Examples:
   kvmsr filter compile rules.txt --format c --name guest_msrs > guest_msrs.h
   printf 'default deny\\nallow read 0x10\\n' | kvmsr filter compile - --json
 
-The number of ranges is the least that there can be. Exit code 1: it takes more than the 16 that KVM
-has, or a range that KVM can't have; what to do about it is said.")]
+The number of ranges is the least that there can be. Exit code 1: it takes
+more than the 16 that KVM has; what to do about it is said.")]
 pub struct Options {
     /// Rules, or a filter to be packed again; - is standard input
     #[arg(value_name = "FILE")]
