@@ -237,9 +237,14 @@ impl<'a> Files<'a> {
             );
         }
         if format.starts_with("firecracker") {
-            let moving = self.snapshot.msrs.iter().filter(|msr| msr.moves).count();
-
-            ensure!(again.msrs.len() + moving == self.snapshot.msrs.len());
+            ensure!(again.msrs.len() > 20, "it has {} MSRs", again.msrs.len());
+            for msr in &again.msrs {
+                ensure!(
+                    self.snapshot.saved.contains(&msr.index),
+                    "{} is not listed",
+                    msr.index
+                );
+            }
             ensure!(again.cpuid == self.snapshot.cpuid, "CPUID has changed");
         }
         Ok(format!("{} MSRs", again.msrs.len()))

@@ -21,6 +21,7 @@
 //! src/cpu-template-helper/src/fingerprint/mod.rs.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -33,6 +34,7 @@ use crate::cpuid::Leaf;
 use crate::cpuid::Modifier;
 use crate::cpuid::Modifiers;
 use crate::cpuid::Register;
+use crate::cpuid::Vendor;
 use crate::number::Hex;
 use crate::snapshot::Host;
 use crate::snapshot::Kind;
@@ -212,7 +214,40 @@ fn partial(modifiers: &[LeafModifier]) -> Modifiers {
     }
 }
 
-/// A template of what a snapshot says. MSRs that move are left out, as Firecracker's tool does.
+/// MSRs that Firecracker's tool leaves out of a template: what moves, and what Firecracker's guests do
+/// not have (machine checks, PEBS, AMD's performance counters, IA32_PERF_CAPABILITIES).
+///
+/// Source: firecracker, `src/cpu-template-helper/src/template/dump/x86_64.rs`, 1.16.
+const LEFT_OUT: &[RangeInclusive<u32>] = &[
+    0x10..=0x10,
+    0x17a..=0x17a,
+    0x345..=0x345,
+    0x3f1..=0x3f2,
+    0x4d0..=0x4d0,
+    0x600..=0x600,
+    0x6e0..=0x6e0,
+    0xc001_0000..=0xc001_0007,
+    0xc001_0200..=0xc001_020b,
+];
+
+/// What it leaves out on AMD besides: IA32_ARCH_CAPABILITIES.
+const LEFT_OUT_ON_AMD: u32 = 0x10a;
+
+/// Whether a template has an MSR of a snapshot: Firecracker's tool starts from what KVM lists. A
+/// file without that list is a template itself, and keeps what it has.
+fn is_for_template(snapshot: &Snapshot, msr: &Value) -> bool {
+    let index = msr.index.0;
+
+    if snapshot.saved.is_empty() {
+        return !msr.moves;
+    }
+    snapshot.saved.contains(&msr.index)
+        && !msr.moves
+        && !LEFT_OUT.iter().any(|range| range.contains(&index))
+        && (index != LEFT_OUT_ON_AMD || snapshot.vendor() != Some(Vendor::Amd))
+}
+
+/// A template of what a snapshot says, with the MSRs that Firecracker's own tool puts there.
 ///
 /// # Errors
 ///
@@ -260,7 +295,7 @@ pub fn template(snapshot: &Snapshot) -> Result<Template, String> {
         msr_modifiers: snapshot
             .msrs
             .iter()
-            .filter(|msr| !msr.moves)
+            .filter(|msr| is_for_template(snapshot, msr))
             .map(|msr| MsrModifier {
                 addr: msr.index,
                 bitmap: Bitmap {
