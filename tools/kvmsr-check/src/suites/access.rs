@@ -632,9 +632,9 @@ fn probe(kvmsr: &Kvmsr) -> Result<String> {
 /// The guest's first instruction, for which each bit needs a VM.
 fn first(kvmsr: &Kvmsr) -> Result<String> {
     const PAT: u32 = 0x277;
-    const FEW: usize = 12;
+    const FEW: usize = 8;
     let mut differences = Vec::new();
-    let listed: Vec<u32> = listed()?.into_iter().step_by(6).take(FEW).collect();
+    let listed: Vec<u32> = listed()?.into_iter().step_by(9).take(FEW).collect();
     let said: Vec<Probed> = ask(kvmsr, &["probe", "--from", "-"], &lines(&listed))?;
 
     // Reads and writes of the value that is there.
@@ -652,31 +652,33 @@ fn first(kvmsr: &Kvmsr) -> Result<String> {
             differences.push(differs(index, &said, &(readable, writable)));
         }
     }
-    // Each bit.
+    // Every third bit, as each needs a VM.
     let said: Vec<Probed> = ask(kvmsr, &["probe", &format!("{PAT:#x}")], "")?;
     let said = said
         .first()
         .and_then(|msr| msr.guest.before_run.as_ref())
         .context("the guest's first instruction was not tried")?
-        .found(true)?;
-    let mut is = Masks::default();
+        .found(true)?
+        .masks
+        .context("its bits were not tried")?;
 
-    for bit in (0..64).map(|bit| 1 << bit) {
+    for bit in (0..64).step_by(3).map(|bit| 1 << bit) {
         let mut raw = Raw::new(false)?;
         let base = raw.get(PAT)?.context("IA32_PAT can't be read")?;
+        let mut is = Masks::default();
 
         match raw.write(By::Guest, PAT, base ^ bit)? {
-            Err(_) => is.refused |= bit,
-            Ok(()) if raw.read(By::Guest, PAT)? == Ok(base ^ bit) => is.sticks |= bit,
-            Ok(()) => is.ignored |= bit,
+            Err(_) => is.refused = bit,
+            Ok(()) if raw.read(By::Guest, PAT)? == Ok(base ^ bit) => is.sticks = bit,
+            Ok(()) => is.ignored = bit,
         }
-    }
-    if said.masks != Some(is) {
-        differences.push(differs(PAT, &said.masks, &is));
+        if said.of(bit) != is {
+            differences.push(differs(PAT, &said.of(bit), &is));
+        }
     }
     judge(&differences, &BTreeSet::new())?;
     Ok(format!(
-        "{} MSRs and the 64 bits of IA32_PAT are equal",
+        "{} MSRs and every third bit of IA32_PAT are equal",
         listed.len()
     ))
 }

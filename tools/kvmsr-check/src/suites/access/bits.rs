@@ -28,6 +28,19 @@ pub struct Masks {
     pub left: u64,
 }
 
+impl Masks {
+    /// What becomes of one bit.
+    pub fn of(&self, bit: u64) -> Self {
+        Masks {
+            sticks: self.sticks & bit,
+            ignored: self.ignored & bit,
+            refused: self.refused & bit,
+            unclear: self.unclear & bit,
+            left: self.left & bit,
+        }
+    }
+}
+
 /// Looks at an MSR; at each bit if `each_bit`.
 pub fn find(raw: &mut Raw, by: By, index: u32, each_bit: bool) -> Result<Found> {
     let read = retried(raw, |raw| raw.read(by, index))?;
@@ -89,9 +102,8 @@ fn masks(
                     Some(after) if after & bit == value & bit => masks.sticks |= bit,
                     Some(_) => masks.ignored |= bit,
                 }
-                // The raw guest's tables lie at the addresses in bits 12 and 13, to which some
-                // MSRs have KVM write.
-                if (12..16).contains(&number) && by == By::Guest {
+                // The raw guest's tables lie at these addresses.
+                if matches!(number, 12 | 13) && by == By::Guest && !raw.is_sound()? {
                     raw.renew()?;
                 } else {
                     restore(raw, index, kept, moves)?;

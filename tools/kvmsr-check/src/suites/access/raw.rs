@@ -125,6 +125,21 @@ impl Raw {
         }
     }
 
+    /// Whether the guest can still take a #GP: some MSRs have KVM write to memory, in which its
+    /// descriptor tables lie.
+    pub fn is_sound(&mut self) -> Result<bool> {
+        const NOBODY: u32 = 0xdead_0000;
+        let outcome = self.guest.rdmsr(NOBODY)?;
+
+        Ok(match outcome {
+            Outcome::UserSpace(_) => {
+                self.guest.answer(0, 1);
+                self.guest.run().is_ok_and(|end| end.is_gp())
+            }
+            _ => outcome.is_gp(),
+        })
+    }
+
     /// Brings an access to its end, and says how it failed if it did.
     fn end(&mut self, outcome: Outcome) -> Result<Result<Outcome, Refused>> {
         match outcome {
