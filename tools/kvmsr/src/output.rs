@@ -98,12 +98,7 @@ impl Output {
         text: impl FnOnce(&R, &mut dyn Write) -> io::Result<()>,
     ) -> anyhow::Result<()> {
         if self.json {
-            let mut line = serde_json::to_vec_pretty(report)?;
-
-            line.push(b'\n');
-            self.stdout.write_all(&line)?;
-            self.stdout.flush()?;
-            return Ok(());
+            return print(serde_json::to_vec_pretty(report)?);
         }
         // One write in place of one for each line or style.
         let mut bytes = Vec::new();
@@ -121,12 +116,7 @@ impl Output {
 
     /// Prints one line of JSON of many, for what goes on and on.
     pub fn json_line<R: Serialize>(&mut self, report: &R) -> anyhow::Result<()> {
-        let mut line = serde_json::to_vec(report)?;
-
-        line.push(b'\n');
-        self.stdout.write_all(&line)?;
-        self.stdout.flush()?;
-        Ok(())
+        print(serde_json::to_vec(report)?)
     }
 
     /// Prints text that is not a report.
@@ -158,6 +148,16 @@ impl Output {
         }
         self.note(format_args!("{} {text}", styled(BAD, "error:")));
     }
+}
+
+/// Prints JSON, which has no styles to look for.
+fn print(mut line: Vec<u8>) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+
+    line.push(b'\n');
+    stdout.write_all(&line)?;
+    stdout.flush()?;
+    Ok(())
 }
 
 /// A table for people, without trailing blanks.
