@@ -29,7 +29,7 @@ run: deps-vm ## Boots QEMU: a guest whose MSR accesses the engine judges
 	@$(TARGET) run
 
 .PHONY: test
-test: deps-all ## Everything CI runs: lint, host-test, kunit, check, bench, selftests, sweeps
+test: deps-all ## Everything CI runs: lint, host-test, kunit, check, bench, selftests, sweeps, kvmsr
 	@$(TARGET) test
 
 .PHONY: kvmsr

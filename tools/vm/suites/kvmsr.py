@@ -9,12 +9,16 @@ import os
 import subprocess
 import tempfile
 
-import jsonschema
-
 import boot
 import products
 import results
 from suites import job
+
+try:
+    import jsonschema
+except ImportError:
+    # Debian's package serves Debian's Python only, which may not stand first in PATH.
+    jsonschema = None
 
 _DATA = os.path.join(products.REPO, "tools", "kvmsr", "tests", "data")
 _PAGES = os.path.join(products.REPO, "Documentation", "kvmsr")
@@ -59,6 +63,9 @@ def _run(kernel, vendor, arguments, **hardware):
 
 def _judge_documents(documents):
     """A test for each kind of document: there is one, and all of them are as the schema says."""
+    if jsonschema is None:
+        return [results.test("schemas", False, "this python3 has no jsonschema: put /usr/bin first "
+                             "in PATH, which has the package python3-jsonschema")]
     tests = {}
     missing = {name.removesuffix(".json") for name in os.listdir(_SCHEMAS)} - {
         frame["schema"] for frame in documents}
