@@ -65,7 +65,8 @@ pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::R
             Some((cpu, option.cpuid(&kvm)?))
         }
     };
-    if file.msrs.is_empty() {
+    if file.msrs.is_empty() && file.cpuid.0.is_empty() && file.cpuid_modifiers.registers.is_empty()
+    {
         bail!(
             "{} has no MSRs in it: name a snapshot, a template, or the part of a profile that is \
              for MSRs",
