@@ -114,8 +114,7 @@ pub fn check(kvm: &Kvm, file: &Snapshot, options: &Options) -> Result<Report> {
         }
         vcpu => vcpu?,
     };
-    let indices: Vec<_> = entries.iter().map(|entry| entry.index).collect();
-    let before = state::read(vcpu.vcpu(), &indices)?;
+    let before = before(&vcpu, &entries)?;
 
     fill_in(file, &before, &mut entries);
     let mut check = Check {
@@ -132,6 +131,23 @@ pub fn check(kvm: &Kvm, file: &Snapshot, options: &Options) -> Result<Report> {
     check.restore(&vcpu)?;
     check.explain(vcpu)?;
     Ok(check.report(file, about))
+}
+
+/// What a vCPU has of the entries, as far as KVM's rules know them: each of the others would take
+/// an ioctl.
+fn before(vcpu: &Scratch, entries: &[kvm_msr_entry]) -> Result<Vec<Option<u64>>> {
+    let is_known = |entry: &&kvm_msr_entry| catalogue::rule(entry.index).is_declared();
+    let known: Vec<_> = entries
+        .iter()
+        .filter(is_known)
+        .map(|entry| entry.index)
+        .collect();
+    let mut values = state::read(vcpu.vcpu(), &known)?.into_iter();
+
+    Ok(entries
+        .iter()
+        .map(|entry| is_known(&entry).then(|| values.next()).flatten().flatten())
+        .collect())
 }
 
 /// A template gives some bits, and leaves the others as the vCPU has them.
@@ -227,6 +243,7 @@ impl Check<'_> {
             vcpu
         };
 
+        self.explain_unknown(&fresh)?;
         self.explain_order(&fresh)?;
         self.explain_features(&fresh)?;
         self.explain_hindered()?;
@@ -257,6 +274,30 @@ impl Check<'_> {
                 problem
                     .reasons
                     .push(Reason::FixedAfterRun { reads: Hex(reads) });
+            }
+        }
+        Ok(())
+    }
+
+    /// What KVM neither reads nor takes 0 for, and is the other vendor's or nobody's. There may be
+    /// many, and nothing would make a difference.
+    fn explain_unknown(&mut self, vcpu: &Scratch) -> Result<()> {
+        let vendor = self.host.vendor();
+
+        for problem in &mut self.problems {
+            let index = problem.entry.index;
+            // What KVM's common code serves is there on every host, whoever's it is.
+            let of = owner(index).filter(|of| {
+                Some(*of) != vendor && catalogue::rule(index).is_unsupported(Way::Write)
+            });
+
+            if problem.verdict == Verdict::Refused
+                && problem.reasons.is_empty()
+                && (of.is_some() || is_nobodys(index))
+                && vcpu.get(index)?.is_none()
+                && (problem.entry.data == 0 || !vcpu.set(index, 0)?)
+            {
+                problem.reasons.push(Reason::Unknown { of });
             }
         }
         Ok(())
@@ -466,12 +507,6 @@ fn refused(problem: &Problem, vcpu: &Scratch, host: &Cpuid) -> Result<Vec<Reason
             taken = Some(other);
         }
     }
-    // What KVM's common code serves is there on every host, whoever's it is.
-    let owner = owner(index).filter(|_| catalogue::rule(index).is_unsupported(Way::Write));
-
-    if reads.is_none() && taken.is_none() && owner.is_some() && owner != host.vendor() {
-        return Ok(vec![Reason::Unknown { of: owner }]);
-    }
     let bits = feature::not_offered(index, host);
 
     if !bits.is_empty() {
@@ -493,6 +528,11 @@ fn refused(problem: &Problem, vcpu: &Scratch, host: &Cpuid) -> Result<Vec<Reason
         (None, Some(reads)) => Reason::ReadOnly { reads: Hex(reads) },
         (None, None) => Reason::Unknown { of: None },
     }])
+}
+
+/// Whether it is neither in KVM's rules nor known by a name, as the performance counters are.
+fn is_nobodys(index: u32) -> bool {
+    !catalogue::rule(index).is_declared() && catalogue::name(index, None).is_none()
 }
 
 /// The vendor whose MSR it is, and no one else's.

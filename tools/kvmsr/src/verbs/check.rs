@@ -82,25 +82,45 @@ pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::R
         },
     )?;
     let all = options.all;
+    let coloured = output.colour();
 
-    output.report(&report, |report, to| text(report, all, to))?;
+    output.report(&report, |report, to| text(report, all, coloured, to))?;
     Ok((report.refused + report.changed != 0).into())
 }
 
-fn text(report: &Report, all: bool, to: &mut dyn Write) -> io::Result<()> {
-    let shown: Vec<_> = report
+fn text(report: &Report, all: bool, coloured: bool, to: &mut dyn Write) -> io::Result<()> {
+    let mut shown: Vec<_> = report
         .msrs
         .iter()
         .filter(|entry| all || entry.verdict != Verdict::Fine)
         .collect();
+    let mut unknown: Vec<_> = shown
+        .iter()
+        .filter(|entry| is_unknown(entry))
+        .map(|entry| entry.index.0)
+        .collect();
+
+    if all || unknown.len() <= UNKNOWN {
+        unknown.clear();
+    } else {
+        shown.retain(|entry| !is_unknown(entry));
+    }
 
     if !shown.is_empty() {
         let mut table = table(&["MSR", "Name", "Value", "Verdict", "Why"]);
 
         for entry in shown {
-            table.add_row(row(entry));
+            table.add_row(row(entry, coloured));
         }
         writeln!(to, "{table}\n")?;
+    }
+    if !unknown.is_empty() {
+        writeln!(
+            to,
+            "{} are unknown here (--all lists them one by one): {}\n",
+            unknown.len(),
+            ranges(unknown)
+        )?;
     }
     for note in &report.vcpu.notes {
         writeln!(to, "{note}.")?;
@@ -127,6 +147,38 @@ fn text(report: &Report, all: bool, to: &mut dyn Write) -> io::Result<()> {
     )
 }
 
+/// How many MSRs that are unknown are listed one by one.
+const UNKNOWN: usize = 16;
+
+fn is_unknown(entry: &Entry) -> bool {
+    matches!(entry.reasons[..], [Reason::Unknown { .. }])
+}
+
+/// Indices as ranges: `0x10-0x12, 0x20`.
+fn ranges(mut indices: Vec<u32>) -> String {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+
+    indices.sort_unstable();
+    for index in indices {
+        match ranges.last_mut() {
+            Some((_, last)) if index == last.wrapping_add(1) => *last = index,
+            _ => ranges.push((index, index)),
+        }
+    }
+    let ranges: Vec<_> = ranges
+        .into_iter()
+        .map(|(first, last)| {
+            if first == last {
+                format!("{first:#x}")
+            } else {
+                format!("{first:#x}-{last:#x}")
+            }
+        })
+        .collect();
+
+    ranges.join(", ")
+}
+
 fn counted(count: usize, what: &str, style: anstyle::Style) -> String {
     let text = format!("{count} {what}");
 
@@ -137,7 +189,11 @@ fn counted(count: usize, what: &str, style: anstyle::Style) -> String {
     }
 }
 
-fn row(entry: &Entry) -> [String; 5] {
+/// A row of the table. Styles that will be removed again would cost as much as all the rest.
+fn row(entry: &Entry, coloured: bool) -> [String; 5] {
+    let styled = |style, text: String| {
+        if coloured { styled(style, text) } else { text }
+    };
     let why: Vec<_> = entry.reasons.iter().map(ToString::to_string).collect();
     let (style, verdict) = match entry.verdict {
         Verdict::Fine => (GOOD, "fine".to_owned()),
@@ -152,7 +208,10 @@ fn row(entry: &Entry) -> [String; 5] {
 
     [
         entry.index.to_string(),
-        entry.name.clone().unwrap_or_else(|| styled(DIM, "-")),
+        entry
+            .name
+            .clone()
+            .unwrap_or_else(|| styled(DIM, "-".to_owned())),
         entry.value.to_string(),
         styled(style, verdict),
         why.join("; "),
@@ -179,4 +238,15 @@ fn working_order(report: &Report) -> String {
         "This order was tried, and works better: {}. --json has all of it.",
         moved.join(", ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_one_range() {
+        assert_eq!(ranges(vec![0x12, 0x20, 0x10, 0x11]), "0x10-0x12, 0x20");
+        assert_eq!(ranges(vec![u32::MAX, 0]), "0x0, 0xffffffff");
+    }
 }
