@@ -78,12 +78,18 @@ pub fn run(kvmsr: &Kvmsr, report: &mut Report) {
     report.test("top counts as long as a command runs", || command(kvmsr));
     report.test("top prints a table", || table(kvmsr));
     report.test("top leaves the terminal as it was", || live(kvmsr));
-    report.test("log has accesses in order", || log(kvmsr));
+    let mut documents = Vec::new();
+
+    report.test("log has accesses in order", || {
+        let entries = log(kvmsr)?;
+        let summary = format!("{} accesses", entries.len());
+
+        documents.extend(entries.iter().map(|entry| ("log", entry.to_string())));
+        Ok(summary)
+    });
     report.test("nothing is left of a run that was killed", || {
         leave_nothing(kvmsr)
     });
-    let mut documents = Vec::new();
-
     report.test("bench measures", || {
         let (measured, summary) = bench(kvmsr)?;
 
@@ -503,7 +509,8 @@ fn live(kvmsr: &Kvmsr) -> Result<String> {
     Ok(String::new())
 }
 
-fn log(kvmsr: &Kvmsr) -> Result<String> {
+/// The lines of a log of five accesses.
+fn log(kvmsr: &Kvmsr) -> Result<Vec<Value>> {
     let pid = std::process::id().to_string();
     let watch = Watch::start(
         kvmsr,
@@ -569,7 +576,7 @@ fn log(kvmsr: &Kvmsr) -> Result<String> {
             "another thread: {entry}"
         );
     }
-    Ok("5 accesses".to_owned())
+    Ok(entries)
 }
 
 /// A run that can't tidy up leaves its instance, which the next run removes.
