@@ -309,10 +309,10 @@ impl<'a> Files<'a> {
 }
 
 /// Whether Firecracker's own tool leaves a listed MSR out that does not move: the state of machine
-/// checks, IA32_PERF_CAPABILITIES, PEBS, and AMD's IA32_ARCH_CAPABILITIES and counters.
+/// checks and of the timer, IA32_PERF_CAPABILITIES, PEBS, and AMD's IA32_ARCH_CAPABILITIES and counters.
 fn no_template_has(index: u32) -> bool {
     match index {
-        0x17a | 0x345 | 0x3f1 | 0x3f2 | 0x600 => true,
+        0x17a | 0x345 | 0x3f1 | 0x3f2 | 0x4d0 | 0x600 | 0x6e0 => true,
         0x10a | 0xc001_0000..=0xc001_0007 | 0xc001_0200..=0xc001_020b => {
             std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("AuthenticAMD"))
         }
