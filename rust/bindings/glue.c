@@ -277,29 +277,29 @@ void kvm_msr_glue_request_steal(struct kvm_vcpu *vcpu)
 
 void kvm_msr_glue_nested_header(struct kvm_vcpu *vcpu, struct kvm_nested_state *state)
 {
-	kvm_nested_call(get_state_hdr)(vcpu, state);
+	kvm_nested_ops.get_state_hdr(vcpu, state);
 }
 
 void kvm_msr_glue_nested_areas(struct kvm_vcpu *vcpu, void *scratch, void **areas)
 {
-	kvm_nested_call(get_state_data)(vcpu, scratch, areas);
+	kvm_nested_ops.get_state_data(vcpu, scratch, areas);
 }
 
 int kvm_msr_glue_nested_enter(struct kvm_vcpu *vcpu, const struct kvm_nested_state *state)
 {
-	return kvm_nested_call(enter_state)(vcpu, state);
+	return kvm_nested_ops.enter_state(vcpu, state);
 }
 
 void kvm_msr_glue_nested_load(struct kvm_vcpu *vcpu, const struct kvm_nested_state *state,
 			      void **areas)
 {
-	kvm_nested_call(load_state)(vcpu, state, areas);
+	kvm_nested_ops.load_state(vcpu, state, areas);
 }
 
 int kvm_msr_glue_nested_commit(struct kvm_vcpu *vcpu, const struct kvm_nested_state *state,
 			       void **areas, int err)
 {
-	return kvm_nested_call(commit_state)(vcpu, state, areas, err);
+	return kvm_nested_ops.commit_state(vcpu, state, areas, err);
 }
 
 u64 kvm_msr_glue_cr0(struct kvm_vcpu *vcpu)

@@ -245,6 +245,7 @@ impl<T: MsrEngine> VTable<T> {
         vm_init: Some(Self::vm_init),
         vm_destroy: Some(Self::vm_destroy),
         vm_debugfs: Some(Self::vm_debugfs),
+        vendor_loaded: None,
         get_msr_index_list: Some(Self::get_msr_index_list),
         get_feature_msr_index_list: Some(Self::get_feature_msr_index_list),
         get_feature_msrs: Some(Self::get_feature_msrs),
