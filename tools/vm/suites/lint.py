@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0
 """make lint and make fmt: the judges of form."""
 
+import filecmp
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 
 import products
 import results
@@ -13,6 +16,9 @@ from suites import cargo_environment, registers, schemas
 _REPO = products.REPO
 # What the hook series may add to the kernel, moved lines included.
 _SERIES_LIMIT = 800
+# The lines of context around each change, as git am expects them.
+_CONTEXT = 3
+_HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 _UNSAFE = re.compile(r"\bunsafe\b")
 # Where hand-written unsafe may stand.
 _UNSAFE_ALLOWED = ("rust/kvm/", "rust/bindings/", "rust/bindings.rs")
@@ -79,11 +85,78 @@ def _checkpatch(kernel, name, *arguments):
                         f"{errors} errors, {warnings} warnings, {checks} checks")
 
 
+def _hunks(patch):
+    """The hunks of a patch: for each its headline, first old line, and old and new lines."""
+    with open(patch, encoding="utf-8") as file:
+        lines = iter(file.read().splitlines())
+    for headline in lines:
+        if not (match := _HUNK.match(headline)):
+            continue
+        first, old, new = (int(number or 1) for number in match.groups())
+        body = []
+        while old or new:
+            body.append(next(lines))
+            old -= body[-1][:1] != "+"
+            new -= body[-1][:1] != "-"
+        yield headline, first, body
+
+
+def _context(patch):
+    """The context of each hunk has three lines, or as many as the file has there.
+
+    A hunk with fewer lines before its change than after it is one at the start of its file. One
+    with fewer after it is one at the end: patch -F0 and git apply take it nowhere else, so that
+    _applies() would fail.
+    """
+    wrong = []
+    for headline, first, body in _hunks(os.path.join(_REPO, patch)):
+        if first == 0:
+            # A new file has no context.
+            continue
+        changes = [number for number, line in enumerate(body) if not line.startswith(" ")]
+        before, after = changes[0], len(body) - 1 - changes[-1]
+        if before != _CONTEXT and (first != 1 or before > _CONTEXT):
+            wrong.append(f"{headline}: {before} lines before the change")
+        if after != _CONTEXT and after >= min(before, _CONTEXT):
+            wrong.append(f"{headline}: {after} lines after the change")
+    print("".join(f"{patch}: {line}\n" for line in wrong), end="")
+    return results.test(f"context {os.path.basename(patch)}", not wrong,
+                        f"{len(wrong)} places" if wrong else "")
+
+
+def _applies(kernel, patches):
+    """The series applies without fuzz: patch takes it off the source, git puts it on again."""
+    name = "hook series applies"
+    touched = set()
+    for patch in patches:
+        with open(os.path.join(_REPO, patch), encoding="utf-8") as file:
+            touched |= set(re.findall(r"^\+\+\+ b/(\S+)$", file.read(), re.MULTILINE))
+    with tempfile.TemporaryDirectory() as tree:
+        for file in touched:
+            os.makedirs(os.path.dirname(os.path.join(tree, file)), exist_ok=True)
+            shutil.copy(os.path.join(kernel.source, file), os.path.join(tree, file))
+        for command, order in ((("patch", "-R", "-p1", "-F0", "-f", "-d", tree, "-i"), patches[::-1]),
+                               (("git", "-C", tree, "apply"), patches)):
+            for patch in order:
+                # Without git's repository: this checkout is not the kernel's.
+                code, said = _run(*command, os.path.join(_REPO, patch),
+                                  environment={"GIT_CEILING_DIRECTORIES": os.path.dirname(tree)})
+                if code:
+                    print(said.rstrip())
+                    return results.test(name, False, f"{command[0]}: {os.path.basename(patch)}")
+        changed = [file for file in touched
+                   if not filecmp.cmp(os.path.join(kernel.source, file),
+                                      os.path.join(tree, file), shallow=False)]
+    return results.test(name, not changed, f"other than the source: {changed}" if changed else "")
+
+
 def _patches(kernel):
     patches = _files("tools/kernel/patches/*.patch")
     for patch in patches:
         yield _checkpatch(kernel, f"checkpatch {os.path.basename(patch)}",
                           "--root", kernel.source, os.path.join(_REPO, patch))
+        yield _context(patch)
+    yield _applies(kernel, patches)
     added = 0
     for patch in patches:
         with open(os.path.join(_REPO, patch), encoding="utf-8") as file:
