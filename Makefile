@@ -60,6 +60,11 @@ check: deps-vm ## C against the engine, errno by errno, and lifetimes, in QEMU
 sweep: deps-all ## Every MSR on C and the engine; VENDOR=amd or intel, NESTED=1 for nested state
 	@$(TARGET) sweep
 
+.PHONY: sweep-lean
+sweep-lean: deps-vm ## kunit, check, short sweep without KVM's Hyper-V, Xen and SMM; builds another kernel
+	@failed=0; for suite in kunit check 'sweep --short --vendor amd'; do \
+		KERNEL=lean $(TARGET) $$suite || failed=1; done; exit $$failed
+
 .PHONY: selftests
 selftests: deps-all ## The kernel's KVM selftests on both; VENDOR=amd (QEMU) or intel (Bochs)
 	@$(TARGET) selftests

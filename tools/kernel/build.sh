@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# build.sh [--prepare] [base|unpatched|tracing|debug]: sees to it that the cache has this kernel
+# build.sh [--prepare] [base|unpatched|tracing|lean|debug]: sees to it that the cache has this kernel
 # built, and prints its build directory.
 #
 #   base       the hook series and configs/kvm-msr.config: what everything runs on
 #   unpatched  the same without the hook series, to show what the hooks cost
 #   tracing    base with configs/tracing.config: KVM's tracepoints, as distributions have them
+#   lean       base with configs/lean.config: KVM without Hyper-V, Xen and SMM
 #   debug      base with configs/debug.config: lockdep, leak detection, fault injection
 #
 # KDIR=/path     a built kernel to use in place of base
@@ -33,8 +34,8 @@ patches=("$here"/patches/*.patch)
 case $variant in
 base) ;;
 unpatched) patches=() ;;
-tracing | debug) fragments+=("$here/configs/$variant.config") ;;
-*) die "build.sh: no variant '$variant' (there are base, unpatched, tracing and debug)" ;;
+tracing | lean | debug) fragments+=("$here/configs/$variant.config") ;;
+*) die "build.sh: no variant '$variant' (there are base, unpatched, tracing, lean and debug)" ;;
 esac
 
 make_cache

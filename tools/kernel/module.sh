@@ -9,7 +9,7 @@
 #   clippy   from scratch, through Clippy, with warnings as errors
 #
 # INSTALL_MOD_PATH=/path installs below another root.
-# KERNEL=base|tracing|debug chooses the project's kernel to build against; KDIR=/path another one.
+# KERNEL=base|tracing|lean|debug chooses the project's kernel to build against; KDIR=/path another one.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

@@ -14,6 +14,8 @@ from suites import job
 _MSRS = {"amd": (1_000_000, 100_000), "intel": (100_000, 50_000)}
 _NESTED = {"amd": (100_000, 10_000), "intel": (10_000, 10_000)}
 _TIMEOUT = {"amd": 7200, "intel": 21600}
+# Which of the project's kernels it runs on.
+_VARIANT = os.environ.get("KERNEL") or "base"
 _SAMPLES = [f"{one}, then {other}" for one in ("c", "rust") for other in ("c", "rust")]
 
 
@@ -32,7 +34,8 @@ def name():
     """The name of the results file."""
     options = _options()
     kind = "short-" if options.short else "nested-" if options.nested else ""
-    return f"sweep-{kind}{options.vendor}"
+    kernel = "" if _VARIANT == "base" else f"-{_VARIANT}"
+    return f"sweep-{kind}{options.vendor}{kernel}"
 
 
 def _tests_of(title, report, least):
@@ -55,7 +58,7 @@ def main():
         runs = [runs[options.nested]]
     short = " --quick --models 1" if options.short else ""
 
-    vm = boot.Vm(products.Kernel(), kind={"amd": "qemu", "intel": "bochs"}[vendor],
+    vm = boot.Vm(products.Kernel(_VARIANT), kind={"amd": "qemu", "intel": "bochs"}[vendor],
                  programs=products.programs())
     vm.initramfs.add("sweep/arguments",
                      "".join(f"{arguments}{short}\n" for _, arguments, _ in runs), 0o644)
