@@ -114,9 +114,13 @@ def _host_tsc():
 
 
 class Qemu(Machine):
-    """QEMU without KVM.  With icount, its guest's clock counts instructions: 1 ns each."""
+    """QEMU without KVM.  With icount, its guest's clock counts instructions: 1 ns each.
 
-    def __init__(self, directory, kernel, initrd, cmdline, *, memory=3072, smp=2, icount=False):
+    plugin is what its option -plugin takes: a TCG plugin and its arguments.
+    """
+
+    def __init__(self, directory, kernel, initrd, cmdline, *, memory=3072, smp=2, icount=False,
+                 plugin=None):
         super().__init__(directory, kernel, initrd, cmdline)
         _need("qemu-system-x86_64", "qemu-system-x86")
         self.arguments = ["qemu-system-x86_64", "-machine", "q35", "-cpu", "max",
@@ -131,6 +135,8 @@ class Qemu(Machine):
             # the first VM is created, and an int3 that is gone by then panics the kernel.
             self.arguments += ["-accel", "tcg,thread=single", "-smp", str(smp)]
             self.cmdline += _host_tsc()
+        if plugin:
+            self.arguments += ["-plugin", plugin]
 
     def start(self):
         """Starts it with both ports going to files."""

@@ -79,6 +79,11 @@ def programs():
     return script("programs.sh")
 
 
+def plugin():
+    """The plugin of QEMU that records what its CPU accesses."""
+    return script("plugin.sh")
+
+
 def kvmsr():
     """The program kvmsr, as users get it."""
     return script("kvmsr.sh")

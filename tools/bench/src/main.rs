@@ -7,6 +7,8 @@
 //! where a nanosecond of the monotonic clock is an instruction executed.
 //! Anywhere else the figures are what they are called: nanoseconds.
 
+mod lines;
+
 use std::time::Duration;
 use std::time::Instant;
 
@@ -81,6 +83,9 @@ struct Arguments {
     /// Measure KVM_GET_MSRS of each MSR of the index list instead
     #[arg(long)]
     each: bool,
+    /// Do what the plugin trace.so of QEMU records instead
+    #[arg(long)]
+    lines: bool,
 }
 
 #[derive(Clone, Copy, Eq, PartialEq, ValueEnum)]
@@ -155,6 +160,9 @@ fn main() -> Result<()> {
 
     if arguments.each {
         return each();
+    }
+    if arguments.lines {
+        return lines::trace();
     }
 
     println!(

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0
-"""make bench: what MSR accesses and ioctls cost on C and on the engine, in instructions."""
+"""make bench: what MSR accesses and ioctls cost on C and on the engine.
+
+In instructions, and, in a second boot, in cache lines.  A metric that does not count instructions
+says so by its "unit".
+"""
 
 import json
 import os
@@ -7,7 +11,7 @@ import os
 import boot
 import products
 import results
-from suites import job
+from suites import bench_lines, job
 
 
 def measure(kernel, engine="plain"):
@@ -65,13 +69,14 @@ def print_table(metrics, columns):
 
 def draw(metrics, path):
     """The same as bars: per metric, C is 100 %."""
+    metrics = [metric for metric in metrics if metric["c"] and metric.get("unit") != "misses"]
     left, width, row = 230, 420, 44
     height = 50 + row * len(metrics)
     scale = width / max(1.2, *(metric["engine"] / metric["c"] for metric in metrics))
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 130}" '
            f'height="{height}" font-family="sans-serif" font-size="12">',
            '<rect width="100%" height="100%" fill="white"/>',
-           f'<text x="{left}" y="20">Instructions, C = 100 % '
+           f'<text x="{left}" y="20">Instructions and cache lines, C = 100 % '
            '(<tspan fill="#8a8a8a">C</tspan>, <tspan fill="#b7410e">engine</tspan>)</text>']
     for position, metric in enumerate(metrics):
         top = 36 + row * position
@@ -81,7 +86,7 @@ def draw(metrics, path):
             out.append(f'<rect x="{left}" y="{top + offset}" width="{length:.1f}" height="14" '
                        f'fill="{colour}"/>')
             out.append(f'<text x="{left + length + 6:.1f}" y="{top + offset + 11}">'
-                       f'{metric[key]:.0f}</text>')
+                       f'{round(metric[key], 0 if metric[key] > 10 else 2):g}</text>')
     out.append(f'<line x1="{left + scale:.1f}" y1="30" x2="{left + scale:.1f}" '
                f'y2="{height - 10}" stroke="black" stroke-dasharray="3,3"/>')
     with open(path, "w", encoding="utf-8") as file:
@@ -89,15 +94,19 @@ def draw(metrics, path):
 
 
 def main():
-    """Measures both in one boot, prints, draws, and holds them against the limits."""
+    """Measures C and the engine, prints, draws, and holds them against the limits."""
     kernel = products.Kernel()
     metrics, messages = measure(kernel)
     print_table(metrics, [("c", "C"), ("engine", "engine")])
+    lines = bench_lines.Measurement(kernel)
+    lines.print_table()
+    metrics += lines.metrics()
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     with open(os.path.join(here, "bench-limits.json"), encoding="utf-8") as file:
         tests = check_limits(metrics, json.load(file))
-    tests.append(results.kernel_log(messages))
+    tests += [results.kernel_log(messages), *lines.tests()]
     os.makedirs(products.RESULTS, exist_ok=True)
+    lines.write_detail()
     draw(metrics, os.path.join(products.RESULTS, "bench.svg"))
     return results.conclude("bench", tests, kernel=kernel.version, unit="instructions",
                             metrics=metrics)
