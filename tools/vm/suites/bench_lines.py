@@ -49,7 +49,7 @@ class Measurement:
         vm = boot.Vm(kernel, programs=products.programs())
         with tempfile.TemporaryDirectory(dir=products.CACHE) as directory:
             trace = os.path.join(directory, "trace")
-            log, self.messages = vm.run(job("bench-lines.sh"), timeout=600, icount=True,
+            log, self._messages = vm.run(job("bench-lines.sh"), timeout=600, icount=True,
                                         plugin=f"{products.plugin()},out={trace}")
             if log.exit_code or not log.json():
                 raise boot.RunError("kvm-msr-bench --lines failed:\n" + "\n".join(log.lines[-10:]))
@@ -90,7 +90,8 @@ class Measurement:
 
     def tests(self):
         """The tests that every run of it has to pass."""
-        return [*self._checks(), results.kernel_log(self.messages)]
+        log = {**results.kernel_log(self._messages), "name": "kernel log, with the plugin"}
+        return [*self._checks(), log]
 
     def _checks(self):
         """That the plugin and the model count what they are to count."""
