@@ -27,6 +27,9 @@ class Symbols:
         for line in sections:
             path, address = line.split()
             module, _, section = path.split("/")
+            # Memory that a module frees once it is loaded; another may be there by now.
+            if section.startswith(".init"):
+                continue
             where.setdefault(module, {})[section] = int(address, 16)
         for module, loaded in where.items():
             if module in modules:
