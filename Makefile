@@ -1,39 +1,39 @@
 # SPDX-License-Identifier: GPL-2.0
 #
-# make help says what there is.  What is built lands outside the checkout, in $KVM_MSR_CACHE,
-# but for the results in build/.  The module's own build is in Kbuild.
+# `make help` lists the targets.  Build products go to $KVM_MSR_CACHE, outside the checkout, and
+# results to build/.  Kbuild builds the module itself.
 
 T := tools
 TARGET := python3 $(T)/vm/target.py
 
 export KDIR KSRC VENDOR KERNEL PREFIX DESTDIR
-# The checkout stays as it is.
+# Leave no __pycache__ in the checkout.
 export PYTHONDONTWRITEBYTECODE := 1
 
-# As the first, what `make` does.
+# The first target is what `make` builds.
 .PHONY: module
 module: deps-kernel ## Builds kvm-msr.ko, and prints where it is
 	@$(T)/kernel/module.sh plain
 
 .PHONY: help
-help: ## This list
+help: ## Prints this list
 	@printf 'make [TARGET] [VARIABLE=...]\n\n'
 	@sed -n 's/^\([a-z_-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
 		awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
-	@printf '\n  KDIR=/path    a built kernel with the hook series, in place of our own\n'
-	@printf '  KSRC=/path    a linux-7.3.y tree to build, in place of the one of Debian\n'
-	@printf '  KVM_MSR_CACHE=/path    where all that is built goes (~/.cache/kvm-msr)\n'
+	@printf '\n  KDIR=/path    uses a built kernel that has the hook series\n'
+	@printf '  KSRC=/path    builds this linux-7.3.y tree instead of Debian'"'"'s package\n'
+	@printf '  KVM_MSR_CACHE=/path    where build products go (~/.cache/kvm-msr)\n'
 
 .PHONY: run
-run: deps-vm ## Boots QEMU: a guest whose MSR accesses the engine judges
+run: deps-vm ## Boots QEMU, and runs a guest whose MSRs the engine serves
 	@$(TARGET) run
 
 .PHONY: test
-test: deps-all ## Everything CI runs: lint, host-test, kunit, check, bench, selftests, sweeps, kvmsr
+test: deps-all ## Runs what CI runs: lint, host-test, kunit, check, bench, selftests, sweeps, kvmsr
 	@$(TARGET) test
 
 .PHONY: kvmsr
-kvmsr: ## Builds the program kvmsr, static, and prints where it is; needs no kernel
+kvmsr: ## Builds the static program kvmsr, and prints where it is; needs no kernel build
 	@$(T)/kernel/kvmsr.sh
 
 .PHONY: install-kvmsr
@@ -41,23 +41,23 @@ install-kvmsr: ## Installs kvmsr with man pages and completions (PREFIX=/usr/loc
 	@$(T)/kernel/kvmsr.sh install
 
 .PHONY: test-kvmsr
-test-kvmsr: deps-all ## kvmsr on real KVM; VENDOR=amd (QEMU) or intel (Bochs)
+test-kvmsr: deps-all ## Tests kvmsr on real KVM; VENDOR=amd (QEMU) or intel (Bochs)
 	@$(TARGET) kvmsr
 
 .PHONY: kunit
-kunit: deps-vm ## The KUnit suites in the module, in QEMU
+kunit: deps-vm ## Runs the module's KUnit suites in QEMU
 	@$(TARGET) kunit
 
 .PHONY: host-test
-host-test: deps-kernel ## The engine's files, built and tested by cargo on the host
+host-test: deps-kernel ## Builds and tests the engine's files with cargo on the host
 	@$(TARGET) host-test
 
 .PHONY: check
-check: deps-vm ## C against the engine, errno by errno, and lifetimes, in QEMU
+check: deps-vm ## Compares C and the engine in QEMU, and tests lifetimes
 	@$(TARGET) check
 
 .PHONY: sweep
-sweep: deps-all ## Every MSR on C and the engine; VENDOR=amd or intel, NESTED=1 for nested state
+sweep: deps-all ## Compares every MSR; VENDOR=amd or intel, NESTED=1 for nested state
 	@$(TARGET) sweep
 
 .PHONY: sweep-lean
@@ -66,27 +66,27 @@ sweep-lean: deps-vm ## kunit, check, short sweep without KVM's Hyper-V, Xen and 
 		KERNEL=lean $(TARGET) $$suite || failed=1; done; exit $$failed
 
 .PHONY: selftests
-selftests: deps-all ## The kernel's KVM selftests on both; VENDOR=amd (QEMU) or intel (Bochs)
+selftests: deps-all ## Runs the kernel's KVM selftests on C and the engine; VENDOR=amd or intel
 	@$(TARGET) selftests
 
 .PHONY: bench
-bench: deps-vm ## C against the engine, in instructions, with limits
+bench: deps-vm ## Counts instructions of C and the engine, and checks limits
 	@$(TARGET) bench
 
 .PHONY: bench-hooks
-bench-hooks: deps-vm ## What the hooks cost with nothing loaded; builds another kernel
+bench-hooks: deps-vm ## Measures the hooks' cost without the module; builds another kernel
 	@$(TARGET) bench-hooks
 
 .PHONY: test-debug
-test-debug: deps-vm ## kunit and check with lockdep and leak detection; builds another kernel
+test-debug: deps-vm ## Runs kunit and check with lockdep and kmemleak; builds another kernel
 	@KERNEL=debug $(TARGET) kunit; kunit=$$?; KERNEL=debug $(TARGET) check && exit $$kunit
 
 .PHONY: test-trace
-test-trace: deps-vm ## That the engine's VMs enter no function of msrs.c; on the kernel of test-debug
+test-trace: deps-vm ## Tests that the engine's VMs enter no function of msrs.c; on test-debug's kernel
 	@$(TARGET) trace
 
 .PHONY: shell
-shell: deps-vm ## A shell in the booted machine, with KVM and the module loaded
+shell: deps-vm ## Boots to a shell, with KVM and the module loaded
 	@$(TARGET) shell
 
 .PHONY: modules_install
@@ -94,19 +94,19 @@ modules_install: deps-kernel ## Installs kvm-msr.ko for the kernel of KDIR (INST
 	@$(T)/kernel/module.sh plain install
 
 .PHONY: registers
-registers: deps-kernel ## Writes the register reference and the rules of kvmsr from the table of registers
+registers: deps-kernel ## Generates the register reference and kvmsr's rules from the register table
 	@$(TARGET) registers
 
 .PHONY: schemas
-schemas: deps-kernel ## Writes Documentation/kvmsr/schema/ from what kvmsr prints
+schemas: deps-kernel ## Generates Documentation/kvmsr/schema/ from kvmsr's types
 	@$(TARGET) schemas
 
 .PHONY: fmt
-fmt: deps-all ## Formats the Rust
+fmt: deps-all ## Formats the Rust code
 	@$(TARGET) lint --fix
 
 .PHONY: lint
-lint: deps-all ## rustfmt, Clippy, checkpatch, shellcheck, no unsafe where it may not be
+lint: deps-all ## Runs rustfmt, Clippy, checkpatch, shellcheck and the project's own checks
 	@$(TARGET) lint
 
 .PHONY: update
@@ -114,7 +114,7 @@ update: deps-kernel ## Looks for a newer 7.3.y of the kernel's source
 	@$(T)/kernel/fetch.sh --update
 
 .PHONY: clean
-clean: ## Removes the results, and what was built but for kernels and downloads
+clean: ## Removes results and build products, but keeps kernels and downloads
 	@$(T)/kernel/clean.sh
 
 .PHONY: distclean
