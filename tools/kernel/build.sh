@@ -1,26 +1,25 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# build.sh [--prepare] [base|unpatched|tracing|lean|debug]: sees to it that the cache has this kernel
-# built, and prints its build directory.
+# build.sh [--prepare] [base|unpatched|tracing|debug]: builds this kernel unless the cache has it,
+# and prints its build directory.
 #
-#   base       the hook series and configs/kvm-msr.config: what everything runs on
-#   unpatched  the same without the hook series, to show what the hooks cost
-#   tracing    base with configs/tracing.config: KVM's tracepoints, as distributions have them
-#   lean       base with configs/lean.config: KVM without Hyper-V, Xen and SMM
+#   base       the hook series and configs/kvm-msr.config; most targets use this kernel
+#   unpatched  base without the hook series, to measure what the hooks cost
+#   tracing    base with configs/tracing.config: KVM's tracepoints, as in distributions
 #   debug      base with configs/debug.config: lockdep, leak detection, fault injection
 #
-# KDIR=/path     a built kernel to use in place of base
-# KSRC=/path     a linux-7.3.y tree to build in place of Debian's package; it is copied
-# --prepare      stop before compiling: source unpacked, patched and configured
+# KDIR=/path     use this built kernel instead of base
+# KSRC=/path     build a copy of this linux-7.3.y tree instead of Debian's package
+# --prepare      stop before compiling: unpack, patch and configure the source
 #
-# Each product lands in a directory named after all it was made from, by way of a temporary one,
-# so an interrupted run is taken up where it was left.
+# The name of a build directory derives from everything that it is built from.  An interrupted
+# build continues in the next run.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 here=$repo/tools/kernel
-# What base takes, to show progress by; not exact.
+# The number of kbuild's lines for base, roughly, to show progress.
 steps=2150
 
 prepare_only=
@@ -34,8 +33,8 @@ patches=("$here"/patches/*.patch)
 case $variant in
 base) ;;
 unpatched) patches=() ;;
-tracing | lean | debug) fragments+=("$here/configs/$variant.config") ;;
-*) die "build.sh: no variant '$variant' (there are base, unpatched, tracing, lean and debug)" ;;
+tracing | debug) fragments+=("$here/configs/$variant.config") ;;
+*) die "build.sh: unknown variant '$variant' (use base, unpatched, tracing or debug)" ;;
 esac
 
 make_cache
@@ -55,7 +54,7 @@ tree_version() {
 		       $1 == "SUBLEVEL" { print v "." p "." $2; exit }' "$1/Makefile"
 }
 
-# Where the source comes from, and a name for its content.
+# The origin of the source, as a name for its content.
 if [[ -n ${KSRC:-} ]]; then
 	[[ -e $KSRC/Kbuild && -e $KSRC/Makefile ]] || die "KSRC=$KSRC is not a Linux source tree"
 	version=$(tree_version "$KSRC")
@@ -65,7 +64,7 @@ if [[ -n ${KSRC:-} ]]; then
 		[[ $variant != unpatched ]] ||
 			die "KSRC=$KSRC has the hook series: an unpatched kernel needs a tree without it"
 		patches=()
-		say "KSRC=$KSRC has the hook series already"
+		say "KSRC=$KSRC already has the hook series"
 	fi
 else
 	deb=$("$here/fetch.sh")
@@ -85,7 +84,7 @@ unpack() {
 	local to=$1
 	if [[ -n ${KSRC:-} ]]; then
 		rsync -a --exclude=/.git "$KSRC/" "$to/"
-		# A tree that was built in place cannot be built from elsewhere.
+		# A tree that was built in place can't be built in another directory.
 		if [[ -e $to/.config || -d $to/include/config ]]; then
 			make -C "$to" mrproper
 		fi
@@ -104,7 +103,7 @@ make_source() {
 	[[ $(tree_version "$new") == "$version" ]] ||
 		die "the source of $origin is Linux $(tree_version "$new"), not $version"
 	for patch in "${patches[@]}"; do
-		# No fuzz, as git am has none.
+		# No fuzz: with it, patch can put a guard into the wrong function.
 		patch -p1 -F0 --no-backup-if-mismatch -d "$new" <"$patch" >"$log" 2>&1 || {
 			cat "$log" >&2
 			rm -rf "$new"
@@ -115,7 +114,7 @@ make_source() {
 	mv "$new" "$source"
 }
 
-# wanted: the options the fragments ask for, the last word on each.
+# wanted: the options that the fragments request; the last request for an option counts.
 wanted() {
 	cat "${fragments[@]}" | awk '
 		match($0, /^CONFIG_[A-Za-z0-9_]+=/) { name = substr($0, 1, RLENGTH - 1) }
@@ -133,7 +132,7 @@ configure() {
 	"${kmake[@]}" olddefconfig
 }
 
-# What was asked for and did not make it.  "not set" options may also be absent altogether.
+# The requested options that .config lacks.  Options that are requested as "not set" may be absent.
 refused() {
 	local option
 	while read -r option; do

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# clean.sh [--all]: removes results and modules, programs, selftests; or the whole cache.
+# clean.sh [--all]: removes results, modules, programs and selftests; or the whole cache.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 rm -rf "$repo/build"
-# Only a directory that we marked as ours.
+# Only a directory that make_cache has marked.
 [[ -e $cache/CACHEDIR.TAG ]] || exit 0
 if [[ ${1:-} == --all ]]; then
 	rm -rf "${cache:?}"

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=bash disable=SC2034 # What is set here is used by those who source it.
+# shellcheck shell=bash disable=SC2034 # The scripts that source this file use the variables.
 #
-# What the scripts of this directory share: where things are, how they report, how they build.
-# Sourced, never run.  Products are named on stdout, everything for people goes to stderr.
+# What the scripts of this directory share: paths, messages, the toolchain.  It is sourced, not run.
+# Scripts print the path of their product on stdout, and messages on stderr.
 
 set -euo pipefail
-# A make above us must not hand its jobserver and variables to the kernel's make.
+# The kernel's make must not inherit the jobserver and variables of the make that runs this script.
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
@@ -25,7 +25,7 @@ die() {
 	exit 1
 }
 
-# Makes the cache and marks it as one, so that backup programs and `make distclean` know it.
+# Makes the cache and marks it as a cache, for backup programs and `make distclean`.
 make_cache() {
 	mkdir -p "$cache" "$logs" "$cache/lock" 2>/dev/null ||
 		die "cannot write to the cache $cache; set KVM_MSR_CACHE to a directory you can write to"
@@ -34,7 +34,7 @@ make_cache() {
 			>"$cache/CACHEDIR.TAG"
 }
 
-# lock NAME: lets only one process at a time past here, until this one ends.
+# lock NAME: waits for the lock, and holds it until this process ends.
 lock() {
 	make_cache
 	exec {lock_fd}>"$cache/lock/$1"
@@ -44,7 +44,7 @@ lock() {
 	fi
 }
 
-# need_space MIB WHY: says so now when the cache's file system would run full later.
+# need_space MIB WHY: fails if the cache's file system has less free space.
 need_space() {
 	local free
 	free=$(df -Pm "$cache" | awk 'NR == 2 { print $4 }')
@@ -59,14 +59,14 @@ clock() {
 }
 
 # run_logged LOG TITLE STEPS COMMAND...: runs a long command with its output in LOG, and shows
-# how far it is: kbuild's lines counted against STEPS (0: unknown) and the time.
+# its progress: the time, and the number of kbuild's lines of STEPS (0: unknown).
 run_logged() {
 	local log=$1 title=$2 steps=$3 pid start=$SECONDS every=30 next status=0 done_steps width
 	shift 3
 	mkdir -p "$(dirname "$log")"
 	"$@" >"$log" 2>&1 </dev/null &
 	pid=$!
-	# A shell without job control starts background jobs deaf to ^C: hand it on.
+	# A shell without job control starts background jobs with SIGINT ignored: pass ^C on.
 	trap 'kill -TERM "$pid" 2>/dev/null; wait "$pid" || true; printf "\n" >&2; exit 130' INT TERM
 	[[ -t 2 ]] && every=1
 	next=$((start + every))
@@ -102,17 +102,17 @@ hash_of() {
 	sha256sum | cut -c1-12
 }
 
-# What is built from this checkout lands in directories of this name: two must not share one.
+# The name of the directories with this checkout's products: two checkouts must not share one.
 checkout=$(printf '%s' "$repo" | hash_of)
 
 version_at_least() {
 	[[ $(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1) == "$1" ]]
 }
 
-# toolchain: sets PATH and the variables that every make of the kernel gets.
+# toolchain: sets PATH and the variables for the kernel's make.
 #
-# A rustup toolchain may stand first in PATH; it lacks the library source the kernel needs, so
-# the distribution's is named with its path.
+# A rustup toolchain may be first in PATH, but it lacks the library source that the kernel needs.
+# So the distribution's toolchain is named by its path.
 toolchain() {
 	PATH=/usr/bin:$PATH
 	[[ ! -d /usr/lib/llvm-19/bin ]] || PATH=/usr/lib/llvm-19/bin:$PATH
@@ -132,7 +132,7 @@ toolchain() {
 	jobs=$(($(nproc) + 1))
 }
 
-# The distribution's cargo, whatever stands first in PATH.
+# Runs the distribution's cargo, whatever is first in PATH.
 debian_cargo() {
 	env -u RUSTUP_TOOLCHAIN RUSTC="$rustc" /usr/bin/cargo "$@"
 }
@@ -140,7 +140,7 @@ debian_cargo() {
 ensure_bindgen() {
 	[[ ! -x $bindgen ]] || return 0
 	[[ $bindgen == "$cache"/* ]] || die "BINDGEN=$bindgen cannot be run"
-	# It runs for seconds only: what it costs is its own build.
+	# Building bindgen takes longer than running it, so optimise it little.
 	CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_TARGET_DIR=$cache/bindgen-build \
 		run_logged "$logs/bindgen.log" \
 		"building bindgen $bindgen_version" 0 \
@@ -158,7 +158,7 @@ source_of() {
 	fi
 }
 
-# kernel_key KDIR: a name for what was built there, to key further products by.
+# kernel_key KDIR: a name for the kernel built there, for directories of products that depend on it.
 kernel_key() {
 	local kdir
 	kdir=$(readlink -f "$1")

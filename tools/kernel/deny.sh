@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# deny.sh: builds cargo-deny, once, and prints where it is.
+# deny.sh: builds cargo-deny unless the cache has it, and prints its path.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -10,7 +10,7 @@ deny=$cache/cargo-deny-$deny_version
 if [[ ! -x $deny/bin/cargo-deny ]]; then
 	toolchain
 	lock deny
-	# It runs for seconds only: what it costs is its own build.
+	# Building cargo-deny takes longer than running it, so optimise it little.
 	CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
 		CARGO_TARGET_DIR=$cache/cargo-deny-build \
 		run_logged "$logs/cargo-deny.log" "building cargo-deny $deny_version" 0 \

@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# deps.sh GROUP...: installs the Debian packages of these groups that are missing, and runs apt
-# only when some are.  Groups: kernel, vm, selftests, intel, lint, kvmsr,
-# kvmsr-test.
+# deps.sh GROUP...: installs the missing Debian packages of these groups.  It runs apt only if some
+# are missing.  Groups: kernel, vm, selftests, intel, lint, kvmsr, kvmsr-test.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-# Debian 12 has a Rust new enough for the kernel under names of its own.
+# In Debian 12, the packages with a Rust that is new enough for the kernel have other names.
 debian=$(. /etc/os-release && printf '%s' "${VERSION_ID:-}")
 if [[ $debian == 12 ]]; then
 	rust=(rustc-web rust-web-src cargo-web rustfmt-web)
@@ -31,7 +30,7 @@ for group in "$@"; do
 		packages+=(qemu-system-x86 busybox-static)
 		;;
 	selftests)
-		# For their library of VFIO, which one of KVM's uses.
+		# One of KVM's selftests links the VFIO selftests' library, which needs it.
 		packages+=(uuid-dev)
 		;;
 	intel)
@@ -47,13 +46,13 @@ for group in "$@"; do
 		packages+=("${rust_lint[@]}" shellcheck)
 		;;
 	*)
-		die "deps.sh: no group '$group'"
+		die "deps.sh: unknown group '$group'"
 		;;
 	esac
 done
 
 if ! command -v dpkg-query >/dev/null; then
-	say "not a Debian system: taking it that these are there: ${packages[*]}"
+	say "this is no Debian system; make sure that these are installed: ${packages[*]}"
 	exit 0
 fi
 
@@ -73,15 +72,15 @@ if ((EUID != 0)); then
 		die "packages are missing and you are neither root nor have sudo;" \
 			"as root, run: apt-get install ${missing[*]}"
 	root=(sudo)
-	# Asks for the password now, not in the middle of a progress line.
+	# Ask for the password now, not in the middle of a progress line.
 	sudo -v || die "sudo refused; as root, run: apt-get install ${missing[*]}"
 fi
 
 lock packages
 say "installing ${#missing[@]} missing packages: ${missing[*]}"
 apt=("${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120)
-# One broken third-party source must not stop us: what counts is the installation.
+# An error in one source is not fatal: the packages may come from others.
 "${apt[@]}" update >"$logs/apt-update.log" 2>&1 ||
-	say "apt-get update had errors (log: $logs/apt-update.log); going on"
+	say "apt-get update had errors (log: $logs/apt-update.log); continuing"
 run_logged "$logs/apt-install.log" "installing packages" 0 \
 	"${apt[@]}" install -y --no-install-recommends "${missing[@]}"

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# fetch.sh [--update]: sees to it that the cache has the kernel's source package, and prints its
-# path.  What is there is used as it is, so that builds stay reproducible and work offline;
-# --update looks for a newer one of the same series.  apt checks the archive's signature, with
-# sources and state of its own: the system's apt configuration is not touched.
+# fetch.sh [--update]: downloads the kernel's source package unless the cache has it, and prints its
+# path.  A cached package is kept, so that builds are reproducible and work offline; --update looks
+# for a newer one of the same series.  apt checks the archive's signature.  It uses sources and
+# state of its own, and does not change the system's apt configuration.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 package=linux-source-$series
-# The suite that carries the package; Debian 12 can download from it without installing from it.
+# The suite that has the package.  Debian 12 can download from it without installing from it.
 suite=trixie-backports
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 dir=$cache/download
@@ -19,7 +19,7 @@ newest() {
 	find "$dir" -maxdepth 1 -name "${package}_*.deb" 2>/dev/null | sort -V | tail -n 1
 }
 
-# The mirrors this machine uses for Debian proper, best first.
+# The Debian mirrors of this machine, best first.
 mirrors() {
 	# shellcheck disable=SC2016 # apt expands these.
 	apt-get indextargets --format '$(LABEL) $(REPO_URI)' 'Created-By: Packages' |

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# kvmsr.sh [install]: builds the static program kvmsr and prints where it is; or installs it below
-# $DESTDIR$PREFIX (/usr/local) with its man pages and completions.  It needs no kernel.
+# kvmsr.sh [install]: builds the static program kvmsr and prints its path, or installs it below
+# $DESTDIR$PREFIX (/usr/local) with man pages and completions.  It needs no kernel build.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 target=${1:-}
 case $target in
 '' | install) ;;
-*) die "kvmsr.sh: nothing to do for '$target'; leave it out, or say install" ;;
+*) die "kvmsr.sh: unknown argument '$target' (use install, or none)" ;;
 esac
 [[ -e $repo/tools/kvmsr/Cargo.toml ]] ||
 	die "$repo/tools/kvmsr/Cargo.toml is missing: is the checkout complete?"
 wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$repo/tools/kvmsr/Cargo.toml")
 
-# Any cargo will do that is new enough; the distribution's is installed only where there is none.
+# Any cargo that is new enough will do.  If there is none, install the distribution's.
 cargo=(cargo)
 if ! command -v cargo >/dev/null || ! version=$(rustc --version 2>/dev/null) ||
 	! version_at_least "$wanted" "$(awk '{ print $2 }' <<<"$version")"; then
@@ -35,7 +35,7 @@ run_logged "$logs/kvmsr.log" "building kvmsr" 0 \
 program=$CARGO_TARGET_DIR/$triple/kvmsr/kvmsr
 
 if [[ $target == install ]]; then
-	[[ ${PREFIX:-} != '~'* ]] || die "PREFIX=$PREFIX: the shell left the ~ alone; say \$HOME"
+	[[ ${PREFIX:-} != '~'* ]] || die "PREFIX=$PREFIX: the shell did not expand ~; use \$HOME"
 	prefix=${DESTDIR:-}${PREFIX:-/usr/local}
 	share=$prefix/share
 	pages=$(mktemp -d)
@@ -48,7 +48,7 @@ if [[ $target == install ]]; then
 		die "cannot write to $prefix: run as root, or give PREFIX= a directory you can write to"
 	install -D -m 755 "$program" "$prefix/bin/kvmsr"
 	install -D -m 644 -t "$share/man/man1" "$pages"/*.1.gz
-	# The notices that the sources of its data ask for.
+	# The licences of the data's sources require these notices.
 	install -D -m 644 -t "$share/doc/kvmsr" "$repo"/tools/kvmsr/LICENSE-* \
 		"$repo/tools/kvmsr/data/NOTICE"
 	while read -r shell path; do

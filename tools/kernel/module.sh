@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# module.sh [plain|kunit|clippy] [install]: builds kvm-msr.ko and prints its path; with `install`
-# puts it where modprobe finds it as well, by way of sudo if need be.
+# module.sh [plain|kunit|clippy] [install]: builds kvm-msr.ko and prints its path.  `install` also
+# installs it for modprobe, with sudo if necessary.
 #
-#   plain    as it is meant to be used
-#   kunit    with the KUnit suites, which run when it is loaded
-#   clippy   from scratch, through Clippy, with warnings as errors
+#   plain    for use
+#   kunit    with the KUnit suites, which run when the module is loaded
+#   clippy   from scratch, with Clippy, and with warnings as errors
 #
-# INSTALL_MOD_PATH=/path installs below another root.
-# KERNEL=base|tracing|lean|debug chooses the project's kernel to build against; KDIR=/path another one.
+# INSTALL_MOD_PATH=/path installs it below another root.
+# KERNEL=base|tracing|debug selects the project's kernel to build against; KDIR=/path another one.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -23,7 +23,7 @@ case $variant in
 plain) ;;
 kunit) config+=(CONFIG_KVM_MSR_KUNIT_TEST=y) ;;
 clippy) config+=(CONFIG_KVM_MSR_KUNIT_TEST=y CLIPPY=1 W=e) ;;
-*) die "module.sh: no variant '$variant' (there are plain, kunit and clippy)" ;;
+*) die "module.sh: unknown variant '$variant' (use plain, kunit or clippy)" ;;
 esac
 
 key=$(kernel_key "$kdir")
@@ -35,7 +35,7 @@ mkdir -p "$out"
 kmake=(make -C "$kdir" M="$repo" MO="$out" "${kbuild[@]}" "${config[@]}")
 run_logged "$logs/module-$variant.log" "building kvm-msr.ko ($variant)" 0 \
 	"${kmake[@]}" -j"$jobs" modules
-[[ -e $out/kvm-msr.ko ]] || die "the build left no kvm-msr.ko (log: $logs/module-$variant.log)"
+[[ -e $out/kvm-msr.ko ]] || die "the build made no kvm-msr.ko (log: $logs/module-$variant.log)"
 if [[ $install == install ]]; then
 	root=()
 	if ((EUID != 0)) && [[ -z ${INSTALL_MOD_PATH:-} ]]; then

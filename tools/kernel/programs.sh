@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# programs.sh: builds the user-space programs of tools/ and samples/, static so that they run in
-# the initramfs, and prints the directory they are in.  kvmsr, which goes to users, has kvmsr.sh.
+# programs.sh: builds the user-space programs of tools/ and samples/ and prints their directory.
+# They are static, so that they run in the initramfs.  kvmsr.sh builds kvmsr.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -12,7 +12,7 @@ lock programs
 triple=x86_64-unknown-linux-gnu
 out=$cache/programs/$checkout
 messages=$logs/programs.json
-# To cargo, the packages of another checkout are the same, and up to date if built last.
+# Cargo takes the packages of another checkout for these, so each checkout has its own directory.
 export CARGO_TARGET_DIR=$cache/cargo-target/$checkout
 export RUSTFLAGS=-Ctarget-feature=+crt-static
 

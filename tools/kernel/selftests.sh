@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# selftests.sh: builds the kernel tree's own KVM selftests and prints the directory they are in:
-# bin/ has the tests, lib/ the libraries they need, with their paths, and the file `list` the
-# names of those that the tree's Makefile has for x86, sorted.
+# selftests.sh: builds the kernel tree's KVM selftests and prints their directory: bin/ has the
+# tests, lib/ the libraries that they need, with their paths, and the file `list` the sorted names of
+# the tests that the tree's Makefile builds for x86.
 #
-# They are not linked statically: a hundred megabytes take Bochs minutes to unpack.
+# They are linked dynamically: Bochs would take minutes to unpack the hundred megabytes of static
+# programs.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -23,7 +24,7 @@ kvm=(make -C "$source/tools/testing/selftests/kvm" ARCH=x86 CC=gcc OUTPUT="$out/
 	KHDR_INCLUDES="-isystem $out/headers/usr/include")
 
 build() {
-	# With an output directory of their own: the kernel's may be somebody else's.
+	# In an output directory of their own: KDIR may not be ours to write to.
 	make -C "$source" O="$out/headers" ARCH=x86 headers
 	"${kvm[@]}" -j"$jobs" all
 }
@@ -44,7 +45,7 @@ install_tests() {
 		cp -L "$library" "$out/lib$library"
 	done < <(find "$out/bin" -type f -exec ldd {} + |
 		sed -n 's|^[^/]*\(/[^ :]*\) (0x.*|\1|p' | sort -u)
-	# glibc's pthread_cancel() loads it when it runs.
+	# ldd does not list it: glibc's pthread_cancel() loads it at run time.
 	library=$(gcc -print-file-name=libgcc_s.so.1)
 	cp -L "$library" "$out/lib/$(dirname "$(find "$out/lib" -name libc.so.6 -printf '%P')")/"
 	mv "$out/list.new" "$out/list"

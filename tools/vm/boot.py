@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Boots the project's kernel in QEMU or Bochs, runs a job in it and collects what it says.
+"""Boots the project's kernel in QEMU or Bochs, runs a job in it and collects its output.
 
-The job is a shell script of the checkout.  It finds the modules in /lib/modules, the user-space
-programs in /programs (and in PATH), $VENDOR (amd or intel), and KVM and kvm-msr loaded.
+The job is a shell script.  In the machine, KVM and kvm-msr are loaded, the modules are in
+/lib/modules, the user-space programs in /programs (and in PATH), and $VENDOR is amd or intel.
 """
 
 import argparse
@@ -20,20 +20,20 @@ import machine
 import products
 from initramfs import Initramfs
 
-# On a busy host, the kernel may find the timer of an emulator too slow, and panic.
+# no_timer_check: on a busy host, the kernel may find the emulator's timer too slow, and panic.
 _CMDLINE = "console=ttyS0,115200 panic=-1 oops=panic no_timer_check"
 
 
 class RunError(Exception):
-    """The run came to no proper end; the text says how."""
+    """The run failed. The text says why."""
 
 
 class Hung(RunError):
-    """The machine stopped answering."""
+    """The machine produced no output for too long."""
 
 
 def handle_signals():
-    """To be called by every program that boots machines."""
+    """Must be called by every program that boots machines."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, interrupt)
 
@@ -46,7 +46,7 @@ def interrupt(signum, _frame):
 
 
 class Vm:
-    """What to boot: collects the initramfs, then runs a job or a shell."""
+    """A machine: collects its initramfs, then boots it and runs a job or a shell."""
 
     def __init__(self, kernel, *, kind="qemu", engine="plain", load_engine=True, load_kvm=True,
                  programs=None):
@@ -58,7 +58,7 @@ class Vm:
         here = os.path.dirname(os.path.abspath(__file__))
         self.initramfs.add_file("init", os.path.join(here, "init"))
         self.initramfs.add_file("bin/busybox", products.busybox())
-        # The init's own shell; it installs the rest.
+        # The shell that runs init, which installs busybox's other commands.
         self.initramfs.add_file("bin/sh", products.busybox())
         for module in kernel.modules():
             self.initramfs.add_file(f"lib/modules/{os.path.basename(module)}", module)
@@ -82,7 +82,7 @@ class Vm:
         return tempfile.mkdtemp(prefix=time.strftime("%m%d-%H%M%S-"), dir=parent)
 
     def shell(self, **options):
-        """An interactive shell on the terminal."""
+        """Runs an interactive shell on the terminal."""
         self.settings["JOB"] = "shell"
         directory = self._directory()
         try:
@@ -93,12 +93,11 @@ class Vm:
             shutil.rmtree(directory, ignore_errors=True)
 
     def run(self, job, *, timeout=300, silence=None, show=None, on_frame=None, **options):
-        """Runs a job and returns its (JobLog, KernelLog).
+        """Runs a job and returns (JobLog, KernelLog).
 
-        show is called with each line for people, on_frame with each frame's word and text.
-        Raises RunError when the machine dies, panics, or takes more than timeout seconds,
-        and Hung when the job has begun to say something and then does not while the emulator
-        works for silence seconds.
+        Calls show with each line for people, and on_frame with each frame's word and text.
+        Raises RunError if the machine ends early, panics, or takes more than timeout seconds, and
+        Hung if the emulator uses silence seconds of CPU time after the job's last output.
         """
         self.settings["JOB"] = "run"
         self.initramfs.add_file("job.sh", job)
@@ -148,7 +147,7 @@ class Vm:
                 gone = vm.ended()
                 feed()
                 if job.exit_code is not None:
-                    # What the kernel says last is still on its way.
+                    # The kernel's last lines may still be on their way.
                     time.sleep(0.3)
                     feed()
                     return job, kernel
@@ -162,7 +161,7 @@ class Vm:
                         tail += file.read()[-1000:].decode(errors="replace")
                     raise RunError("the machine ended before its job did:\n" + tail)
                 if silence and last is not None and vm.work() > last + silence:
-                    raise Hung(f"the machine worked for {silence} s and said nothing")
+                    raise Hung(f"no output during {silence} s of CPU time")
                 if time.monotonic() > deadline:
                     raise RunError(f"the job took more than {timeout} s; its last lines:\n" +
                                    "\n".join((kernel.lines[-8:] + job.lines[-8:])))
@@ -173,8 +172,8 @@ class Vm:
 
 
 _MOTD = """
-KVM and kvm-msr are loaded.  /lib/modules has the modules, /programs the programs (they are in PATH).
-/sys/module/kvm_msr/parameters/enable decides for VMs that are created from now on;
+KVM and kvm-msr are loaded.  The modules are in /lib/modules, the programs in /programs and in PATH.
+/sys/module/kvm_msr/parameters/enable decides whether the engine serves new VMs.
 /sys/kernel/debug/kvm has a directory for each VM.
 `exit` or Ctrl-A X ends the machine.
 
@@ -186,36 +185,35 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--machine", choices=("qemu", "bochs"), default="qemu",
-                        help="qemu has SVM, bochs has VMX (default: qemu)")
-    parser.add_argument("--kernel", default="base",
-                        choices=("base", "unpatched", "tracing", "lean", "debug"))
+                        help="qemu emulates SVM, bochs emulates VMX (default: qemu)")
+    parser.add_argument("--kernel", choices=("base", "unpatched", "tracing", "debug"), default="base")
     parser.add_argument("--module", choices=("plain", "kunit", "none"), default="plain",
-                        help="which kvm-msr.ko to bring (default: plain)")
+                        help="the variant of kvm-msr.ko (default: plain)")
     parser.add_argument("--no-engine", action="store_true", help="do not load kvm-msr.ko")
     parser.add_argument("--no-programs", action="store_true",
                         help="leave out the user-space programs")
     parser.add_argument("--selftests", action="store_true",
-                        help="bring the KVM selftests, in /selftests")
+                        help="add the KVM selftests, in /selftests")
     parser.add_argument("--add", action="append", default=[], metavar="FILE",
-                        help="bring another program, in /programs")
+                        help="add another program, in /programs")
     parser.add_argument("--memory", type=int, help="in MiB (default: qemu 3072, bochs 1024)")
-    parser.add_argument("--smp", type=int, help="CPUs, of qemu (default: 2)")
+    parser.add_argument("--smp", type=int, help="number of CPUs, qemu only (default: 2)")
     parser.add_argument("--icount", action="store_true",
-                        help="qemu on one CPU whose clock counts instructions")
+                        help="qemu with one CPU, and a clock that counts instructions")
     parser.add_argument("--timeout", type=int, default=600, help="in seconds (default: 600)")
     parser.add_argument("--console", action="store_true", help="print the kernel's log at the end")
-    parser.add_argument("--interactive", action="store_true", help="a shell in place of a job")
+    parser.add_argument("--interactive", action="store_true", help="run a shell instead of a job")
     parser.add_argument("--job", help="the shell script to run")
     parsed = parser.parse_args()
     if bool(parsed.job) == parsed.interactive:
         parser.error("give either --job or --interactive")
     if parsed.machine == "bochs" and (parsed.interactive or parsed.icount or parsed.smp):
-        parser.error("--interactive, --icount and --smp are qemu's")
+        parser.error("--interactive, --icount and --smp work with qemu only")
     return parsed
 
 
 def main():
-    """Runs what the command line says; returns the job's exit code."""
+    """Runs the machine; returns the job's exit code, or 1 if the kernel's log has errors."""
     options = arguments()
     module = None if options.module == "none" else options.module
     vm = Vm(products.Kernel(options.kernel), kind=options.machine, engine=module,
@@ -237,7 +235,7 @@ def main():
     if options.console:
         print("\n".join(kernel.lines))
     for splat in kernel.splats:
-        print("the kernel complained:\n" + "\n".join(splat), file=sys.stderr)
+        print("the kernel's log has:\n" + "\n".join(splat), file=sys.stderr)
     return 1 if kernel.splats else job.exit_code
 
 

@@ -1,26 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Reads what a machine wrote: the job's frames and the kernel's complaints.
+"""Reads a machine's output: the job's frames, and warnings and errors in the kernel's log.
 
-A line of the job's that starts with `@@` is a frame, for programs:
+A line of the job that starts with `@@` is a frame, for programs:
 
     @@json <one line of JSON>    a result
-    @@exit <code>                the job's end; the init writes it
-    @@<word> <text>              whatever the job and its reader agreed on
+    @@exit <code>                the job's exit code; the init prints it
+    @@<word> <text>              defined by the job and its reader
 """
 
 import json
 import re
 
-# What makes a run fail, wherever it comes from.
+# Lines in the kernel's log that make a run fail.
 _SPLAT = re.compile(
     r"WARNING: |BUG: |\bOops\b|kernel BUG at|general protection fault|KASAN: |UBSAN: |"
     r"possible (circular|recursive|irq lock)|INFO: (possible|task .* blocked|suspicious)|"
     r"suspicious RCU usage|Kernel panic|unable to handle|rust_kernel: panicked|panicked at |"
     r"sleeping function called|held lock freed|bad unlock balance|inconsistent lock state|"
     r"kmemleak: \d+ new suspected|refcount_t: |list_(add|del) corruption|ODEBUG: ")
-# What looks like it and is none: the boot's own notes.
+# Boot messages that match _SPLAT, but are no error.
 _HARMLESS = re.compile(r"WARNING: Spectre")
-# Before that, the kernel takes stock of the emulator's CPU, and Bochs's topology makes it WARN.
+# Warnings before this line are ignored: Bochs's CPU topology causes some during boot.
 _STARTED = re.compile(r"Run /init as init process")
 _PANIC = re.compile(r"Kernel panic")
 _STAMP = re.compile(r"^(<\d+>)?\[\s*\d+\.\d+\](\[\s*[TC]\d+\])? ?")
@@ -28,14 +28,14 @@ _SPLAT_LINES = 40
 
 
 class LineReader:
-    """Follows a file that grows, line by line."""
+    """Reads the lines of a file that another process appends to."""
 
     def __init__(self, path):
         self._file = open(path, "rb")
         self._rest = b""
 
     def lines(self):
-        """The complete lines that have come since the last call."""
+        """The complete lines since the last call."""
         data = self._rest + self._file.read()
         *complete, self._rest = data.split(b"\n")
         return [line.decode(errors="replace").rstrip("\r") for line in complete]
@@ -56,7 +56,7 @@ class KernelLog:
         self._left = 0
 
     def feed(self, line):
-        """Takes one more line."""
+        """Adds a line."""
         self.lines.append(line)
         self._started = self._started or bool(_STARTED.search(line))
         self.panicked = self.panicked or bool(_PANIC.search(line))
@@ -77,7 +77,7 @@ class KernelLog:
 
 
 class JobLog:
-    """The job's output: frames apart from lines for people."""
+    """The job's output: frames, and lines for people."""
 
     def __init__(self):
         self.lines = []
@@ -85,7 +85,7 @@ class JobLog:
         self.exit_code = None
 
     def feed(self, line):
-        """Takes one more line; returns it if it is for people, else None."""
+        """Adds a line. Returns it if it is for people, else None."""
         if not line.startswith("@@"):
             self.lines.append(line)
             return line
@@ -101,5 +101,5 @@ class JobLog:
         return [text for name, text in self.frames if name == word]
 
     def json(self):
-        """The results, parsed; raises ValueError where one is cut off."""
+        """The parsed results. Raises ValueError if one is incomplete."""
         return [json.loads(text) for text in self.frames_of("json")]

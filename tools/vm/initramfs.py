@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Writes initramfs archives: cpio's newc format, so that no root and no cpio is needed."""
+"""Writes initramfs archives in cpio's newc format. This needs neither root nor cpio."""
 
 import gzip
 import os
@@ -7,13 +7,13 @@ import stat
 
 
 class Initramfs:
-    """A tree of files, collected by add() and put out by write()."""
+    """A tree of files, which add() collects and write() writes."""
 
     def __init__(self):
         self._entries = {}
         for directory in ("bin", "dev", "etc", "lib", "programs", "proc", "sys", "tmp"):
             self._directory(directory)
-        # The kernel opens it for init before devtmpfs is there.
+        # The kernel opens it for init before devtmpfs is mounted.
         self._entries["dev/console"] = (stat.S_IFCHR | 0o600, b"", (5, 1))
 
     def _directory(self, path):
@@ -35,7 +35,7 @@ class Initramfs:
             self.add(path, file.read(), 0o755 if os.access(source, os.X_OK) else 0o644)
 
     def add_tree(self, path, source):
-        """Adds a directory of the host and what is below it."""
+        """Adds a directory of the host, recursively."""
         for directory, _, names in os.walk(source):
             for name in names:
                 full = os.path.join(directory, name)

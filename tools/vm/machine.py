@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The two emulators: QEMU, whose TCG has SVM, and Bochs, which has VMX.
+"""The two emulators: QEMU, whose TCG emulates SVM, and Bochs, which emulates VMX.
 
-Neither needs hardware virtualisation.  A machine has two serial ports that end in files: the
+Neither needs hardware virtualisation.  A machine has two serial ports that write to files: the
 kernel's console and the job's output.
 """
 
@@ -22,7 +22,7 @@ import tty
 
 
 class MachineError(Exception):
-    """The machine could not be started; the text says what to do."""
+    """The machine could not be started. The text says what to do."""
 
 
 def _need(program, package):
@@ -35,12 +35,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 def _die_with_parent():
-    """An emulator must not outlive us, even if we are killed."""
+    """Ends the emulator when this program ends, even if it is killed."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Machine:
-    """An emulator that runs one kernel once.  console and output are its ports' files."""
+    """An emulator that boots a kernel once.  console and output are its ports' files."""
 
     def __init__(self, directory, kernel, initrd, cmdline):
         self.directory = directory
@@ -55,7 +55,7 @@ class Machine:
             open(path, "wb").close()
 
     def ended(self):
-        """Whether the emulator has gone."""
+        """Whether the emulator has ended."""
         return self.process.poll() is not None
 
     def _spawn(self, command, **options):
@@ -63,7 +63,7 @@ class Machine:
                                         preexec_fn=_die_with_parent, **options)
 
     def work(self):
-        """The processor time it has taken, in seconds."""
+        """The CPU time that it has used, in seconds."""
         try:
             with open(f"/proc/{self.process.pid}/stat", encoding="ascii") as file:
                 # After the name, which is in parentheses: utime and stime are 14th and 15th.
@@ -73,11 +73,11 @@ class Machine:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def stop(self):
-        """Ends the emulator, which has nothing to save."""
+        """Kills the emulator, which has nothing to save."""
         if self.process is None:
             return
         try:
-            # It leads a process group of its own.
+            # It is the leader of its own process group.
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
@@ -90,10 +90,9 @@ _RDTSC = b"\x0f\x31\x48\xc1\xe2\x20\x48\x09\xd0\xc3"
 
 @functools.cache
 def _host_tsc():
-    """Tells Linux how fast the TSC is, which in QEMU is the host's.
+    """A kernel parameter with the TSC's frequency. In QEMU, the TSC is the host's.
 
-    It measures that by timers which come late if the host is short of time, and all its clocks
-    are wrong then.
+    Linux would measure it with timers, which are late on a busy host. Then all its clocks are wrong.
     """
     if platform.machine() != "x86_64":
         return ""
@@ -103,7 +102,7 @@ def _host_tsc():
         ctypes.addressof(ctypes.c_char.from_buffer(code)))
 
     def now():
-        # The quickest of some, as we may be interrupted between the two clocks.
+        # Take the fastest of several, as the process may be interrupted between the two clocks.
         return min(((time.perf_counter_ns(), rdtsc(), time.perf_counter_ns())
                     for _ in range(50)), key=lambda read: read[2] - read[0])
 
@@ -114,7 +113,7 @@ def _host_tsc():
 
 
 class Qemu(Machine):
-    """QEMU without KVM.  With icount, its guest's clock counts instructions: 1 ns each.
+    """QEMU without KVM.  With icount, the machine's clock counts instructions, 1 ns each."""
 
     plugin is what its option -plugin takes: a TCG plugin and its arguments.
     """
@@ -130,16 +129,16 @@ class Qemu(Machine):
         if icount:
             self.arguments += ["-accel", "tcg", "-icount", "shift=0,sleep=off", "-smp", "1"]
         else:
-            # One host thread for all CPUs: with one each, a CPU may run its old translation of
-            # code that another has just patched.  Static keys and calls are patched whenever
-            # the first VM is created, and an int3 that is gone by then panics the kernel.
+            # One host thread for all CPUs: with one thread each, a CPU may run a stale translation
+            # of code that another CPU has just patched.  Creating the first VM patches static
+            # keys; a stale int3 then panics the kernel.
             self.arguments += ["-accel", "tcg,thread=single", "-smp", str(smp)]
             self.cmdline += _host_tsc()
         if plugin:
             self.arguments += ["-plugin", plugin]
 
     def start(self):
-        """Starts it with both ports going to files."""
+        """Starts it, with both ports writing to files."""
         command = [*self.arguments, "-append", self.cmdline, "-display", "none",
                    "-serial", f"file:{self.console}", "-serial", f"file:{self.output}"]
         with open(self.log, "wb") as log:
@@ -147,7 +146,7 @@ class Qemu(Machine):
 
     def interact(self):
         """Runs it with its console on the terminal, until it ends."""
-        # -nographic has its monitor on the same terminal: Ctrl-A X ends the machine.
+        # -nographic puts the monitor on the same terminal: Ctrl-A X ends the machine.
         command = [*self.arguments, "-append", self.cmdline, "-nographic", "-serial", "mon:stdio"]
         return subprocess.run(command, check=False).returncode
 
@@ -174,7 +173,7 @@ debug: action=ignore
 
 
 class Bochs(Machine):
-    """Bochs, one CPU.  Its clock counts instructions, a hundred million to the second."""
+    """Bochs with one CPU.  Its clock counts instructions, a hundred million per second."""
 
     def __init__(self, directory, kernel, initrd, cmdline, *, memory=1024):
         super().__init__(directory, kernel, initrd, cmdline)
@@ -201,7 +200,7 @@ class Bochs(Machine):
         return iso
 
     def start(self):
-        """Makes the boot medium and starts it with both ports going to files."""
+        """Makes the boot medium and starts it, with both ports writing to files."""
         share = "/usr/share/bochs"
         bochsrc = os.path.join(self.directory, "bochsrc")
         commands = os.path.join(self.directory, "debugger")
@@ -209,10 +208,10 @@ class Bochs(Machine):
             file.write(_BOCHSRC.format(memory=self.memory, share=share,
                                        iso=self._write_iso(), console=self.console,
                                        output=self.output, log=self.log))
-        # Debian's has the debugger built in, which waits for a command.
+        # Debian's Bochs has the debugger built in, which waits for the command to continue.
         with open(commands, "w", encoding="utf-8") as file:
             file.write("c\n")
-        # Its debugger wants a terminal.
+        # The debugger needs a terminal.
         self._terminal, terminal = pty.openpty()
         environment = {**os.environ, "TERM": "xterm", "LINES": "30", "COLUMNS": "100"}
         self._spawn(["bochs", "-q", "-f", bochsrc, "-rc", commands], stdin=terminal,
@@ -221,7 +220,7 @@ class Bochs(Machine):
         threading.Thread(target=self._drain_terminal, daemon=True).start()
 
     def _drain_terminal(self):
-        """Reads what the debugger says, and from it where the screen is."""
+        """Reads the debugger's output, and finds the name of the screen's terminal in it."""
         said = b""
         for data in _reads(self._terminal):
             if said is None:
@@ -230,19 +229,19 @@ class Bochs(Machine):
             if match := _SCREEN.search(said):
                 said = None
                 screen = os.open(match.group(1), os.O_RDWR | os.O_NOCTTY)
-                # Nothing must echo, or wait for the end of a line.
+                # No echo, and no waiting for the end of a line.
                 tty.setraw(screen)
                 threading.Thread(target=lambda: [None for _ in _reads(screen)],
                                  daemon=True).start()
 
 
-# The guest's screen is drawn on a terminal that it opens itself.  Nobody looks at it, but Bochs
-# stands still when nobody reads what it draws.
+# Bochs draws the machine's screen on a terminal that it opens itself.  It stops if nobody reads from
+# that terminal.
 _SCREEN = re.compile(rb'connected to screen "([^"]+)"')
 
 
 def _reads(descriptor):
-    """What can be read from a terminal, until the other side is gone."""
+    """Yields what can be read from a terminal, until the other side closes it."""
     try:
         while data := os.read(descriptor, 65536):
             yield data

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Where the things are that a machine runs: asks the scripts of tools/kernel, which build them."""
+"""The paths of what a machine runs. The scripts of tools/kernel build them and print the paths."""
 
 import os
 import re
@@ -12,7 +12,7 @@ CACHE = os.environ.get("KVM_MSR_CACHE") or os.path.join(
 
 
 class BuildError(Exception):
-    """A product could not be built; the script has said why."""
+    """A product could not be built. The script has printed the reason."""
 
 
 def script(name, *arguments, **environment):
@@ -26,7 +26,7 @@ def script(name, *arguments, **environment):
 
 
 class Kernel:
-    """A built kernel: the project's own, in one of its variants, or the one KDIR names."""
+    """A built kernel: a variant of the project's own, or the kernel of KDIR."""
 
     def __init__(self, variant="base"):
         self.variant = variant
@@ -49,13 +49,13 @@ class Kernel:
 
     @property
     def version(self):
-        """Its version, as 7.3.4."""
+        """Its version, e.g. 7.3.4."""
         release = os.path.join(self.directory, "include/config/kernel.release")
         with open(release, encoding="utf-8") as file:
             return re.match(r"[\d.]+", file.read()).group()
 
     def modules(self):
-        """The KVM modules it has, in the order they load in."""
+        """Its KVM modules, in the order in which they are loaded."""
         found = {}
         for directory in ("virt/lib", "arch/x86/kvm"):
             full = os.path.join(self.directory, directory)
@@ -66,7 +66,7 @@ class Kernel:
                 if name in found]
 
     def engine(self, variant="plain"):
-        """kvm-msr.ko, built for it."""
+        """The path of kvm-msr.ko for this kernel."""
         return script("module.sh", variant, KERNEL=self.variant)
 
     def selftests(self):
@@ -85,7 +85,7 @@ def plugin():
 
 
 def kvmsr():
-    """The program kvmsr, as users get it."""
+    """The program kvmsr, as it is installed."""
     return script("kvmsr.sh")
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What a target leaves behind: build/results/<target>.json and a summary for people.
+"""The results of a target: build/results/<target>.json and a summary.
 
-Every file has a list `tests` of {"name": ..., "result": "pass" | "fail" | "skip", ...}, so that
-all of them are counted in one way; a target may have more in its file.
+Every file has a list `tests` of {"name": ..., "result": "pass" | "fail" | "skip", ...}. A target may
+add other members.
 """
 
 import json
@@ -41,7 +41,7 @@ def write(target, tests, **more):
 
 
 def read(target):
-    """The target's file, or None if it left none that can be read."""
+    """The target's file, or None if it can't be read."""
     try:
         with open(path_of(target), encoding="utf-8") as file:
             return json.load(file)
@@ -50,13 +50,13 @@ def read(target):
 
 
 def forget(target):
-    """Removes what an earlier run left."""
+    """Removes the file of an earlier run."""
     if os.path.exists(path_of(target)):
         os.unlink(path_of(target))
 
 
 def summarise(target, tests):
-    """Prints what failed, and the counts."""
+    """Prints the failed tests, and the counts."""
     for entry in tests:
         if entry["result"] == "fail":
             print(f"  FAILED {entry['name']}: {entry.get('message', '')}")
@@ -76,10 +76,10 @@ def conclude(target, tests, **more):
 
 
 def kernel_log(log):
-    """The test that the kernel did not complain; prints what it said if it did."""
+    """A test that fails if the kernel's log has warnings or errors; prints them."""
     for splat in log.splats:
-        print("the kernel complained:")
+        print("the kernel's log has:")
         print("\n".join("  " + line for line in splat))
     return test("kernel log", not log.splats,
-                f"{len(log.splats)} complaints, the first: {log.splats[0][0]}"
+                f"{len(log.splats)} warnings or errors, the first: {log.splats[0][0]}"
                 if log.splats else "")

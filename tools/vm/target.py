@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""target.py NAME [OPTION...]: runs one of the makefile's targets, a module of suites/."""
+"""target.py NAME [OPTION...]: runs a target of the makefile, which is a module of suites/."""
 
 import importlib
 import sys
@@ -12,7 +12,7 @@ import results
 
 
 def main():
-    """Runs the target; whatever happens, its results file says so."""
+    """Runs the target. Writes its results file even if it fails with an exception."""
     name = sys.argv[1]
     suite = importlib.import_module("suites." + name.replace("-", "_"))
     del sys.argv[1]

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# make bench, and make bench-hooks where the engine is not loaded.
+# make bench; or make bench-hooks, which does not load the engine.
 
 if [ -d /sys/module/kvm_msr ]; then
 	exec kvm-msr-bench

@@ -1,12 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# make check.  On the debug kernel, the leak detector has the last word.
+# make check.  On the debug kernel, kmemleak scans at the end.
 
 kvm-msr-check --test "$(cat /check/test)"
 code=$?
 if [ -e /sys/kernel/debug/kmemleak ]; then
-	# It does not count what is younger than five seconds, or was just moved.
+	# It ignores objects that are younger than five seconds, and needs two scans to be sure.
 	sleep 6
 	echo scan >/sys/kernel/debug/kmemleak
 	sleep 6

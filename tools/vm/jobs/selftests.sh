@@ -1,14 +1,15 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# make selftests: every test once with C, once with the engine.  Tests whose verdicts differ are
-# run again on both sides when all are through, so that an emulator's whim (some tests measure
-# time) is told from a difference: until most runs of both sides agree, six more times at most.
+# make selftests: runs every test once with C and once with the engine.  Some tests measure time, and
+# are flaky in an emulator.  So tests whose verdicts differ run again at the end, until the most
+# frequent verdicts of both sides agree, but at most six times.
 #
 # Prints @@start <test> <side> before each run, @@verdict <test> <side> <verdict> <ms> after it,
 # and @@tick every second, to show that the machine is alive.  /selftests/list has a line for
-# each test: its name and the sides to run it on; /selftests/again one for each whose verdicts
-# differed in an earlier boot: its name and both; /selftests/limit the seconds a test may take.
+# each test: its name and the sides to run it on.  /selftests/again has a line for each test whose
+# verdicts differed in an earlier boot: its name and both verdicts.  /selftests/limit is the time
+# limit per test, in seconds.
 
 limit=$(cat /selftests/limit)
 parameter=/sys/module/kvm_msr/parameters/enable
@@ -25,7 +26,7 @@ run() {
 	engine) [ ! -e $parameter ] || echo Y >$parameter ;;
 	esac
 	echo "@@start $1 $2"
-	# The port sends with interrupts, which there may be none of anymore once the test runs.
+	# Let the serial port send this line: it needs interrupts, which a test may stop.
 	usleep 100000
 	start=$(milliseconds)
 	cd /tmp || exit
@@ -41,19 +42,19 @@ run() {
 	echo "@@verdict $1 $2 $verdict $spent"
 	case $verdict in
 	fail | timeout)
-		# C's failures are shown, and the engine's where C had none.
+		# Show C's failures, and the engine's failures that C does not have.
 		if [ "$2" = c ] || [ "$first" != "$verdict" ]; then
 			echo "    $1 on $2: $verdict (exit code $code)"
 			grep -v 'addr2line: not found' /tmp/output | tail -n 5 | cut -c1-160 |
 				sed 's/^/    | /'
 		fi
-		# What it may have left behind.
+		# End child processes that it may have left.
 		killall -q -9 "${1##*/}"
 		;;
 	esac
 }
 
-# most VERDICTS: the one there is most of.
+# most VERDICTS: prints the most frequent verdict.
 most() {
 	echo "$1" | tr ' ' '\n' | sort | uniq -c | sort -rn | sed -n '1s/.* //p'
 }
@@ -73,7 +74,7 @@ while read -r test sides; do
 done </selftests/list
 
 while read -r test c engine; do
-	# Two runs at a time, as of an odd number there is always a most.
+	# Two runs at a time, so that the number of runs stays odd.
 	for _ in 1 2 3; do
 		for _ in 1 2; do
 			first=

@@ -1,13 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# make test-trace: how often the functions of /trace/functions are entered while all VMs are the
-# engine's, and then while they are C's, to see that there is something to be seen.
+# make test-trace: counts calls of the functions in /trace/functions while the engine serves all VMs,
+# and then while C serves them, to show that the profiler works.
 
 tracing=/sys/kernel/tracing
 [ -e $tracing/set_ftrace_filter ] || mount -t tracefs nodev $tracing || exit
 while read -r function; do
-	# Some can't be traced.
+	# Some functions can't be traced.
 	echo "$function" >>$tracing/set_ftrace_filter 2>/dev/null
 done </trace/functions
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The makefile's targets that run something and judge it, a module each with a main()."""
+"""The makefile's targets that run tests. Each is a module with a main()."""
 
 import hashlib
 import os
@@ -13,9 +13,9 @@ def job(name):
 
 
 def cargo_environment():
-    """What differs in the environment of Debian's cargo, which may not be the only one."""
-    # A directory for each checkout: to cargo the package of another one is the same, and up to
-    # date as long as that one's rust/ does not change.
+    """The environment variables for Debian's cargo; another cargo may be first in PATH."""
+    # A directory for each checkout: cargo takes the packages of another checkout for these, and
+    # would not rebuild them.
     checkout = hashlib.sha256(products.REPO.encode()).hexdigest()[:12]
     environment = {"RUSTC": "/usr/bin/rustc", "PATH": "/usr/bin:" + os.environ["PATH"],
                    "CARGO_TARGET_DIR": os.path.join(products.CACHE, "cargo-target", checkout)}

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""make bench: what MSR accesses and ioctls cost on C and on the engine.
-
-In instructions, and, in a second boot, in cache lines.  A metric that does not count instructions
-says so by its "unit".
-"""
+"""make bench: counts the instructions of MSR accesses and ioctls with C and with the engine."""
 
 import json
 import os
@@ -19,7 +15,7 @@ _DETAILS = re.compile(r"_(code_lines|data_lines|misses_cold|misses_warm)$")
 
 
 def measure(kernel, engine="plain"):
-    """The metrics of one boot, in a QEMU whose clock counts instructions."""
+    """Measures the metrics in one boot of QEMU, with a clock that counts instructions."""
     vm = boot.Vm(kernel, engine=engine, programs=products.programs())
     log, messages = vm.run(job("bench.sh"), timeout=600, icount=True)
     if log.exit_code or not log.json():
@@ -60,7 +56,7 @@ def check_limits(metrics, limits):
 
 
 def print_table(metrics, columns):
-    """The figures, and each column after the first against the first."""
+    """Prints the figures, and compares each column with the first."""
     print(f"{'instructions':32}" + "".join(f"{title:>12}" for _, title in columns) +
           "".join(f"{title + ' to ' + columns[0][1]:>22}" for _, title in columns[1:]))
     for metric in metrics:
@@ -72,8 +68,7 @@ def print_table(metrics, columns):
 
 
 def draw(metrics, path):
-    """The same as bars: per metric, C is 100 %."""
-    metrics = [metric for metric in metrics if not _DETAILS.search(metric["name"])]
+    """Draws the figures as bars. For each metric, C is 100 %."""
     left, width, row = 230, 420, 44
     height = 50 + row * len(metrics)
     scale = width / max(1.2, *(metric["engine"] / metric["c"] for metric in metrics))
@@ -98,7 +93,7 @@ def draw(metrics, path):
 
 
 def main():
-    """Measures C and the engine, prints, draws, and holds them against the limits."""
+    """Measures C and the engine in one boot, prints and draws the figures, checks the limits."""
     kernel = products.Kernel()
     metrics, messages = measure(kernel)
     print_table(metrics, [("c", "C"), ("engine", "engine")])

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0
-"""make bench-hooks: C without the hook series, and with it and no engine loaded."""
+"""make bench-hooks: measures C without the hook series, and with it but without an engine."""
 
 import products
 import results
 from suites import bench
 
-# Instructions that the hooks may cost.
+# The maximum number of instructions that the hooks may cost.
 _ALLOWED = 5
 
 
 def main():
-    """Measures two kernels, a boot each, and compares."""
+    """Measures two kernels, in a boot each, and compares."""
     plain, _ = bench.measure(products.Kernel("unpatched"), engine=None)
     kernel = products.Kernel()
     hooks, messages = bench.measure(kernel, engine=None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""make check: scenarios on C and on the engine, and the lifetimes, in QEMU."""
+"""make check: compares scenarios on C and on the engine in QEMU, and tests lifetimes."""
 
 import argparse
 import os
@@ -11,9 +11,9 @@ from suites import job
 
 
 def main():
-    """Runs kvm-msr-check and takes its verdicts over."""
+    """Runs kvm-msr-check and collects its results."""
     parser = argparse.ArgumentParser(prog="check")
-    parser.add_argument("--test", default="", help="tests whose names contain this")
+    parser.add_argument("--test", default="", help="run tests whose names contain this")
     options = parser.parse_args()
     variant = os.environ.get("KERNEL") or "base"
     vm = boot.Vm(products.Kernel(variant), programs=products.programs())

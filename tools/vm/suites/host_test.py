@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""make host-test: the files of rust/engine/, and kvmsr without KVM, built and tested by cargo on the
-host."""
+"""make host-test: builds and tests the files of rust/engine/, and the parts of kvmsr that need no KVM,
+with cargo on the host."""
 
 import os
 import re
@@ -14,9 +14,9 @@ _VERDICT = re.compile(r"^test (.+?)(?: - should panic)? \.\.\. (ok|FAILED|ignore
 
 
 def main():
-    """Runs cargo test and takes its verdicts over."""
+    """Runs cargo test and collects its results."""
     environment = {**os.environ, **cargo_environment()}
-    # Optimised, as the tests judge some hundred thousand random filters.
+    # Optimised, because some hundred thousand random filters are tested.
     command = ["/usr/bin/cargo", "test", "--release", "--locked", "--no-fail-fast",
                "--manifest-path", os.path.join(products.REPO, "tools", "Cargo.toml"),
                "--package", "engine-host", "--package", "kvmsr"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""make kunit: the KUnit suites in the module, which run when it is loaded."""
+"""make kunit: runs the module's KUnit suites, which start when it is loaded."""
 
 import os
 import re
@@ -12,13 +12,13 @@ import products
 import results
 from suites import job
 
-# Between these, in the KTAP of a module: one line a test, indented below its suite.
+# The lines of a module's KTAP: a suite, and the indented line of a test in it.
 _SUITE = re.compile(r"^\s*# Subtest: (\S+)")
 _CASE = re.compile(r"^ {4}(\s*)(not ok|ok) \d+ -? ?(.*?)( # SKIP.*)?$")
 
 
 def module_ktap(lines):
-    """The KTAP of the module: the last there is, as the kernel's own suites run at boot."""
+    """The module's KTAP: the last one in the log, as the kernel's own suites run earlier, at boot."""
     starts = [number for number, line in enumerate(lines) if line.startswith("KTAP version")]
     return lines[starts[-1]:] if starts and not _booting(lines[starts[-1]:]) else []
 
@@ -44,7 +44,7 @@ def cases(lines):
 
 
 def main():
-    """Loads the module with its tests, and reads the kernel's log with the kernel's kunit.py."""
+    """Loads the module with its tests, and parses the kernel's log with the kernel's kunit.py."""
     variant = os.environ.get("KERNEL") or "base"
     vm = boot.Vm(products.Kernel(variant), engine="kunit", load_engine=False)
     log, kernel = vm.run(job("kunit.sh"), timeout=300 if variant == "base" else 1800, show=print)
@@ -61,7 +61,7 @@ def main():
     if len(tests) == 1:
         tests.append(results.test("suites", False, "the module ran no KUnit suite"))
     if log.exit_code:
-        tests.append(results.test("insmod", False, f"the job's exit code is {log.exit_code}"))
+        tests.append(results.test("insmod", False, f"exit code {log.exit_code}"))
     tests.append(results.kernel_log(kernel))
     name = "kunit" if variant == "base" else f"kunit-{variant}"
     return results.conclude(name, tests, kernel=vm.kernel.version)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""make test-kvmsr VENDOR=amd|intel: kvmsr and its library on real KVM, judged by raw ioctls and by
-a raw guest; its JSON by the schemas, its man pages by mandoc."""
+"""make test-kvmsr VENDOR=amd|intel: compares kvmsr and its library on real KVM with plain ioctls and
+a plain guest; checks its JSON documents with the schemas, and its man pages with mandoc."""
 
 import argparse
 import glob
@@ -17,7 +17,7 @@ from suites import job
 try:
     import jsonschema
 except ImportError:
-    # Debian's package serves Debian's Python only, which may not stand first in PATH.
+    # Debian's package is for Debian's Python only, which may not be first in PATH.
     jsonschema = None
 
 _DATA = os.path.join(products.REPO, "tools", "kvmsr", "tests", "data")
@@ -31,7 +31,7 @@ def _options():
     parser = argparse.ArgumentParser(prog="kvmsr")
     parser.add_argument("--vendor", choices=("amd", "intel"),
                         default=os.environ.get("VENDOR") or "amd")
-    parser.add_argument("--suite", default="", help="only this suite of kvmsr-check")
+    parser.add_argument("--suite", default="", help="run only this suite of kvmsr-check")
     return parser.parse_args()
 
 
@@ -41,7 +41,7 @@ def name():
 
 
 def _run(kernel, vendor, arguments, **hardware):
-    """One boot; returns the tests, the documents and the kernel's log."""
+    """Boots once. Returns the tests, the JSON documents and the kernel's log."""
     vm = boot.Vm(kernel, kind={"amd": "qemu", "intel": "bochs"}[vendor],
                  programs=products.programs())
     vm.initramfs.add_file("programs/kvmsr", products.kvmsr())
@@ -62,16 +62,16 @@ def _run(kernel, vendor, arguments, **hardware):
 
 
 def _judge_documents(documents):
-    """A test for each kind of document: there is one, and all of them are as the schema says."""
+    """A test for each kind of document: there is one, and all of them match the schema."""
     if jsonschema is None:
-        return [results.test("schemas", False, "this python3 has no jsonschema: put /usr/bin first "
-                             "in PATH, which has the package python3-jsonschema")]
+        return [results.test("schemas", False, "this python3 lacks jsonschema: put /usr/bin first "
+                             "in PATH, where the package python3-jsonschema installs it")]
     tests = {}
     missing = {name.removesuffix(".json") for name in os.listdir(_SCHEMAS)} - {
         frame["schema"] for frame in documents}
     for kind in sorted(missing):
         title = f"schema: {kind}"
-        tests[title] = results.test(title, False, "nothing printed such a document")
+        tests[title] = results.test(title, False, "no test printed such a document")
     for frame in documents:
         kind = frame["schema"]
         title = f"schema: {kind}"
@@ -93,7 +93,7 @@ def _judge_documents(documents):
 
 
 def _judge_program(program):
-    """The program as it goes to users: its size, its man pages, its completions."""
+    """Tests of the installed program: its size, its man pages, its completions."""
     size = os.path.getsize(program)
     tests = [results.test("program: under 10 MB", size < _SIZE_LIMIT, f"{size} bytes")]
     linked = subprocess.run(["ldd", program], capture_output=True, check=False, text=True)
@@ -115,13 +115,13 @@ def _judge_program(program):
 
 
 def main():
-    """Runs kvmsr-check, and judges the rest on the host."""
+    """Runs kvmsr-check in the machine, and the other tests on the host."""
     options = _options()
     kernel = products.Kernel("base" if os.environ.get("KDIR") else "tracing")
     only = f"--suite {options.suite}" if options.suite else ""
     if options.vendor == "amd":
-        # Times are judged in a boot of their own: QEMU's clock has to be told to count
-        # instructions.  Bochs's always does.
+        # Times are tested in a boot of their own, in which QEMU's clock counts instructions.
+        # Bochs's clock always does.
         plan = [("--skip speed", {}), ("--suite speed", {"icount": True})]
     else:
         plan = [("", {})]

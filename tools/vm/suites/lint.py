@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""make lint and make fmt: the judges of form."""
+"""make lint and make fmt: formatting and static checks."""
 
 import filecmp
 import os
@@ -14,18 +14,18 @@ import results
 from suites import cargo_environment, registers, schemas
 
 _REPO = products.REPO
-# What the hook series may add to the kernel, moved lines included.
+# The number of lines that the hook series may add to the kernel, including moved lines.
 _SERIES_LIMIT = 800
 # The lines of context around each change, as git am expects them.
 _CONTEXT = 3
 _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 _UNSAFE = re.compile(r"\bunsafe\b")
-# Where hand-written unsafe may stand.
+# Where hand-written unsafe code is allowed.
 _UNSAFE_ALLOWED = ("rust/kvm/", "rust/bindings/", "rust/bindings.rs")
 
 
 def _files(*patterns):
-    """The checkout's files that match: those git knows or would."""
+    """The checkout's files that match, unless git ignores them."""
     listed = subprocess.run(["git", "-C", _REPO, "ls-files", "--cached", "--others",
                              "--exclude-standard", "-z", "--", *patterns],
                             stdout=subprocess.PIPE, check=True, text=True).stdout
@@ -34,7 +34,7 @@ def _files(*patterns):
 
 
 def _run(*command, environment=None):
-    """Runs a judge in the checkout; returns (exit code, what it said)."""
+    """Runs a command in the checkout. Returns (exit code, output)."""
     run = subprocess.run(command, cwd=_REPO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                          env={**os.environ, **(environment or {})}, check=False, text=True,
                          errors="replace", stdin=subprocess.DEVNULL)
@@ -42,7 +42,7 @@ def _run(*command, environment=None):
 
 
 def _judge(name, *command, environment=None):
-    """One judge as a test; what it said is printed if it objects."""
+    """Runs a command as a test. Prints its output if it fails."""
     code, said = _run(*command, environment=environment)
     if code:
         print(said.rstrip())
@@ -50,7 +50,7 @@ def _judge(name, *command, environment=None):
 
 
 def _rustfmt(kernel, *options):
-    """The command that formats the module as the kernel's own Rust is."""
+    """The command that formats the module with the kernel's rustfmt settings."""
     return ["/usr/bin/rustfmt", "--config-path", os.path.join(kernel.source, ".rustfmt.toml"),
             *options, *_files("rust/*.rs")]
 
@@ -69,9 +69,9 @@ def fmt(kernel):
 
 
 def _checkpatch(kernel, name, *arguments):
-    """checkpatch --strict: errors and warnings fail, what is to be checked is counted."""
+    """checkpatch --strict: errors and warnings fail, checks are only counted."""
     tool = os.path.join(kernel.source, "scripts/checkpatch.pl")
-    # Without git: this checkout is not the kernel's.
+    # Without git, because this is not the kernel's repository.
     _, said = _run("perl", tool, "--strict", "--show-types", *arguments,
                    environment={"GIT_DIR": "none"})
     total = re.search(r"^total: (\d+) errors, (\d+) warnings(?:, (\d+) checks)?", said,
@@ -166,7 +166,7 @@ def _patches(kernel):
 
 
 def _unsafe():
-    """The gate: no unsafe in the module's Rust but where it is allowed."""
+    """Tests that the module's Rust has unsafe code only where it is allowed."""
     found = []
     for name in _files("rust/*.rs"):
         if name.startswith(_UNSAFE_ALLOWED):
@@ -182,7 +182,7 @@ def _unsafe():
 
 
 def _generated():
-    """What derives from the table has to be what `make registers` would make it."""
+    """Tests that the files of `make registers` are current."""
     for file in registers.FILES:
         name = f"{os.path.basename(file)} is current"
         try:
@@ -195,7 +195,7 @@ def _generated():
 
 
 def _schemas():
-    """The schemas of kvmsr's output have to be what `make schemas` would make them."""
+    """Tests that the schemas of kvmsr's output are current."""
     name = "schemas of kvmsr"
     try:
         stale = schemas.stale()
@@ -206,9 +206,9 @@ def _schemas():
 
 
 def _headers():
-    """The licence that a Rust file names has to be that of its package."""
+    """Tests that each Rust file names the licence of its package."""
     gpl = ("rust/", "tools/engine-host/")
-    # What kvmsr prints belongs to whoever has it printed.
+    # kvmsr prints code without a licence: it belongs to the user.
     printed = "tools/kvmsr/tests/generated/"
     wrong = []
     for name in _files("*.rs"):
@@ -225,7 +225,7 @@ def _headers():
 
 
 def _licences():
-    """That no program is made of what can't be had in one program; see the files named here."""
+    """Tests that each program's licences are compatible; see the deny.toml files."""
     for title, manifest, *options in (("the tools", "tools/Cargo.toml", "--workspace"),
                                       ("engine-host", "tools/engine-host/Cargo.toml")):
         name = f"licences of {title}"
@@ -268,7 +268,7 @@ def _tests(kernel):
 
 
 def main():
-    """Runs all judges; with `--fix`, formats in place of judging."""
+    """Runs all checks; with `--fix`, only formats."""
     kernel = products.Kernel()
     if "--fix" in sys.argv[1:]:
         return fmt(kernel)

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""make registers: writes what derives from the table of registers: their reference, and the rules
-that kvmsr is built with."""
+"""make registers: generates the register reference and kvmsr's rules from the register table."""
 
 import os
 import subprocess
@@ -8,7 +7,7 @@ import subprocess
 import products
 from suites import cargo_environment
 
-# What is written, and what the generator wants to hear for it.
+# The generated files, and the generator's arguments for each.
 FILES = {
     "Documentation/register-reference.rst": [],
     "tools/kvmsr/data/registers.json": ["json"],
@@ -20,7 +19,7 @@ def _path(name):
 
 
 def _generate(name):
-    """A file as the table has it."""
+    """The current content of a file of FILES."""
     command = ["/usr/bin/cargo", "run", "--quiet", "--locked", "--manifest-path",
                os.path.join(products.REPO, "tools", "Cargo.toml"),
                "--package", "engine-host", "--example", "register_reference", "--", *FILES[name]]
@@ -40,7 +39,7 @@ def _present(name):
 
 
 def is_current(name):
-    """Whether a file of FILES is what would be written."""
+    """Whether a file of FILES is current."""
     return _present(name) == _generate(name)
 
 

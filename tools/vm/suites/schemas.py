@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""make schemas: writes the JSON schemas of what kvmsr prints, which derive from its types."""
+"""make schemas: generates the JSON schemas of kvmsr's output from its types."""
 
 import filecmp
 import os
@@ -14,7 +14,7 @@ DIRECTORY = "Documentation/kvmsr/schema"
 
 
 def _generate(directory):
-    """Writes what the types say to a directory."""
+    """Writes the schemas to a directory."""
     run = subprocess.run(
         ["/usr/bin/cargo", "run", "--quiet", "--locked", "--manifest-path",
          os.path.join(products.REPO, "tools", "Cargo.toml"), "--package", "kvmsr",
@@ -25,7 +25,7 @@ def _generate(directory):
 
 
 def stale():
-    """The names of the schemas that are not what would be written."""
+    """The names of the schemas that are not current."""
     present = os.path.join(products.REPO, DIRECTORY)
     with tempfile.TemporaryDirectory() as current:
         _generate(current)
@@ -35,7 +35,7 @@ def stale():
 
 
 def main():
-    """Writes them all, and removes those that nothing prints anymore."""
+    """Writes all schemas, and removes those of documents that no longer exist."""
     directory = os.path.join(products.REPO, DIRECTORY)
     shutil.rmtree(directory, ignore_errors=True)
     _generate(directory)

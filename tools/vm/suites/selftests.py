@@ -11,25 +11,25 @@ import products
 import results
 from suites import job
 
-# How many have to pass with the engine, where the emulator lets them.
+# The minimum number of tests that must pass with the engine. Bochs fails too many by itself.
 _MUST_PASS = {"amd": 50, "intel": 0}
-# Seconds per test, of the guest's clock.
+# Limit per test, in seconds of the machine's clock.
 _LIMIT = {"amd": 60, "intel": 30}
 _TIMEOUT = {"amd": 1800, "intel": 3600}
-# Seconds of the emulator's work without a sign of life.
+# Seconds of CPU time after which an emulator without output counts as hung.
 _SILENCE = {"amd": 120, "intel": 60}
-# What puts load on memory slots, page tables, interrupts and the host's CPU hotplug: minutes each
-# in an emulator, some of them unsteady there, and no MSR code in it.  --all runs them too.
+# Stress tests of memory slots, page tables, interrupts and CPU hotplug. They take minutes each in an
+# emulator, some are flaky there, and they use no MSR code.  --all runs them, too.
 _HEAVY = {"access_tracking_perf_test", "demand_paging_test", "dirty_log_perf_test",
           "dirty_log_test", "hardware_disable_test", "irq_test", "kvm_page_table_test",
           "memslot_modification_stress_test", "memslot_perf_test", "mmu_stress_test",
           "pre_fault_memory_test", "rseq_test", "set_memory_region_test"}
-# Boots after which something else must be wrong than a test that hangs the emulator.
+# The maximum number of boots. If a test hangs the emulator, the run continues in a new boot.
 _BOOTS = 6
 
 
 class Progress:
-    """Takes the machine's frames, and shows a line per test."""
+    """Collects the machine's frames, and prints a line per test."""
 
     def __init__(self, total):
         self.runs = {}
@@ -39,7 +39,7 @@ class Progress:
         self._start = time.monotonic()
 
     def frame(self, word, text):
-        """One frame."""
+        """Handles one frame."""
         if word == "start":
             self.current = tuple(text.split())
         if word != "verdict":
@@ -50,13 +50,13 @@ class Progress:
         runs = self.runs[name]
         if side == "engine":
             again = f"  (run {len(runs['engine'])})" if len(runs["engine"]) > 1 else ""
-            same = "" if runs["c"][-1] == verdict else "  <- to be run again"
+            same = "" if runs["c"][-1] == verdict else "  <- will run again"
             print(f"[{time.monotonic() - self._start:5.0f} s] {len(self.runs):3}/{self._total} "
                   f"{os.path.basename(name):40} C {runs['c'][-1]:8} engine {verdict:8}"
                   f"{int(milliseconds) / 1000:6.1f} s{again}{same}", flush=True)
 
     def left(self, tests):
-        """What is still to be run: (test, sides)."""
+        """The tests that have not run: (test, sides)."""
         for test in tests:
             runs = self.runs.get(test, {"c": [], "engine": []})
             sides = [side for side in ("c", "engine") if not runs[side]]
@@ -64,19 +64,19 @@ class Progress:
                 yield test, sides
 
     def again(self):
-        """What differs so far: (test, C's verdict, the engine's)."""
+        """The tests whose verdicts differ so far: (test, C's verdict, the engine's verdict)."""
         for test, runs in self.runs.items():
             if runs["c"] and runs["engine"] and _majority(runs["c"]) != _majority(runs["engine"]):
                 yield test, _majority(runs["c"]), _majority(runs["engine"])
 
 
 def _majority(verdicts):
-    """The verdict that most runs had."""
+    """The most frequent verdict."""
     return Counter(verdicts).most_common(1)[0][0] if verdicts else "missing"
 
 
 def entry_of(name, runs):
-    """A test's entry: it differs only if it does so reproducibly."""
+    """A test's entry. It fails if the most frequent verdicts of C and the engine differ."""
     c, engine = _majority(runs["c"]), _majority(runs["engine"])
     entry = {"name": os.path.basename(name), "c": c, "engine": engine,
              "result": "pass" if c == engine and c != "missing" else "fail"}
@@ -99,18 +99,18 @@ def _print_summary(tests, vendor):
            and entry["c"] in ("fail", "timeout")]
     emulator = {"amd": "QEMU", "intel": "Bochs"}[vendor]
     if bad:
-        print(f"the same on both, so {emulator}'s own failures: " +
+        print(f"failures on both sides, so {emulator} causes them: " +
               ", ".join(f"{entry['name']} ({entry['c']})" for entry in bad))
     for entry in tests:
         if entry.get("flaky"):
-            print(f"flaky under {emulator}: {entry['name']}: C {', '.join(entry['runs']['c'])}; "
+            print(f"flaky in {emulator}: {entry['name']}: C {', '.join(entry['runs']['c'])}; "
                   f"engine {', '.join(entry['runs']['engine'])}")
     equal = sum(entry["c"] == entry["engine"] != "missing" for entry in tests)
     print(f"{equal} verdicts equal, {len(tests) - equal} different")
 
 
 def _run_all(vm, vendor, listed, progress):
-    """Runs the tests, in one boot unless the emulator hangs; returns the tests about the run."""
+    """Runs the tests, in one boot unless the emulator hangs. Returns the tests of the run itself."""
     splats = []
     for _ in range(_BOOTS):
         left = list(progress.left(listed))
@@ -127,7 +127,7 @@ def _run_all(vm, vendor, listed, progress):
             if not progress.current:
                 return [results.test("the machine stays up", False, str(error).splitlines()[0])]
             test, side = progress.current
-            print(f"{test} on {side} hangs the emulator; going on in a new boot")
+            print(f"{test} on {side} hangs the emulator; continuing in a new boot")
             progress.frame("verdict", f"{test} {side} timeout 0")
             if not list(progress.left(listed)) and not list(progress.again()):
                 break
@@ -135,8 +135,8 @@ def _run_all(vm, vendor, listed, progress):
             print(error)
             return [results.test("the machine stays up", False, str(error).splitlines()[0])]
     for splat in splats:
-        print("the kernel complained:\n" + "\n".join("  " + line for line in splat))
-    return [results.test("no complaint of the kernel", not splats,
+        print("the kernel's log has:\n" + "\n".join("  " + line for line in splat))
+    return [results.test("kernel log", not splats,
                          splats[0][0] if splats else "")]
 
 
@@ -146,9 +146,9 @@ def _options():
                         default=os.environ.get("VENDOR") or "amd")
     parser.add_argument("--only", help="tests whose names contain this")
     parser.add_argument("--all", action="store_true",
-                        help="also those that only put load on memory, and take long")
+                        help="also run the stress tests, which take long and use no MSR code")
     parser.add_argument("--no-engine", action="store_true",
-                        help="C on both sides, to see how steady the emulator is")
+                        help="run C on both sides, to find flaky tests")
     return parser.parse_args()
 
 
@@ -158,7 +158,7 @@ def name():
 
 
 def main():
-    """Runs them all in one boot and compares, verdict by verdict."""
+    """Runs all tests and compares their verdicts."""
     options = _options()
     vendor = options.vendor
 
@@ -182,7 +182,7 @@ def main():
     if not options.only and passed < _MUST_PASS[vendor]:
         more.append(results.test("enough tests pass", False,
                                  f"{passed} pass with the engine, {_MUST_PASS[vendor]} must"))
-    # The list of tests is the selftests' own; what is about the run stands beside it.
+    # `tests` has the selftests only; tests of the run itself are in `run`.
     failures = [entry for entry in more if entry["result"] == "fail"]
     results.write(name(), tests, kernel=vm.kernel.version, run=more)
     results.summarise(name(), tests + failures)

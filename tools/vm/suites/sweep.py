@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""make sweep VENDOR=amd|intel: every MSR of C and of the engine, value by value; or, with NESTED=1,
-nested state, byte by byte.  In `make test` a short form of both, and the sample of nested state."""
+"""make sweep VENDOR=amd|intel: compares every MSR on C and on the engine; with NESTED=1, nested state.
+`make test` runs a short form of both, and the sample nested_save_restore."""
 
 import argparse
 import os
@@ -10,7 +10,7 @@ import products
 import results
 from suites import job
 
-# How many observations have to be compared: in full, and in the short form.
+# The minimum number of comparisons, in the full and in the short form.
 _MSRS = {"amd": (1_000_000, 100_000), "intel": (100_000, 50_000)}
 _NESTED = {"amd": (100_000, 10_000), "intel": (10_000, 10_000)}
 _TIMEOUT = {"amd": 7200, "intel": 21600}
@@ -24,9 +24,9 @@ def _options():
     parser.add_argument("--vendor", choices=("amd", "intel"),
                         default=os.environ.get("VENDOR") or "amd")
     parser.add_argument("--nested", action="store_true", default=bool(os.environ.get("NESTED")),
-                        help="nested state, not MSRs")
+                        help="compare nested state instead of MSRs")
     parser.add_argument("--short", action="store_true",
-                        help="both, with one CPUID and fewer values, and the sample")
+                        help="compare both, with one CPUID and fewer values, and run the sample")
     return parser.parse_args()
 
 
@@ -50,7 +50,7 @@ def _tests_of(title, report, least):
 
 
 def main():
-    """Runs kvm-msr-sweep and takes its verdicts over."""
+    """Runs kvm-msr-sweep and collects its results."""
     options = _options()
     vendor = options.vendor
     runs = [("MSRs", "", _MSRS), ("nested state", "--nested", _NESTED)]
@@ -78,6 +78,6 @@ def main():
                                "" if sample in ended else f"exit code {log.exit_code}")
                   for sample in _SAMPLES]
     tests.append(results.kernel_log(kernel))
-    # Beside the tests, for machines: what was compared, and the first differences.
+    # For other programs: what was compared, and the first differences.
     more = reports[0] if len(reports) == 1 else {"runs": reports}
     return results.conclude(name(), tests, kernel=vm.kernel.version, **more)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""make test: every suite, whatever the others say, and the sum of them."""
+"""make test: runs every suite, even if others fail, and adds up their results."""
 
 import os
 import subprocess
@@ -10,8 +10,8 @@ import time
 import products
 import results
 
-# In the order they run.  Bochs has one CPU: it runs beside the others, which take their turns
-# on the rest of the machine.  The benchmark counts instructions, so that does not disturb it.
+# The suites run one after the other, in this order.  Bochs has one CPU, so selftests-intel runs beside
+# them.  That does not disturb the benchmark, which counts instructions.
 _BESIDE = "selftests-intel"
 _SUITES = ["lint", "host-test", "kunit", "check", "bench", "selftests-amd", "sweep-short-amd",
            "sweep-short-intel", "kvmsr-amd", "kvmsr-intel"]
@@ -28,22 +28,22 @@ def _command(suite):
 
 
 def _build():
-    """Everything that more than one suite runs, before any does."""
+    """Builds everything that more than one suite needs, before they run."""
     kernel, tracing = products.Kernel(), products.Kernel("tracing")
     for build in (kernel.engine, tracing.engine, products.programs, products.kvmsr,
                   kernel.selftests):
         try:
             build()
         except products.BuildError:
-            # The suites that need it will say so.
+            # The suites that need it will fail, and say why.
             pass
 
 
 def _tests_of(suite, code):
-    """The suite's tests; one that says it failed if it left none, or failed without saying."""
+    """The suite's tests. Adds a failed one if it wrote no results, or failed without a failed test."""
     left = results.read(suite)
     if left is None:
-        return [results.test(suite, False, "it left no results")]
+        return [results.test(suite, False, "it wrote no results")]
     tests = left["tests"] + left.get("run", [])
     if code and not results.count(tests)[1]:
         tests = tests + [results.test(suite, False, f"exit code {code}")]
@@ -51,7 +51,7 @@ def _tests_of(suite, code):
 
 
 def main():
-    """Runs them all and prints a table."""
+    """Runs all suites and prints a table."""
     for suite in (*_SUITES, _BESIDE):
         results.forget(suite)
     _build()
@@ -67,7 +67,7 @@ def main():
                 start = time.monotonic()
                 codes[suite] = subprocess.run(_command(suite), check=False).returncode
                 took[suite] = time.monotonic() - start
-            print(f"\n=== {_BESIDE} (has been running beside the others)", flush=True)
+            print(f"\n=== {_BESIDE} (was started together with the first)", flush=True)
             shown = 0
             while True:
                 ended = beside.poll() is not None
