@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 #
-# make run: the sample.
+# make run: runs a sample.
 
 exec msr_filter
