@@ -3,8 +3,9 @@
  * The smallest program in which user space answers for an MSR.
  *
  * The guest, in real mode, reads an MSR that KVM does not know and writes it
- * back.  With KVM_CAP_X86_USER_SPACE_MSR that is no #GP but an exit, which this
- * program completes by filling in kvm_run.msr and calling KVM_RUN again.
+ * back.  Due to KVM_CAP_X86_USER_SPACE_MSR, KVM does not inject #GP, but exits
+ * to user space.  This program completes the exit by filling in kvm_run.msr and
+ * calling KVM_RUN again.
  */
 #include <err.h>
 #include <fcntl.h>
@@ -88,7 +89,7 @@ int main(void)
 			printf("RDMSR of %#x, answered with %#llx\n",
 			       run->msr.index, MSR_VALUE);
 			run->msr.data = MSR_VALUE;
-			/* An error other than 0 would be #GP to the guest. */
+			/* With an error other than 0, KVM would inject #GP. */
 			run->msr.error = 0;
 			reads++;
 			break;
@@ -97,7 +98,7 @@ int main(void)
 			       run->msr.index,
 			       (unsigned long long)run->msr.data);
 			if (run->msr.data != MSR_VALUE)
-				errx(1, "the guest writes what it did not read");
+				errx(1, "the guest wrote another value than it read");
 			run->msr.error = 0;
 			writes++;
 			break;

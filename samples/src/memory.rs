@@ -74,7 +74,11 @@ impl Memory {
         self.check(at, bytes.len());
         // SAFETY: The range was checked, and `bytes` is no part of it, as Rust has no reference
         // into it.
-        unsafe { self.start.add(at).copy_from(NonNull::from(bytes).cast(), bytes.len()) };
+        unsafe {
+            self.start
+                .add(at)
+                .copy_from(NonNull::from(bytes).cast(), bytes.len())
+        };
     }
 
     /// Copies `length` bytes from the guest-physical address `at`.
@@ -85,7 +89,11 @@ impl Memory {
 
         self.check(at, length);
         // SAFETY: As in `write`.
-        unsafe { self.start.add(at).copy_to(NonNull::from(&mut bytes[..]).cast(), length) };
+        unsafe {
+            self.start
+                .add(at)
+                .copy_to(NonNull::from(&mut bytes[..]).cast(), length)
+        };
         bytes
     }
 

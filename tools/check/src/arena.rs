@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Memory for `struct kvm_msrs`, in which every byte that a call writes is seen.
+//! Memory for `struct kvm_msrs`, which shows every byte that a call writes.
 
 use std::fmt::Write;
 
@@ -18,7 +18,7 @@ use kvm_msr_guest::msrs::HEADER;
 
 use crate::side::Side;
 
-/// What memory holds around the structures.
+/// The content of the memory around the structures.
 const CANARY: u8 = 0xc5;
 
 /// One of the two ioctls.
@@ -30,9 +30,9 @@ pub enum Call {
     Set,
 }
 
-/// Memory of two pages below 4 GiB in which a call finds its structure.
+/// Two pages below 4 GiB for the structure of a call.
 pub struct Arena {
-    /// The memory, every byte of which holds [`CANARY`] but for the structure.
+    /// The memory. Bytes outside the structure are [`CANARY`].
     pub memory: Mapping,
     abi: Abi,
 }
@@ -46,7 +46,7 @@ impl Arena {
         Ok(Arena { memory, abi })
     }
 
-    /// Puts `struct kvm_msrs`, as far as there is memory, to `offset`.
+    /// Writes `struct kvm_msrs` to `offset`, up to the end of memory.
     pub fn put(&mut self, offset: usize, nmsrs: u32, entries: &[Entry]) {
         let bytes = msrs::to_bytes(nmsrs, entries);
         let length = bytes.len().min(self.memory.length() - offset);
@@ -55,7 +55,7 @@ impl Arena {
         self.memory.write(offset, &bytes[..length]);
     }
 
-    /// Calls, and notes the result and all that changed in memory.
+    /// Makes the call, and notes its result and all changes in memory.
     pub fn call(
         &self,
         side: &mut Side,

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! `kvm-msr-check`: are KVM's C code and the engine the same to user space and
-//! to the guest?
+//! `kvm-msr-check` tests that KVM's C code and the engine behave alike towards user space and the
+//! guest.
 //!
-//! Every scenario runs on a VM that C serves and on a VM that the engine serves,
-//! in the same boot. What can be observed goes into a transcript, and the two
-//! transcripts have to be equal. Scenarios also assert what api.rst demands, so
-//! that both being wrong is no success.
+//! Each scenario runs on a VM that C serves and on a VM that the engine serves, in the same boot.
+//! All observations go into transcripts, and the two transcripts have to be equal. Scenarios also
+//! assert what api.rst requires, so that a mistake on both sides is found.
 
 mod arena;
 mod module;
@@ -31,15 +30,15 @@ use crate::suites::Suite;
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Run these suites only
+    /// Run only these suites
     #[arg(long, value_enum)]
     suite: Vec<Suite>,
 
-    /// Run the tests whose name contains this text only
+    /// Run only the tests whose name contains this text
     #[arg(long, default_value = "")]
     test: String,
 
-    /// Who is compared; `c,c` tries the tests themselves on any kernel
+    /// The two sides; `c,c` tests the scenarios themselves on any kernel
     #[arg(long, value_enum, default_value_t = Pair::CEngine)]
     pair: Pair,
 
@@ -47,7 +46,7 @@ struct Arguments {
     #[arg(long, default_value_t = 0x6b76_6d2d_6d73_7200)]
     seed: u64,
 
-    /// Random filters to compare
+    /// Number of random filters
     #[arg(long, default_value_t = 300)]
     filters: u32,
 
@@ -59,8 +58,8 @@ struct Arguments {
     #[arg(long, default_value = "/lib/modules/kvm-msr.ko")]
     module: PathBuf,
 
-    /// The vendor's module; the default is kvm-amd.ko or kvm-intel.ko, whichever
-    /// is loaded, beside the engine's
+    /// The vendor module; by default, kvm-amd.ko or kvm-intel.ko (whichever is loaded) in the
+    /// directory of the engine's module
     #[arg(long)]
     vendor_module: Option<PathBuf>,
 
@@ -74,7 +73,7 @@ enum Pair {
     /// C and the engine
     #[value(name = "c,engine")]
     CEngine,
-    /// C and C again
+    /// C and C
     #[value(name = "c,c")]
     CC,
 }
@@ -94,7 +93,7 @@ fn main() -> Result<ExitCode> {
     if arguments.pair == Pair::CEngine && !engine::loaded() {
         bail!(
             "the module kvm_msr is not loaded (no /sys/module/kvm_msr): load it, or compare C \
-             with itself by --pair c,c"
+             with itself with --pair c,c"
         );
     }
     enable_emulation_prefix();
@@ -112,12 +111,12 @@ fn main() -> Result<ExitCode> {
     report.finish()
 }
 
-/// Lets guests reach KVM's emulator, unless kvm.ko does so already.
+/// Enables KVM's forced-emulation prefix for guests.
 fn enable_emulation_prefix() {
     const PARAMETER: &str = "/sys/module/kvm/parameters/force_emulation_prefix";
 
-    // Without the parameter, or the right to write it, the guests get #UD, and
-    // the tests that need the emulator say so.
+    // Without the parameter, or permission to write it, guests get #UD. Then the tests that need
+    // the emulator fail, and say so.
     if std::fs::read_to_string(PARAMETER).is_ok_and(|value| value.trim() == "0") {
         let _ = std::fs::write(PARAMETER, "1");
     }

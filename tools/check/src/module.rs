@@ -15,7 +15,7 @@ use object::Object;
 use object::ObjectSection;
 use rustix::system;
 
-/// The name in the section that holds `struct module`, and the one in `.modinfo`.
+/// The sections that contain the module's name: `struct module`, and the module information.
 const SECTIONS: [&str; 2] = [".gnu.linkonce.this_module", ".modinfo"];
 
 /// A module's file, read into memory.
@@ -40,12 +40,12 @@ impl Module {
             .exists()
     }
 
-    /// Loads it; `EEXIST` if it is loaded.
+    /// Loads the module. Fails with `EEXIST` if it is loaded.
     pub fn load(&self) -> ioctl::Result<()> {
         Ok(system::init_module(&self.image, c"")?)
     }
 
-    /// Unloads it; `EAGAIN` (i.e. `EWOULDBLOCK`) while it is used.
+    /// Unloads the module. Fails with `EAGAIN` (i.e. `EWOULDBLOCK`) if it is in use.
     pub fn unload(&self) -> ioctl::Result<()> {
         let name = CString::new(self.name).map_err(|_| Errno::EINVAL)?;
 
@@ -65,7 +65,7 @@ impl Module {
 
     /// The same module under another name of the same length.
     pub fn renamed(&self, name: &'static str) -> Result<Self> {
-        ensure!(name.len() == self.name.len(), "{name} is not as long");
+        ensure!(name.len() == self.name.len(), "{name} has another length");
 
         let mut image = self.image.clone();
         let file = object::File::parse(&*self.image).context("parse the module")?;
@@ -77,7 +77,7 @@ impl Module {
                 .with_context(|| format!("the module has no {section}"))?;
             let bytes = &mut image[start as usize..(start + size) as usize];
 
-            // Only as a whole string, i.e. after a 0 or after "name=".
+            // Replace whole strings only, i.e. after a 0 or after "name=".
             for at in 1..bytes.len().saturating_sub(name.len()) {
                 let found = bytes[at..].starts_with(self.name.as_bytes())
                     && bytes[at + name.len()] == 0

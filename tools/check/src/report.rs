@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Verdicts: a line per test for people, one line of JSON for programs.
+//! Results: a line per test for people, one line of JSON for programs.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::Result;
 use serde::Serialize;
 
-/// The verdict on one test.
+/// The result of one test.
 #[derive(Serialize)]
 struct Verdict {
     name: String,
@@ -17,24 +17,24 @@ struct Verdict {
     message: String,
 }
 
-/// What `make test` collects.
+/// The results for `make test`.
 #[derive(Serialize)]
 struct Json<'a> {
     suite: &'static str,
     tests: &'a [Verdict],
 }
 
-/// All verdicts so far.
+/// All results so far.
 #[derive(Default)]
 pub struct Report {
     verdicts: Vec<Verdict>,
 }
 
 impl Report {
-    /// Runs a test and prints its line. A pass may come with a remark.
+    /// Runs a test and prints its line, with the remark that it returns.
     pub fn test(&mut self, name: String, test: impl FnOnce() -> Result<String>) {
         print!("{name:<44} ");
-        // The line is to be seen while the test runs, should it hang.
+        // Print the name before the test runs, in case it hangs.
         let _ = std::io::stdout().flush();
 
         let start = Instant::now();

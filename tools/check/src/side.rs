@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! One side of a comparison: an engine, and what was observed with it.
+//! One side of a comparison: an engine, and the observations made with it.
 
 use std::fmt::Display;
 
@@ -13,7 +13,7 @@ use kvm_msr_guest::Guest;
 use kvm_msr_guest::Options;
 use kvm_msr_guest::ioctl;
 
-/// An engine, and the transcript of what a scenario observed with it.
+/// An engine, and the transcript of a scenario.
 pub struct Side {
     /// What serves this side's VMs.
     pub engine: Engine,
@@ -21,7 +21,7 @@ pub struct Side {
     transcript: Vec<String>,
 }
 
-/// Steps to take and to observe on one side.
+/// A scenario: steps and observations on one side.
 pub type Scenario<'a> = &'a dyn Fn(&mut Side) -> Result<()>;
 
 impl Side {
@@ -56,7 +56,7 @@ impl Side {
         self.transcript.push(format!("{step}: {observed}"));
     }
 
-    /// Adds what an ioctl returned, which has to be `expected`.
+    /// Adds an ioctl's result, which has to be `expected`.
     pub fn ioctl(
         &mut self,
         step: impl Display,
@@ -85,7 +85,7 @@ impl Side {
     }
 }
 
-/// What an ioctl returned, in words.
+/// An ioctl's result as text.
 pub fn show(result: ioctl::Result) -> String {
     match result {
         Ok(value) => value.to_string(),
@@ -95,7 +95,7 @@ pub fn show(result: ioctl::Result) -> String {
 
 /// Runs a scenario on both engines and compares the transcripts.
 ///
-/// Returns a remark on how much was compared.
+/// Returns a remark with the number of steps.
 pub fn compare(engines: [Engine; 2], verbose: bool, scenario: Scenario<'_>) -> Result<String> {
     let mut ends = Vec::new();
 
@@ -116,7 +116,7 @@ pub fn compare(engines: [Engine; 2], verbose: bool, scenario: Scenario<'_>) -> R
 
     let failure = |(transcript, end): &(Vec<String>, Result<()>), at: usize| {
         transcript.get(at).cloned().unwrap_or_else(|| match end {
-            Ok(()) => "(the scenario is over)".to_owned(),
+            Ok(()) => "(end of the scenario)".to_owned(),
             Err(error) => format!("{error:#}"),
         })
     };

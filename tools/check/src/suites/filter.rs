@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! KVM_X86_SET_MSR_FILTER (api.rst, section 4.97): what it refuses, and with
-//! which errno.
+//! KVM_X86_SET_MSR_FILTER in api.rst: what the ioctl refuses, and with which errno.
 
 use anyhow::Result;
 use kvm_msr_guest::Abi;
@@ -37,14 +36,14 @@ pub const SCENARIOS: &[Named] = &[
     ("empty filters", empty_filters),
     ("flags of a range", range_flags),
     ("number of MSRs", number_of_msrs),
-    ("bitmap that faults", bitmap_faults),
-    ("structure that faults", structure_faults),
+    ("inaccessible bitmap", bitmap_faults),
+    ("inaccessible structure", structure_faults),
     ("first error wins", first_error_wins),
     ("number of the other ABI", crossed_abi),
-    ("refused call changes nothing", refused_changes_nothing),
+    ("a failed call changes nothing", refused_changes_nothing),
 ];
 
-/// Bitmaps for raw filters: two pages of ones, then an inaccessible one.
+/// Bitmaps for raw filters: two pages of ones, then an inaccessible page.
 struct Bitmaps(Mapping);
 
 impl Bitmaps {
@@ -64,7 +63,7 @@ impl Bitmaps {
         }
     }
 
-    /// A range whose bitmap has so many bytes before memory ends.
+    /// A range whose bitmap starts `bytes` bytes before the inaccessible page.
     fn range_at_end(&self, nmsrs: u32, bytes: usize) -> RawRange {
         RawRange {
             bitmap: self.0.at(2 * PAGE - bytes).address(),
@@ -73,7 +72,7 @@ impl Bitmaps {
     }
 }
 
-/// A filter with some ranges at chosen places.
+/// A filter with ranges at the given positions.
 fn raw(flags: u32, ranges: &[(usize, RawRange)]) -> RawFilter {
     let mut filter = RawFilter {
         flags,
@@ -86,7 +85,7 @@ fn raw(flags: u32, ranges: &[(usize, RawRange)]) -> RawFilter {
     filter
 }
 
-/// Calls the ioctl in both ABIs.
+/// Makes the ioctl through both ABIs.
 fn set(
     side: &mut Side,
     guest: &Guest,
@@ -126,7 +125,7 @@ fn filter_flags(side: &mut Side) -> Result<()> {
 fn empty_filters(side: &mut Side) -> Result<()> {
     let mut guest = deflecting_guest(side)?;
     let bitmaps = Bitmaps::new()?;
-    // What nmsrs 0 makes KVM ignore: bad flags, a bad pointer.
+    // KVM ignores bad flags and a bad pointer if nmsrs is 0.
     let ignored = RawRange {
         flags: u32::MAX,
         nmsrs: 0,
@@ -148,14 +147,14 @@ fn empty_filters(side: &mut Side) -> Result<()> {
     };
     set(side, &guest, "ranges of 0 MSRs, deny", &deny, EINVAL)?;
 
-    // Only the last of sixteen counts.
+    // Only the last of sixteen ranges has MSRs.
     let mut last = deny;
     last.ranges[15] = bitmaps.range(READ | WRITE, NOBODY, 8);
     set(side, &guest, "last range only, deny", &last, Ok(0))?;
     judge_both(side, &mut guest, NOBODY + 7, true)?;
     judge_both(side, &mut guest, NOBODY + 8, false)?;
 
-    // Setting an empty filter ends filtering.
+    // An empty filter ends filtering.
     set(side, &guest, "empty, allow", &raw(0, &[]), Ok(0))?;
     judge_both(side, &mut guest, NOBODY + 8, true)
 }
@@ -214,7 +213,7 @@ fn bitmap_faults(side: &mut Side) -> Result<()> {
     let guest = side.guest()?;
     let bitmaps = Bitmaps::new()?;
 
-    // KVM copies whole 64-bit words, whatever nmsrs says.
+    // KVM copies whole 64-bit words.
     for (nmsrs, bytes, expected) in [
         (1, 8, Ok(0)),
         (64, 8, Ok(0)),
@@ -259,8 +258,8 @@ fn bitmap_faults(side: &mut Side) -> Result<()> {
         let result = raw(0, &[(0, range)]).set(Abi::Compat, guest.vm());
         side.ioctl(format!("compat set filter, {step}"), result, EFAULT)?;
     }
-    // The compat pointer has 32 bits: what would be the high half is the next
-    // range's flags, so garbage there must not matter to this one.
+    // The compat pointer has 32 bits. The following 32 bits are the flags of the next range, and
+    // must be ignored.
     let result = raw(0, &[(0, bitmaps.range(READ, NOBODY, 8))]).set(Abi::Compat, guest.vm());
     side.ioctl("compat set filter, low bitmap", result, Ok(0))
 }
@@ -274,7 +273,7 @@ fn structure_faults(side: &mut Side) -> Result<()> {
         let bytes = filter.to_bytes(abi);
         let mut memory = Mapping::low(2 * PAGE)?;
 
-        // One byte short, half there, not there at all, and just fitting.
+        // The whole structure fits, or one byte, half, or all of it is missing.
         for missing in [0, 1, bytes.len() / 2, bytes.len()] {
             let offset = 2 * PAGE - bytes.len() + missing;
             let expected = if missing == 0 { Ok(0) } else { EFAULT };
@@ -285,14 +284,14 @@ fn structure_faults(side: &mut Side) -> Result<()> {
             side.ioctl(step, result, expected)?;
         }
 
-        // The second page goes away.
+        // The second page becomes inaccessible.
         memory.protect(1..2, Protection::None)?;
         let offset = PAGE - bytes.len() + 8;
         memory.write(offset, &bytes[..bytes.len() - 8]);
         let result = ioctl::set_msr_filter(abi, guest.vm(), memory.at(offset));
         side.ioctl(format!("{abi} set filter, into a hole"), result, EFAULT)?;
 
-        // Unaligned and read-only memory is fine.
+        // Unaligned and read-only memory works.
         memory.protect(1..2, Protection::ReadWrite)?;
         memory.write(PAGE + 1, &bytes);
         memory.protect(1..2, Protection::Read)?;
@@ -377,7 +376,7 @@ fn crossed_abi(side: &mut Side) -> Result<()> {
     let filter = raw(0, &[(0, bitmaps.range(READ, NOBODY, 8))]);
     let mut memory = Mapping::low(PAGE)?;
 
-    // 64-bit programs have no compat form, 32-bit ones do have the native form.
+    // A 64-bit ioctl has no compat form, but a 32-bit ioctl also accepts the native form.
     memory.write(0, &filter.to_bytes(Abi::Compat));
     let result = ioctl::set_msr_filter_crossed(Abi::Native, guest.vm(), memory.at(0));
     side.ioctl("compat number, native call", result, Err(Errno::ENOTTY))?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What a filter means to the guest (api.rst, section 4.97).
+//! The effect of a filter on the guest, see KVM_X86_SET_MSR_FILTER in api.rst.
 
 use anyhow::Result;
 use kvm_bindings::KVM_MSR_EXIT_REASON_FILTER;
@@ -19,8 +19,8 @@ use kvm_msr_guest::filter::WRITE;
 use super::Named;
 use crate::side::Side;
 
-/// MSR indices from here on belong to nobody, so that an allowed access gives
-/// an UNKNOWN exit, where a denied one gives a FILTER exit.
+/// From here on, MSRs are unknown. An allowed access exits with reason UNKNOWN, a denied one with
+/// reason FILTER.
 pub const NOBODY: u32 = 0x5000_0000;
 
 /// The tests of this file.
@@ -32,12 +32,12 @@ pub const SCENARIOS: &[Named] = &[
     ("read-only, write-only, both", kinds),
     ("default allow and deny", defaults),
     ("passed-through MSRs", passed_through),
-    ("emulator is filtered too", emulator),
+    ("the emulator checks the filter, too", emulator),
     ("denied without exits is #GP", denied_gp),
     ("filter before the vCPU", before_vcpu),
 ];
 
-/// A guest whose every denied or unknown access exits to user space.
+/// A guest whose denied and unknown accesses all exit to user space.
 pub fn deflecting_guest(side: &Side) -> Result<Guest> {
     let guest = side.guest()?;
 
@@ -45,7 +45,7 @@ pub fn deflecting_guest(side: &Side) -> Result<Guest> {
     Ok(guest)
 }
 
-/// Notes what the filter says of an access; it has to be `allowed`.
+/// Notes whether the filter allows an access, which has to be `allowed`.
 fn judge(
     side: &mut Side,
     guest: &mut Guest,
@@ -72,7 +72,7 @@ fn full_size(side: &mut Side) -> Result<()> {
     let mut guest = deflecting_guest(side)?;
     let mut filter = Filter::deny_by_default();
 
-    // Adjacent, with one exception in each.
+    // The ranges are adjacent, with one exception in each.
     for i in 0..MAX_RANGES as u32 {
         let range = Range::allow(READ | WRITE, NOBODY + i * MAX_MSRS, MAX_MSRS);
         filter = filter.with(range.with_flipped(i * 100));
@@ -106,7 +106,7 @@ fn wrap_around(side: &mut Side) -> Result<()> {
         0x17,
     ];
 
-    // The end is computed in 32 bits: a range that reaches 2^32 matches nothing.
+    // KVM computes the end in 32 bits: a range that reaches 2^32 matches nothing.
     for (base, nmsrs) in [
         (0xffff_fff0, 0xf),
         (0xffff_fff0, 0x10),
@@ -161,7 +161,7 @@ fn x2apic(side: &mut Side) -> Result<()> {
 fn first_match(side: &mut Side) -> Result<()> {
     let mut guest = deflecting_guest(side)?;
 
-    // The first says no to the middle, the second yes to all, the third no to all.
+    // The first range denies the middle, the second allows all, the third denies all.
     Filter::deny_by_default()
         .with(Range::deny(READ | WRITE, NOBODY + 16, 16))
         .with(Range::allow(READ | WRITE, NOBODY, 64))
@@ -181,7 +181,7 @@ fn first_match(side: &mut Side) -> Result<()> {
     ] {
         judge_both(side, &mut guest, NOBODY + offset, allowed)?;
     }
-    // Identical ranges: the first only counts.
+    // Of identical ranges, the first decides.
     Filter::allow_by_default()
         .with(Range::allow(READ | WRITE, NOBODY, 8).with_flipped(3))
         .with(Range::deny(READ | WRITE, NOBODY, 8).with_flipped(3))
@@ -193,7 +193,7 @@ fn first_match(side: &mut Side) -> Result<()> {
 fn kinds(side: &mut Side) -> Result<()> {
     let mut guest = deflecting_guest(side)?;
 
-    // A range for the other kind of access does not match, and the next is asked.
+    // A range for the other kind of access does not match.
     Filter::allow_by_default()
         .with(Range::deny(READ, NOBODY, 8))
         .with(Range::deny(WRITE, NOBODY + 8, 8))
@@ -240,7 +240,7 @@ fn defaults(side: &mut Side) -> Result<()> {
 
 fn passed_through(side: &mut Side) -> Result<()> {
     let mut guest = deflecting_guest(side)?;
-    // STAR, FS base, SYSENTER CS: neither vendor intercepts them unasked.
+    // STAR, FS base, SYSENTER CS: both vendors intercept them only if a filter denies them.
     let indices = [0xc000_0081, 0xc000_0100, 0x174];
 
     for round in 0..2 {
@@ -286,7 +286,7 @@ fn emulator(side: &mut Side) -> Result<()> {
 fn denied_gp(side: &mut Side) -> Result<()> {
     let mut guest = side.guest()?;
 
-    // IA32_CR_PAT is there, and answers unless denied.
+    // KVM knows IA32_CR_PAT, so that the access succeeds unless the filter denies it.
     for emulated in [false, true] {
         Filter::allow_by_default()
             .with(Range::deny(READ | WRITE, 0x277, 1))
@@ -311,8 +311,8 @@ fn before_vcpu(side: &mut Side) -> Result<()> {
     let options = Options::new(side.engine);
     let (vm, folder) = side.engine.create_vm(side.kvm())?;
 
-    // Intercepts are first computed when the vCPU is created, and again by
-    // KVM_SET_CPUID2: both with the filter there already.
+    // KVM computes the intercepts when the vCPU is created, and again in KVM_SET_CPUID2. The
+    // filter is set before both.
     Filter::allow_by_default()
         .with(Range::deny(READ | WRITE, STAR, 1))
         .set(&vm)?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Random filters, judged by the guest's own RDMSR and WRMSR on both engines,
-//! and by a linear scan in this program.
+//! Compares random filters, on both engines and with a linear scan in this program, by RDMSR and
+//! WRMSR in the guest.
 
 use anyhow::Context;
 use anyhow::Result;
@@ -26,10 +26,10 @@ use crate::report::Report;
 use crate::side;
 use crate::side::Side;
 
-/// Probes per filter that are not at the ends of its ranges.
+/// Number of accesses per filter that are not at the ends of its ranges.
 const ANYWHERE: usize = 8;
 
-/// Runs the random filters, as far as the arguments select them.
+/// Runs the random filters, if the arguments select them.
 pub fn run(arguments: &Arguments, report: &mut Report) {
     let name = "filter: random".to_owned();
 
@@ -98,7 +98,7 @@ fn random_filter(random: &mut Random) -> Filter {
     } else {
         Filter::deny_by_default()
     };
-    // Close to each other, so that ranges overlap and touch.
+    // Close to each other, so that ranges overlap and are adjacent.
     let home = random_base(random);
 
     for _ in 0..=random.below(MAX_RANGES as u32) {
@@ -126,7 +126,7 @@ fn random_filter(random: &mut Random) -> Filter {
     filter
 }
 
-/// Bases around what KVM has, and around the ends of everything.
+/// A base near MSRs that KVM has, or near the ends of the index space.
 fn random_base(random: &mut Random) -> u32 {
     match random.below(8) {
         0 => random.below(0x2000),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Filters that are replaced while the vCPU runs: after the ioctl returns, no
-//! access is judged by the old filter.
+//! Filters that are replaced while the vCPU runs: after the ioctl has returned, the old filter
+//! decides no access.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
@@ -30,26 +30,26 @@ use crate::side::Side;
 /// The tests of this file.
 pub const SCENARIOS: &[Named] = &[("replaced under a running vCPU", replaced)];
 
-/// How long it goes on at least.
+/// The minimum duration.
 const DURATION: Duration = Duration::from_secs(1);
 
-/// How long it may take on a slow machine.
+/// The time limit, for slow machines.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// How many filters have to be set.
+/// The minimum number of filters.
 const FILTERS: u32 = 12;
 
-/// Accesses that each filter has to have judged before the next is set.
+/// The minimum number of accesses that each filter decides before the next one is set.
 const ACCESSES: u32 = 2;
 
-/// What the two threads know of each other.
+/// The state that the two threads share.
 #[derive(Default)]
 struct Shared {
     /// The number of the filter that is being set.
     pending: AtomicU32,
     /// The number of the filter whose ioctl has returned.
     published: AtomicU32,
-    /// Accesses that only one filter can have judged.
+    /// Number of accesses that only one filter can have decided.
     judged: AtomicU32,
     stop: AtomicBool,
 }
@@ -57,7 +57,7 @@ struct Shared {
 fn replaced(side: &mut Side) -> Result<()> {
     let guest = deflecting_guest(side)?;
     let vm = guest.vm_fd()?;
-    // 1 and 2 deny, 3 and 0 allow.
+    // Filters 1 and 2 deny, filters 3 and 0 allow.
     let filters = [
         Filter::allow_by_default().prepare(Abi::Native)?,
         Filter::allow_by_default()
@@ -101,11 +101,11 @@ fn replaced(side: &mut Side) -> Result<()> {
         }
     })?;
     ensure!(swaps >= FILTERS, "only {swaps} filters in {LIMIT:?}");
-    side.note("accesses judged by the wrong filter", 0);
+    side.note("accesses that the wrong filter decided", 0);
     Ok(())
 }
 
-/// The guest reads one MSR over and over, and every verdict exits to here.
+/// The guest reads one MSR repeatedly. Both verdicts exit to user space.
 fn run_vcpu(mut guest: Guest, shared: &Shared) -> Result<()> {
     guest.start(Stub::RdmsrLoop, NOBODY, 0, 0)?;
     while !shared.stop.load(Ordering::SeqCst) {

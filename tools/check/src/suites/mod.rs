@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The suites, a file each.
+//! The suites, a module each.
 
 mod filter;
 mod filter_guest;
 mod filter_random;
 mod filter_swap;
 mod lifetimes;
-mod lifetimes_memory;
-mod lifetimes_nested;
-mod lifetimes_race;
 mod msrs;
 mod msrs_values;
 mod user_space;
@@ -44,7 +41,7 @@ pub enum Suite {
 type Named = (&'static str, fn(&mut Side) -> Result<()>);
 
 impl Suite {
-    /// Runs the suite's tests, as far as the arguments select them.
+    /// Runs the suite's tests that the arguments select.
     pub fn run(self, arguments: &Arguments, report: &mut Report) {
         let compare_all = |report: &mut Report, name: &str, scenarios: &[Named]| {
             for (scenario, f) in scenarios {
@@ -77,7 +74,7 @@ impl Suite {
                 compare_all(report, "visible", visible::SCENARIOS);
             }
             Suite::Lifetimes if arguments.pair == Pair::CC => {
-                println!("lifetimes: not run, for there is no engine in --pair c,c");
+                println!("lifetimes: not run, as --pair c,c has no engine");
             }
             Suite::Lifetimes => lifetimes::run(arguments, report),
         }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! KVM_GET_MSRS and KVM_SET_MSRS (api.rst, sections 4.18 and 4.19): limits,
-//! faults, partial counts, and every byte that is written.
+//! KVM_GET_MSRS and KVM_SET_MSRS in api.rst: limits, inaccessible memory, partial counts, and
+//! every byte that is written.
 
 use anyhow::Result;
 use anyhow::ensure;
@@ -31,7 +31,7 @@ const PAT: u32 = 0x277;
 const EFER: u32 = 0xc000_0080;
 const STAR: u32 = 0xc000_0081;
 
-/// PAT values that the MSR takes and one that it refuses.
+/// A value that PAT accepts. Below: another one, and one that it refuses.
 const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 const PAT_OTHER: u64 = 0x0606_0606_0606_0606;
 const PAT_BAD: u64 = 0x0202_0202_0202_0202;
@@ -41,9 +41,9 @@ const E2BIG: ioctl::Result = Err(Errno::E2BIG);
 /// The tests of this file.
 pub const SCENARIOS: &[Named] = &[
     ("number of entries", numbers),
-    ("header that faults", header_faults),
-    ("entries that fault", entries_fault),
-    ("write-back that faults", write_back_faults),
+    ("inaccessible header", header_faults),
+    ("inaccessible entries", entries_fault),
+    ("inaccessible write-back", write_back_faults),
     ("unknown MSR in the middle", unknown),
     ("refused value in the middle", refused),
     ("reserved, duplicates, alignment", oddities),
@@ -97,7 +97,7 @@ fn numbers(side: &mut Side) -> Result<()> {
                     E2BIG,
                 )?;
             }
-            // None at all: only the header has to be there.
+            // Without entries, only the header has to be readable.
             for offset in [64, 2 * PAGE - HEADER] {
                 arena.put(offset, 0, &[]);
                 arena.call(side, &guest, call, offset, "no entries", Ok(0))?;
@@ -145,7 +145,7 @@ fn entries_fault(side: &mut Side) -> Result<()> {
         let mut arena = Arena::new(abi)?;
 
         for call in [Call::Get, Call::Set] {
-            // So many bytes of entries are there, of the 255 that are asked for.
+            // The number of entries in nmsrs, and the number of bytes of them that are accessible.
             for (count, bytes) in [
                 (1, 0),
                 (1, 1),
@@ -166,10 +166,10 @@ fn entries_fault(side: &mut Side) -> Result<()> {
                     &vec![Entry::new(PAT, PAT_OTHER); count as usize],
                 );
                 arena.call(side, &guest, call, offset, &step, EFAULT)?;
-                // Nothing is done by halves.
+                // The call set nothing.
                 value(side, &guest, PAT, PAT_RESET)?;
             }
-            // The exact fit.
+            // The entries end exactly at the end of memory.
             let offset = 2 * PAGE - HEADER - 255 * ENTRY;
             arena.put(offset, 255, &pat(255));
             arena.call(
@@ -192,7 +192,7 @@ fn write_back_faults(side: &mut Side) -> Result<()> {
     for abi in Abi::ALL {
         let mut arena = Arena::new(abi)?;
 
-        // All of it read-only.
+        // All of the memory is read-only.
         for count in [1, 2, 255] {
             arena.put(0, count, &pat(count as usize));
             arena.memory.protect(0..2, Protection::Read)?;
@@ -202,13 +202,13 @@ fn write_back_faults(side: &mut Side) -> Result<()> {
             arena.memory.protect(0..2, Protection::ReadWrite)?;
             msrs::set(guest.vcpu(), PAT, PAT_OTHER)?;
         }
-        // None, read-only: nothing to write.
+        // Without entries, nothing is written.
         arena.put(0, 0, &[]);
         arena.memory.protect(0..2, Protection::Read)?;
         arena.call(side, &guest, Call::Get, 0, "no read-only entries", Ok(0))?;
         arena.memory.protect(0..2, Protection::ReadWrite)?;
 
-        // The second page read-only, the first takes what fits.
+        // The second page is read-only; the first holds the beginning of the entries.
         for before in [1, 8, 9, 15, 16, 17, 100 * ENTRY, 100 * ENTRY + 13] {
             let offset = PAGE - HEADER - before;
 
@@ -218,14 +218,14 @@ fn write_back_faults(side: &mut Side) -> Result<()> {
             arena.call(side, &guest, Call::Get, offset, &step, EFAULT)?;
             arena.memory.protect(1..2, Protection::ReadWrite)?;
         }
-        // Header read-only, entries not: the header is never written.
+        // The header is read-only, the entries are not: the header is never written.
         let offset = PAGE - HEADER;
         arena.put(offset, 3, &pat(3));
         arena.memory.protect(0..1, Protection::Read)?;
         arena.call(side, &guest, Call::Get, offset, "header read-only", Ok(3))?;
         arena.memory.protect(0..1, Protection::ReadWrite)?;
 
-        // A fault wins over a partial count, too.
+        // EFAULT takes precedence over a partial count.
         arena.put(0, 2, &[Entry::new(NOBODY, 1), Entry::new(PAT, 1)]);
         arena.memory.protect(0..2, Protection::Read)?;
         arena.call(side, &guest, Call::Get, 0, "unknown and read-only", EFAULT)?;
@@ -262,7 +262,7 @@ fn unknown(side: &mut Side) -> Result<()> {
                 );
             }
 
-            // Those before are set, those after are not.
+            // KVM sets the entries before it, but not those after it.
             let mut entries = vec![Entry::new(STAR, 0); 6];
             for (i, entry) in entries.iter_mut().enumerate() {
                 entry.data = 0x100 + i as u64;
@@ -324,7 +324,7 @@ fn oddities(side: &mut Side) -> Result<()> {
                 "reserved field became {kept:x?}"
             );
 
-            // The last duplicate stays.
+            // The last duplicate decides.
             let entries = [
                 reserved(STAR, 1),
                 reserved(PAT, PAT_OTHER),
@@ -334,7 +334,7 @@ fn oddities(side: &mut Side) -> Result<()> {
             arena.call(side, &guest, Call::Set, offset, "unaligned", Ok(3))?;
             value(side, &guest, STAR, 3)?;
         }
-        // The header's padding is not looked at.
+        // KVM ignores the header's padding.
         arena.put(0, 1, &pat(1));
         arena.memory.write(4, &[0xff; 4]);
         arena.call(side, &guest, Call::Get, 0, "padding", Ok(1))?;
@@ -362,7 +362,7 @@ fn device(side: &mut Side) -> Result<()> {
 
     arena.put(0, count as u32, &entries);
     call(side, &arena, "feature MSRs", Ok(count as i32))?;
-    // Others that KVM lists read as 0, and those that it does not end the call.
+    // Other MSRs that KVM lists read as 0. MSRs that it does not list end the call.
     entries.insert(1, Entry::new(PAT, 0x55));
     arena.put(0, count as u32 + 1, &entries);
     call(side, &arena, "PAT is no feature MSR", Ok(count as i32 + 1))?;
@@ -385,7 +385,7 @@ fn cet(side: &mut Side) -> Result<()> {
         let mut guest = side.guest_with(|options| options.cpuid = cpuid)?;
         guest.rdmsr(PAT)?;
 
-        // The guest's FPU registers have to survive being loaded for them.
+        // KVM loads the guest's FPU registers to access them, and must keep their values.
         let mut fpu = guest.vcpu().get_fpu()?;
         fpu.xmm[3] = [0x5a; 16];
         fpu.fpr[2] = [0x11; 16];
@@ -437,7 +437,7 @@ fn precedence(side: &mut Side) -> Result<()> {
         let mut arena = Arena::new(abi)?;
         let offset = 2 * PAGE - HEADER;
 
-        // Too many wins over entries that are not there.
+        // E2BIG takes precedence over inaccessible entries.
         for call in [Call::Get, Call::Set] {
             arena.put(offset, TOO_MANY, &[]);
             arena.call(side, &guest, call, offset, "too many and missing", E2BIG)?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The values behind KVM_GET_MSRS and KVM_SET_MSRS: every listed MSR, and when
-//! feature MSRs become immutable.
+//! The values of KVM_GET_MSRS and KVM_SET_MSRS: every listed MSR, and when feature MSRs become
+//! immutable.
 
 use anyhow::Result;
 use anyhow::ensure;
@@ -12,8 +12,7 @@ use kvm_msr_guest::msrs;
 use super::Named;
 use crate::side::Side;
 
-/// MSRs that advance by themselves, so that two reads differ. They have to keep
-/// the rule "never backwards" instead of having equal values.
+/// MSRs that advance by themselves, so that two reads differ. They must not go backwards.
 const ADVANCING: &[(u32, &str)] = &[
     (0x10, "TSC"),
     (0xe7, "MPERF"),
@@ -22,7 +21,7 @@ const ADVANCING: &[(u32, &str)] = &[
     (0x4000_0020, "Hyper-V time reference count"),
 ];
 
-/// Ranges in which somebody has MSRs.
+/// Index ranges in which some vendor has MSRs.
 const INHABITED: &[(u32, u32)] = &[
     (0, 0x2000),
     (0x4000_0000, 0x200),
@@ -37,13 +36,13 @@ const INHABITED: &[(u32, u32)] = &[
 pub const SCENARIOS: &[Named] = &[
     ("index lists", lists),
     ("get, set, get of the index list", round_trip),
-    ("awkward values", awkward_values),
-    ("all indices there may be", scan),
+    ("special values", awkward_values),
+    ("all indices in these ranges", scan),
     ("feature MSRs after the vCPU has run", immutable),
     ("MSRs that advance", advancing),
 ];
 
-/// Whether reads of an MSR differ without anybody writing it.
+/// Whether an MSR changes without a write.
 pub fn changes_by_itself(index: u32) -> bool {
     ADVANCING.iter().any(|&(advancing, _)| advancing == index)
 }
@@ -142,8 +141,7 @@ fn scan(side: &mut Side) -> Result<()> {
 }
 
 fn immutable(side: &mut Side) -> Result<()> {
-    // All but the last are feature MSRs; it tracks the microcode, and stays
-    // writable.
+    // All except this are feature MSRs: it depends on the microcode, and stays writable.
     const DE_CFG: u32 = 0xc001_1029;
     const ARCH_CAPABILITIES: u32 = 0x10a;
     const PERF_CAPABILITIES: u32 = 0x345;
@@ -159,8 +157,8 @@ fn immutable(side: &mut Side) -> Result<()> {
         .chain([UCODE_REV])
         .collect();
 
-    // Before the first run they take what they support. Some VMX capabilities
-    // follow others, and can't be written at all.
+    // Before the first run, a feature MSR accepts its own value. Some VMX capability MSRs derive
+    // from others, and can't be written.
     let mut accepted = Vec::new();
     for &index in &indices {
         let before = note_value(side, guest.vcpu(), index, "before the run,")?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! KVM_CAP_X86_USER_SPACE_MSR (api.rst, sections 5 and 7.21): which accesses exit
-//! to user space, and what the exits say.
+//! KVM_CAP_X86_USER_SPACE_MSR in api.rst: which accesses exit to user space, and the fields of the
+//! exits.
 
 use anyhow::Context;
 use anyhow::Result;
@@ -26,16 +26,16 @@ use super::Named;
 use super::filter_guest::NOBODY;
 use crate::side::Side;
 
-/// IA32_CR_PAT: there, and refuses reserved memory types.
+/// IA32_CR_PAT. It refuses reserved memory types.
 pub const PAT: u32 = 0x277;
 
 /// A value that PAT refuses.
 const BAD_PAT: u64 = 0x0202_0202_0202_0202;
 
-/// EFER: refuses reserved bits.
+/// EFER. It refuses reserved bits.
 const EFER: u32 = 0xc000_0080;
 
-/// An MSR that refuses guest reads: IA32_SMBASE belongs to SMM.
+/// An MSR that only the host can read: a guest's IA32_SMBASE can be read in SMM only.
 const SMBASE: u32 = 0x9e;
 
 /// Denied by [`deflecting_guest`]'s filter.
@@ -44,11 +44,11 @@ pub const DENIED: u32 = NOBODY + 0x100;
 /// The tests of this file.
 pub const SCENARIOS: &[Named] = &[
     ("enabling the capability", enable),
-    ("who exits for which reason", reasons),
+    ("reason of each exit", reasons),
     ("fields of the exit", fields),
 ];
 
-/// The four ways in which a guest accesses an MSR.
+/// The four kinds of access: RDMSR or WRMSR, executed or emulated.
 pub const WAYS: [(Access, bool); 4] = [
     (Access::Read, false),
     (Access::Write, false),
@@ -60,7 +60,7 @@ fn way(access: Access, emulated: bool) -> String {
     format!("{}{access}", if emulated { "emulated " } else { "" })
 }
 
-/// A guest whose filter denies [`DENIED`], with exits for some reasons.
+/// A guest whose filter denies [`DENIED`], and whose accesses exit to user space for some reasons.
 pub fn deflecting_guest(side: &Side, reasons: u32) -> Result<Guest> {
     let guest = side.guest()?;
 
@@ -89,7 +89,7 @@ pub fn exit(
         .with_context(|| format!("{step}: {outcome} instead of an exit to user space"))
 }
 
-/// Notes general-purpose registers, and how far the guest got.
+/// Notes the general-purpose registers and the guest's progress.
 pub fn registers(side: &mut Side, guest: &Guest) -> Result<i64> {
     let regs = guest.regs()?;
     let progress = guest.progress()?;
@@ -136,7 +136,7 @@ fn enable(side: &mut Side) -> Result<()> {
         side.note(format!("check extension {cap}"), value);
     }
 
-    // A refused mask leaves the one before in force.
+    // If a mask is refused, the previous one stays in force.
     let mut guest = side.guest()?;
     guest.deflect(KVM_MSR_EXIT_REASON_UNKNOWN)?;
     let result = ioctl::enable_cap(guest.vm(), CAP, 0, 8);
@@ -184,7 +184,7 @@ fn reasons(side: &mut Side) -> Result<()> {
                 }
             }
         }
-        // A legal access never exits.
+        // An allowed access never exits.
         for (access, emulated) in WAYS {
             let outcome = guest.access(access, emulated, PAT, 0)?;
             side.note(format!("{} of PAT", way(access, emulated)), outcome);
@@ -230,7 +230,7 @@ fn fields(side: &mut Side) -> Result<()> {
             let progress = registers(side, &guest)?;
             ensure!(
                 progress == 0 || emulated && progress == 5,
-                "RIP is at +{progress} while the exit is open"
+                "RIP is at +{progress} before the exit is completed"
             );
             guest.answer(0, 0);
         }

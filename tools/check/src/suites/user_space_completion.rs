@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! How exits of KVM_CAP_X86_USER_SPACE_MSR are completed, whatever comes between
-//! the exit and the re-entry.
+//! Completion of exits of KVM_CAP_X86_USER_SPACE_MSR, with other calls between the exit and the
+//! re-entry.
 
 use anyhow::Context;
 use anyhow::Result;
@@ -37,12 +37,12 @@ use crate::side::Side;
 pub const SCENARIOS: &[Named] = &[
     ("answered with a value", answered),
     ("answered with an error", answered_error),
-    ("answer with odd error bytes", odd_errors),
+    ("answered with unusual error bytes", odd_errors),
     ("immediate_exit before re-entry", immediate_exit),
     ("pending signal before re-entry", pending_signal),
     ("loop of deflected accesses", deflected_loop),
-    ("reasons changed under an open exit", changed_reasons),
-    ("registers set under an open exit", changed_registers),
+    ("reasons changed before completion", changed_reasons),
+    ("registers set before completion", changed_registers),
 ];
 
 fn answered(side: &mut Side) -> Result<()> {
@@ -59,7 +59,7 @@ fn answered(side: &mut Side) -> Result<()> {
         ] {
             for (access, emulated) in WAYS {
                 exit(side, &mut guest, (access, emulated), index, 7)?;
-                // For WRMSR the answer's data have no meaning.
+                // For WRMSR, the answer's data are ignored.
                 guest.answer(data, 0);
                 let outcome = guest.run()?;
                 let expected = match access {
@@ -86,7 +86,7 @@ fn answered_error(side: &mut Side) -> Result<()> {
             side.note("answered an error", outcome);
             ensure!(outcome.is_gp(), "{outcome} instead of #GP");
 
-            // Registers are as before the access, whatever the data said.
+            // The registers are unchanged, whatever the answer's data are.
             registers(side, &guest)?;
             let regs = guest.regs()?;
             let (rax, rdx) = match access {
@@ -119,7 +119,7 @@ fn odd_errors(side: &mut Side) -> Result<()> {
     Ok(())
 }
 
-/// What re-entry has to find, whatever else happens before it.
+/// The state that re-entry has to find, whatever else happens before it.
 fn completes_first(
     side: &mut Side,
     guest: &mut Guest,
@@ -133,7 +133,7 @@ fn completes_first(
             exit(side, guest, (access, emulated), NOBODY, 0x3_0000_0004)?;
             guest.answer(DATA, error);
 
-            // The access is completed, but the guest runs no further.
+            // KVM completes the access, but does not run the guest.
             interrupt(guest)?;
             let outcome = guest.run()?;
             side.expect("interrupted", outcome, Outcome::Interrupted)?;
@@ -161,7 +161,7 @@ fn completes_first(
                 );
             }
 
-            // Interrupted once more, nothing is completed twice.
+            // After a second interruption, nothing is completed twice.
             let outcome = guest.run()?;
             side.expect("interrupted again", outcome, Outcome::Interrupted)?;
             registers(side, guest)?;
@@ -201,8 +201,8 @@ fn pending_signal(side: &mut Side) -> Result<()> {
     let mut guest = deflecting_guest(side, KVM_MSR_EXIT_REASON_VALID_MASK)?;
     let number = Signal::USR1.as_raw();
 
-    // Blocked in this thread and not while the vCPU runs, so that it stays
-    // pending and interrupts KVM_RUN until it is taken away.
+    // Blocked in this thread, but not while the vCPU runs. So it stays pending, and interrupts
+    // KVM_RUN until it is removed.
     signal::block_signal(number).map_err(signal_error)?;
     ioctl::set_signal_mask(guest.vcpu(), 0).context("KVM_SET_SIGNAL_MASK")?;
     let result = completes_first(
@@ -246,7 +246,7 @@ fn deflected_loop(side: &mut Side) -> Result<()> {
 fn changed_reasons(side: &mut Side) -> Result<()> {
     let mut guest = deflecting_guest(side, KVM_MSR_EXIT_REASON_VALID_MASK)?;
 
-    // Neither the mask nor the filter matters to an exit that is open.
+    // Neither the mask nor the filter affects an exit that waits for its completion.
     for way in WAYS {
         exit(side, &mut guest, way, DENIED, 0)?;
         guest.deflect(0)?;
@@ -274,8 +274,8 @@ fn changed_reasons(side: &mut Side) -> Result<()> {
 fn changed_registers(side: &mut Side) -> Result<()> {
     let mut guest = deflecting_guest(side, KVM_MSR_EXIT_REASON_VALID_MASK)?;
 
-    // KVM_GET_MSRS and KVM_SET_MSRS in between disturb nothing, and what user
-    // space writes into other members of kvm_run.msr is not looked at.
+    // KVM_GET_MSRS and KVM_SET_MSRS in between change nothing, and KVM ignores what user space
+    // writes to other members of kvm_run.msr.
     for way in WAYS {
         exit(side, &mut guest, way, NOBODY, 0)?;
         let known = msrs::get(guest.vcpu(), NOBODY)?;

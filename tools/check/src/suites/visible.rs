@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What the engine shows of a VM in debugfs.
+//! The engine's files in a VM's debugfs folder.
 
 use anyhow::Context;
 use anyhow::Result;
@@ -23,11 +23,11 @@ use crate::side::Side;
 const PAT: u32 = 0x277;
 const FILES: [&str; 3] = ["msr_engine", "msr_filter", "msr_counters"];
 
-/// The tests of this file. What is asserted differs by engine, so transcripts
-/// hold nothing but what the guest saw.
+/// The tests of this file. C and the engine differ in these files, so transcripts contain only
+/// what the guest observes.
 pub const SCENARIOS: &[Named] = &[
-    ("files are the engine's only", files),
-    ("compiled filter in words", filter_words),
+    ("only the engine's VMs have the files", files),
+    ("compiled filter", filter_words),
     ("counters are exact", counters),
 ];
 
@@ -49,7 +49,7 @@ fn files(side: &mut Side) -> Result<()> {
     Ok(())
 }
 
-/// The words between runs of blanks, line by line.
+/// The words of each line.
 fn words(guest: &Guest) -> Result<Vec<String>> {
     let lines = guest.folder().filter().context("read msr_filter")?;
 
@@ -59,7 +59,7 @@ fn words(guest: &Guest) -> Result<Vec<String>> {
         .collect())
 }
 
-/// Whether some line speaks of this kind of access, range and verdict.
+/// Whether a line has this kind of access, range and verdict.
 fn says(words: &[String], access: &str, range: &str, verdict: &str) -> bool {
     words.iter().any(|line| {
         let line: Vec<_> = line.split(' ').collect();
@@ -77,7 +77,7 @@ fn filter_words(side: &mut Side) -> Result<()> {
     let before = words(&guest)?;
     ensure!(before == ["no filter"], "without a filter: {before:?}");
 
-    // The first covers the middle of the second.
+    // The first range covers the middle of the second.
     Filter::deny_by_default()
         .with(Range::deny(READ, 0x110, 0x10))
         .with(Range::allow(READ | WRITE, 0x100, 0x40))
@@ -104,7 +104,7 @@ fn filter_words(side: &mut Side) -> Result<()> {
     Ok(())
 }
 
-/// Compares the counters with what they have to have grown by.
+/// Compares the counters with their expected increments.
 fn grown(guest: &Guest, step: &str, expected: &[(&str, u64)], total: &mut [u64]) -> Result<()> {
     const NAMES: [&str; 7] = [
         "reads",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! VMs, vCPUs, filters and the engine's coming and going, against each other.
+//! VMs, vCPUs and filters race with loading and unloading of the engine.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
@@ -24,24 +24,24 @@ use kvm_msr_guest::engine;
 use kvm_msr_guest::filter::READ;
 use kvm_msr_guest::msrs;
 
-use super::filter_guest::NOBODY;
-use super::lifetimes::IN_USE;
-use super::lifetimes::Modules;
-use super::lifetimes::PAT;
-use super::lifetimes::any_guest;
-use super::lifetimes::guest;
-use super::lifetimes::works;
+use super::setup::IN_USE;
+use super::setup::Modules;
+use super::setup::PAT;
+use super::setup::any_guest;
+use super::setup::guest;
+use super::setup::works;
+use crate::suites::filter_guest::NOBODY;
 
-/// How long each race goes on at least.
+/// The minimum duration of each race.
 const RACE: Duration = Duration::from_secs(2);
 
-/// How long it may take where everything is slow.
+/// The time limit, for slow machines.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// How many VMs have to take part.
+/// The minimum number of VMs.
 const VMS: u32 = 12;
 
-/// Runs some threads that create VMs until the time is over, beside `other`.
+/// Runs threads that create VMs, while `other` is called repeatedly.
 fn race_vms(other: impl Fn(u32) -> Result<()>) -> Result<String> {
     const THREADS: usize = 3;
     let stop = AtomicBool::new(false);
@@ -96,7 +96,7 @@ fn race_vms(other: impl Fn(u32) -> Result<()>) -> Result<String> {
     ))
 }
 
-/// VMs come and go while the parameter `enable` changes.
+/// Creates and closes VMs while the parameter `enable` changes.
 pub fn vms_race(_: &Modules) -> Result<String> {
     race_vms(|round| {
         engine::set_enabled(round % 2 == 0)?;
@@ -104,10 +104,10 @@ pub fn vms_race(_: &Modules) -> Result<String> {
     })
 }
 
-/// VMs come and go while the engine is loaded and unloaded.
+/// Creates and closes VMs while the engine is loaded and unloaded.
 pub fn loads_race(modules: &Modules) -> Result<String> {
     race_vms(|round| {
-        // Whether it is in use just now is a matter of luck.
+        // A VM may be using the engine at this moment.
         match if round % 2 == 0 {
             modules.engine.unload()
         } else if modules.engine.is_loaded() {
@@ -137,7 +137,7 @@ pub fn filters_race(_: &Modules) -> Result<String> {
         filters.push(filter.prepare(if i % 2 == 0 { Abi::Native } else { Abi::Compat })?);
     }
 
-    // PAT is never filtered, so its value has to be right all the time.
+    // The filter does not deny PAT, so it always reads its value.
     let run = |mut guest: Guest| -> Result<()> {
         let pat = msrs::get(guest.vcpu(), PAT)?;
 
@@ -151,7 +151,7 @@ pub fn filters_race(_: &Modules) -> Result<String> {
             let outcome = guest.rdmsr(NOBODY + 5)?;
             ensure!(
                 outcome.is_gp() || outcome.user_space().is_some(),
-                "nobody's MSR gave {outcome}"
+                "the unknown MSR gave {outcome}"
             );
             guest.answer(0, 0);
             accesses.fetch_add(101, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Allocations that fail, one after the other.  Only the debug kernel can make
-//! them, by `CONFIG_FAILSLAB` and the task's `fail-nth`.
+//! Makes each allocation of a call fail in turn. This needs the debug kernel's `CONFIG_FAILSLAB`
+//! and the task's `fail-nth`.
 
 use std::fs;
 use std::fs::File;
@@ -28,19 +28,19 @@ use kvm_msr_guest::msrs;
 use kvm_msr_guest::nested::Nested;
 use kvm_msr_guest::nested::Vendor;
 
-use super::filter_guest::NOBODY;
-use super::lifetimes::Modules;
-use super::lifetimes::PAT;
-use super::lifetimes::guest;
-use super::lifetimes_nested::guest_in_l2;
-use super::lifetimes_nested::state_of;
+use super::setup::Modules;
+use super::setup::PAT;
+use super::setup::guest;
+use super::setup::guest_in_l2;
+use super::setup::state_of;
+use crate::suites::filter_guest::NOBODY;
 
 const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
 
 /// KVM_STATE_NESTED_RUN_PENDING
 const RUN_PENDING: u16 = 1 << 1;
 
-/// More than any of the calls allocates.
+/// More than the number of allocations of any call.
 const MOST: u32 = 1000;
 
 /// Whether the kernel can make allocations fail.
@@ -50,17 +50,17 @@ pub fn possible() -> bool {
 
 /// A call that allocates.
 trait Call {
-    /// Makes what the call changes as it was.
+    /// Restores the state that the call changes.
     fn reset(&self) -> Result<()>;
     fn call(&self) -> ioctl::Result<()>;
-    /// Whether everything is as [`Self::reset`] left it.
+    /// Whether the state is as [`Self::reset`] left it.
     fn unchanged(&self) -> Result<bool>;
 }
 
-/// Has a call fail in its first allocation, then in its second, and so on until
-/// it has no more.  Returns how many it has.
+/// Makes the call's first allocation fail, then the second, and so on. Returns the number of
+/// allocations.
 fn each_fails(call: &impl Call) -> Result<u32> {
-    // Open all the time, as that allocates, too.
+    // Opened before, because opening allocates memory.
     let fail_nth = File::options().read(true).write(true).open(FAIL_NTH)?;
 
     for nth in 1..=MOST {
@@ -72,7 +72,7 @@ fn each_fails(call: &impl Call) -> Result<u32> {
         fail_nth.read_at(&mut left, 0)?;
         fail_nth.write_at(b"0", 0)?;
 
-        // What is left of the number has not been counted down.
+        // The counter has not reached 0, so the call made fewer allocations.
         if !left.starts_with(b"0\n") {
             result.context("no allocation failed")?;
             return Ok(nth - 1);
@@ -80,9 +80,9 @@ fn each_fails(call: &impl Call) -> Result<u32> {
         match result {
             Err(Errno::ENOMEM) => ensure!(
                 call.unchanged()?,
-                "allocation {nth} failed, and the call did something"
+                "allocation {nth} failed, but the call changed something"
             ),
-            // Some have another way: what kmalloc() refuses, vmalloc() may have.
+            // A failed allocation may be harmless: after kmalloc(), the kernel may try vmalloc().
             Ok(()) => (),
             Err(errno) => bail!("allocation {nth} failed, and the call with {errno}"),
         }
@@ -113,7 +113,7 @@ impl Call for SetFilter<'_> {
     }
 }
 
-/// So many entries that they need memory of their own.
+/// Enough entries that the ioctl allocates memory for them.
 const ENTRIES: usize = 16;
 
 fn entries(data: u64) -> Msrs {
@@ -188,7 +188,7 @@ impl Call for GetNested<'_> {
     }
 }
 
-/// From L2 to L2 that is about to run.
+/// KVM_SET_NESTED_STATE, from a state in L2 to a state that is about to run L2.
 struct SetNested<'a> {
     guest: &'a Nested,
     old: KvmNestedStateBuffer,
@@ -205,7 +205,7 @@ impl Call for SetNested<'_> {
     }
 
     fn unchanged(&self) -> Result<bool> {
-        // On VMX, what fails later leaves VMX operation or L2, as in C.
+        // On VMX, a late failure leaves VMX operation or L2, as in C.
         Ok(self.guest.vendor() == Vendor::Vmx || state_of(self.guest)?.flags == self.old.flags)
     }
 }
@@ -227,10 +227,11 @@ impl Call for CreateVm {
     }
 }
 
-/// Every call that allocates survives that, answers `ENOMEM` and changes nothing.
+/// If an allocation fails, each call succeeds without it, or fails with `ENOMEM` and changes
+/// nothing.
 pub fn allocations_fail(_: &Modules) -> Result<String> {
     for injector in ["failslab", "fail_page_alloc"] {
-        // Without a stack on the console for each of them.
+        // Do not print a stack trace for each failure.
         for (attribute, value) in [("ignore-gfp-wait", "N"), ("verbose", "0")] {
             let file = format!("/sys/kernel/debug/{injector}/{attribute}");
 
@@ -240,7 +241,7 @@ pub fn allocations_fail(_: &Modules) -> Result<String> {
 
     let mut guest = guest(Engine::Rust)?;
     guest.deflect(KVM_MSR_EXIT_REASON_FILTER)?;
-    // A short range first, whose bitmap moves when there is a long one.
+    // A short range first: its bitmap moves when a range with a long one is added.
     let mut new = Filter::deny_by_default().with(Range::allow(READ, NOBODY, 64));
     for i in 1..16 {
         new = new.with(Range::allow(READ, NOBODY + 0x4000 * i, 0x3000));

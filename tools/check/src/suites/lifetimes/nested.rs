@@ -1,48 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Nested state that is saved and restored again and again.
+//! Nested state that is saved and restored repeatedly.
 
 use std::fs;
 
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::ensure;
-use kvm_ioctls::Kvm;
-use kvm_ioctls::KvmNestedStateBuffer;
-use kvm_msr_guest::Engine;
-use kvm_msr_guest::nested::Nested;
-use kvm_msr_guest::nested::Options;
 use kvm_msr_guest::nested::Stop;
 
-use super::lifetimes::Modules;
+use super::setup::Modules;
+use super::setup::guest_in_l2;
+use super::setup::state_of;
 
 const CYCLES: u32 = 10_000;
 
-/// What the kernel may take meanwhile for whatever else, in KiB: a hundredth of
-/// what a leak of the smallest allocation would come to.
+/// How much the kernel's slabs may grow for other reasons, in KiB. A leak of the smallest
+/// allocation per cycle would be a hundred times more.
 const GROWTH: u64 = 512;
 
-/// A guest of the engine that runs L2.
-pub fn guest_in_l2() -> Result<Nested> {
-    let kvm = Kvm::new().context("open /dev/kvm")?;
-    let mut guest = Nested::new(&kvm, Options::new(Engine::Rust))?;
-
-    guest.run_to(Stop::L2)?;
-    Ok(guest)
-}
-
-/// The state that a guest is in.
-pub fn state_of(guest: &Nested) -> Result<KvmNestedStateBuffer> {
-    let mut state = KvmNestedStateBuffer::empty();
-
-    guest
-        .vcpu()
-        .nested_state(&mut state)
-        .context("KVM_GET_NESTED_STATE")?;
-    Ok(state)
-}
-
-/// What the kernel has in slabs, in KiB.
+/// The size of the kernel's slabs, in KiB.
 fn slab() -> Result<u64> {
     let text = fs::read_to_string("/proc/meminfo").context("/proc/meminfo")?;
 
@@ -57,11 +34,11 @@ fn slab() -> Result<u64> {
         .context("/proc/meminfo has no Slab")
 }
 
-/// Saves and restores, and fails to restore, and leaves no more behind than at first.
+/// Saves and restores nested state repeatedly, also with errors, and tests that no memory leaks.
 pub fn save_and_restore(_: &Modules) -> Result<String> {
     let mut guest = guest_in_l2()?;
     let mut wrong = state_of(&guest)?;
-    // Neither vmcs12's revision nor vmcb12's CR0 and EFER survive that.
+    // Makes vmcs12's revision, or vmcb12's CR0 and EFER, invalid.
     // SAFETY: All bit patterns are valid.
     unsafe { wrong.data.vmx.vmcs12.fill(0xa5) };
 
@@ -70,7 +47,7 @@ pub fn save_and_restore(_: &Modules) -> Result<String> {
 
         ensure!(
             guest.vcpu().set_nested_state(&wrong).is_err(),
-            "it is wrong"
+            "an invalid state was accepted"
         );
         guest
             .vcpu()
@@ -92,6 +69,9 @@ pub fn save_and_restore(_: &Modules) -> Result<String> {
     );
     let counter = guest.counter();
     guest.run_to(Stop::L2)?;
-    ensure!(guest.counter() == counter + 1, "L2 does not count on");
+    ensure!(
+        guest.counter() == counter + 1,
+        "L2 does not continue to count"
+    );
     Ok(format!("{CYCLES} times, slabs {before} KiB to {after} KiB"))
 }
