@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! `kvm-msr-bench`: what MSR accesses and ioctls cost on C and on the engine.
+//! `kvm-msr-bench` measures MSR accesses and ioctls with C and with the engine.
 //!
-//! It is meant to run in a QEMU that counts instructions (`-icount
-//! shift=0,sleep=off -smp 1`, `tsc=reliable` on the kernel's command line),
-//! where a nanosecond of the monotonic clock is an instruction executed.
-//! Anywhere else the figures are what they are called: nanoseconds.
+//! It is meant for a QEMU that counts instructions (`-icount shift=0,sleep=off -smp 1`, with
+//! `tsc=reliable` on the kernel's command line). There, a nanosecond of the monotonic clock is an
+//! executed instruction. On other machines, the figures are nanoseconds.
 
 mod lines;
 
@@ -51,13 +50,13 @@ const WRITE_MSR: u32 = 0x8b;
 /// IA32_CR_PAT.
 const PAT_MSR: u32 = 0x277;
 
-/// IA32_POWER_CTL, which is stored and that is all.
+/// IA32_POWER_CTL: KVM only stores its value.
 const STORED_MSR: u32 = 0x1fc;
 
-/// STAR, which is the vendor module's.
+/// STAR: the vendor module handles it.
 const VENDOR_MSR: u32 = 0xc000_0081;
 
-/// One that no CPU has.
+/// An MSR that no CPU has.
 const UNKNOWN_MSR: u32 = 0xc000_1fff;
 
 /// Accesses per run of the guest.
@@ -69,18 +68,18 @@ const ENTRIES: u32 = 200;
 /// MSRs per range of a filter.
 const RANGE_MSRS: u32 = 64;
 
-/// Batches of each metric, the cheapest of which counts: whatever else runs on
-/// the CPU, e.g. the timer tick, only ever adds.
+/// Number of batches per metric. The fastest one counts, because other code on the CPU, e.g. the
+/// timer tick, only adds time.
 const BATCHES: usize = 5;
 
-/// Measures MSR accesses and ioctls of C and of the engine in one boot.
+/// Measures MSR accesses and ioctls with C and with the engine in one boot
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Measure one of the two only; `c` is for kernels without the engine
+    /// Measure only this one; use `c` for kernels without the engine
     #[arg(long, value_enum)]
     only: Option<Only>,
-    /// Measure KVM_GET_MSRS of each MSR of the index list instead
+    /// Measure KVM_GET_MSRS for each MSR of the index list instead
     #[arg(long)]
     each: bool,
     /// Do what the plugin trace.so of QEMU records instead
@@ -103,17 +102,17 @@ struct Metric {
     engine: Option<f64>,
 }
 
-/// What `make bench` collects.
+/// The results for `make bench`.
 #[derive(Serialize)]
 struct Report {
     unit: &'static str,
     metrics: Vec<Metric>,
 }
 
-/// For how long SRCU has to be left alone to end a grace period at once.
+/// After this time without a grace period, SRCU ends the next one immediately.
 const SRCU_IDLE: Duration = Duration::from_micros(200);
 
-/// How a metric is measured: on which guest, and, of MSRs, with how many ranges.
+/// How to measure a metric: on which guest, and for MSRs, with how many ranges.
 #[derive(Clone, Copy)]
 enum Measure {
     Msrs(fn(&mut Guest, usize) -> Result<f64>),
@@ -122,7 +121,7 @@ enum Measure {
 
 use Measure::Msrs;
 
-/// Every metric: name, number of ranges in the filter, how to measure it.
+/// All metrics: name, number of ranges in the filter, how to measure it.
 const METRICS: &[(&str, usize, Measure)] = &[
     ("guest_rdmsr_exit", 0, Msrs(guest_rdmsr_exit)),
     ("guest_rdmsr_exit", 1, Msrs(guest_rdmsr_exit)),
@@ -155,7 +154,7 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
 
     if arguments.only != Some(Only::C) && !engine::loaded() {
-        bail!("the module kvm_msr is not loaded; --only c measures C alone");
+        bail!("the module kvm_msr is not loaded; use --only c to measure C");
     }
 
     if arguments.each {
@@ -202,7 +201,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Per entry of KVM_GET_MSRS, for each MSR of the index list.
+/// The time per entry of KVM_GET_MSRS, for each MSR of the index list.
 fn each() -> Result<()> {
     let kvm = Kvm::new()?;
     let mut guests = Vec::new();
@@ -239,7 +238,7 @@ fn cell(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"))
 }
 
-/// The cheapest of some batches on a VM of its own, to a tenth.
+/// The fastest of some batches on a VM of its own, rounded to a tenth.
 fn cheapest(engine: Engine, ranges: usize, measure: Measure) -> Result<f64> {
     let kvm = Kvm::new().context("open /dev/kvm")?;
     let cheapest = match measure {
@@ -273,9 +272,8 @@ fn cheapest_of(mut measure: impl FnMut() -> Result<f64>) -> Result<f64> {
     Ok(cheapest)
 }
 
-/// A filter of so many ranges, the last of which allows `index`.
-///
-/// All others are as large, but elsewhere.
+/// A filter with this number of ranges. The last one allows `index`; the others have the same
+/// size, but other indices.
 fn allowing(index: u32, ranges: usize) -> Filter {
     let mut filter = Filter::allow_by_default();
 
@@ -301,7 +299,7 @@ fn set_filter(guest: &Guest, filter: &Filter) -> Result<()> {
     filter.set(guest.vm()).context("KVM_X86_SET_MSR_FILTER")
 }
 
-/// Time of `calls` calls of `f`, per call.
+/// The time of `calls` calls of `f`, per call.
 fn per_call(calls: u32, mut f: impl FnMut() -> Result<()>) -> Result<f64> {
     let start = Instant::now();
 
@@ -311,14 +309,14 @@ fn per_call(calls: u32, mut f: impl FnMut() -> Result<()>) -> Result<f64> {
     Ok(start.elapsed().as_nanos() as f64 / f64::from(calls))
 }
 
-/// Per RDMSR in a loop in the guest: exit, emulation, entry.
+/// The time per RDMSR in a loop in the guest: exit, emulation, entry.
 fn guest_rdmsr_exit(guest: &mut Guest, ranges: usize) -> Result<f64> {
     set_filter(guest, &allowing(READ_MSR, ranges))?;
     guest.start(Stub::RdmsrLoop, READ_MSR, 0, ACCESSES)?;
     run_loop(guest)
 }
 
-/// Per WRMSR in a loop in the guest: exit, emulation, entry.
+/// The time per WRMSR in a loop in the guest: exit, emulation, entry.
 fn guest_wrmsr_exit(guest: &mut Guest, ranges: usize) -> Result<f64> {
     set_filter(guest, &allowing(WRITE_MSR, ranges))?;
     guest.start(Stub::WrmsrLoop, WRITE_MSR, 0, ACCESSES)?;
@@ -337,7 +335,7 @@ fn run_loop(guest: &mut Guest) -> Result<f64> {
     Ok(elapsed.as_nanos() as f64 / f64::from(ACCESSES))
 }
 
-/// Per RDMSR that the filter denies and user space answers, with its KVM_RUN.
+/// The time per RDMSR that the filter denies and user space answers, including KVM_RUN.
 fn user_space_exit(guest: &mut Guest, _ranges: usize) -> Result<f64> {
     const EXITS: u32 = 1000;
 
@@ -346,17 +344,17 @@ fn user_space_exit(guest: &mut Guest, _ranges: usize) -> Result<f64> {
     let deny = Range::deny(filter::READ, base, RANGE_MSRS);
     set_filter(guest, &Filter::allow_by_default().with(deny))?;
 
-    // The first exit, and what follows the last, are not measured.
+    // The first exit is not measured, nor the code after the last one.
     guest.start(Stub::RdmsrLoop, READ_MSR, 0, EXITS + 1)?;
     let first = guest.run()?;
-    ensure!(first.user_space().is_some(), "no exit but {first}");
+    ensure!(first.user_space().is_some(), "{first} instead of an exit");
 
     let time = per_call(EXITS, || match guest.vcpu_mut().run()? {
         VcpuExit::X86Rdmsr(exit) => {
             *exit.data = 0;
             Ok(())
         }
-        exit => bail!("no exit for RDMSR but {exit:?}"),
+        exit => bail!("{exit:?} instead of an exit for RDMSR"),
     })?;
     let last = guest.run()?;
     ensure!(
@@ -366,19 +364,18 @@ fn user_space_exit(guest: &mut Guest, _ranges: usize) -> Result<f64> {
     Ok(time)
 }
 
-/// Per KVM_X86_SET_MSR_FILTER, with its grace period.
+/// The time per KVM_X86_SET_MSR_FILTER, including its grace period.
 ///
-/// Unless asked to be quick, as it is by the engine, SRCU ends a grace period at
-/// once only if the last was a while ago, and waits for timer ticks otherwise.
-/// VMMs set filters rarely, so the former is measured.
-/// Now and then it has less to do than it mostly has: the median counts.
+/// The engine uses an expedited grace period. Otherwise, SRCU ends a grace period immediately only
+/// if the last one was a while ago, and waits for timer ticks if not. VMMs set filters rarely, so
+/// this waits before each call. Some calls are faster than most, so the median is used.
 fn set_msr_filter(guest: &mut Guest, ranges: usize) -> Result<f64> {
     const CALLS: usize = 21;
 
     let filter = allowing(READ_MSR, ranges).prepare(Abi::Native)?;
     let mut times = Vec::new();
 
-    // From the second one on there is a filter to be replaced, and freed.
+    // From the second call on, there is a filter to replace and free.
     filter.set(guest.vm())?;
     for _ in 0..CALLS {
         let idle = Instant::now();
@@ -398,14 +395,15 @@ fn list_of(entries: &[msrs::Entry]) -> Result<Mapping> {
     Ok(memory)
 }
 
-/// Which way KVM_GET_MSRS or KVM_SET_MSRS.
+/// KVM_GET_MSRS or KVM_SET_MSRS.
 type Ioctl = fn(Abi, &VcpuFd, UserPtr<'_>) -> ioctl::Result;
 
-/// Per entry of a list, all of whose entries but a last one that is unknown can be accessed.
+/// The time per entry of a list. The first `known` entries are valid; at most one unknown entry
+/// follows.
 fn per_entry(guest: &Guest, ioctl: Ioctl, entries: &[msrs::Entry], known: usize) -> Result<f64> {
     let memory = list_of(entries)?;
 
-    // About as many entries for short lists as for long ones.
+    // Access about as many entries with short lists as with long ones.
     let time = per_call(20 * ENTRIES / entries.len() as u32, || {
         let done = ioctl(Abi::Native, guest.vcpu(), memory.at(0))?;
         ensure!(done == known as i32, "{done} of {known} MSRs were accessed");
@@ -414,14 +412,14 @@ fn per_entry(guest: &Guest, ioctl: Ioctl, entries: &[msrs::Entry], known: usize)
     Ok(time / entries.len() as f64)
 }
 
-/// The same MSR over and over, with the value it has.
+/// A list of entries for the same MSR, with its current value.
 fn same(guest: &Guest, index: u32) -> Result<Vec<msrs::Entry>> {
     let value = msrs::get(guest.vcpu(), index)?.with_context(|| format!("no MSR {index:#x}"))?;
 
     Ok(vec![msrs::Entry::new(index, value); ENTRIES as usize])
 }
 
-/// All MSRs that KVM_GET_MSR_INDEX_LIST has and the vCPU can take back, with their values.
+/// All MSRs of KVM_GET_MSR_INDEX_LIST that the vCPU accepts, with their values.
 fn saved(guest: &Guest) -> Result<Vec<msrs::Entry>> {
     let list = Kvm::new()?.get_msr_index_list()?;
     let mut entries = Vec::new();
@@ -454,7 +452,7 @@ fn set_same(guest: &Guest, index: u32) -> Result<f64> {
     )
 }
 
-/// IA32_CR_PAT: stored, but AMD's nested paging has a part in it.
+/// IA32_CR_PAT: stored, but KVM checks for AMD's nested paging.
 fn get_msrs_entry(guest: &mut Guest, _ranges: usize) -> Result<f64> {
     get_same(guest, PAT_MSR)
 }
@@ -479,7 +477,7 @@ fn set_msrs_entry_vendor(guest: &mut Guest, _ranges: usize) -> Result<f64> {
     set_same(guest, VENDOR_MSR)
 }
 
-/// A list that ends with its first entry, as that is unknown: the whole call.
+/// The time of a call that ends with its first entry, which is unknown.
 fn get_msrs_entry_unknown(guest: &mut Guest, _ranges: usize) -> Result<f64> {
     per_entry(
         guest,
@@ -510,7 +508,7 @@ fn set_msrs_entry_saved(guest: &mut Guest, _ranges: usize) -> Result<f64> {
     per_entry(guest, ioctl::set_msrs, &entries, entries.len())
 }
 
-/// Per KVM_GET_MSRS of the whole index list.
+/// The time per KVM_GET_MSRS of the whole index list.
 fn get_msrs_index_list(guest: &mut Guest, _ranges: usize) -> Result<f64> {
     let list = Kvm::new()?.get_msr_index_list()?;
     let entries: Vec<_> = list
@@ -522,7 +520,7 @@ fn get_msrs_index_list(guest: &mut Guest, _ranges: usize) -> Result<f64> {
     Ok(per_entry(guest, ioctl::get_msrs, &entries, entries.len())? * entries.len() as f64)
 }
 
-/// Per KVM_GET_NESTED_STATE, while L2 runs.
+/// The time per KVM_GET_NESTED_STATE, while L2 runs.
 fn get_nested_state(guest: &Nested) -> Result<f64> {
     let mut state = KvmNestedStateBuffer::empty();
 
@@ -533,7 +531,7 @@ fn get_nested_state(guest: &Nested) -> Result<f64> {
     })
 }
 
-/// Per KVM_SET_NESTED_STATE of the state in which L2 runs.
+/// The time per KVM_SET_NESTED_STATE of a state in which L2 runs.
 fn set_nested_state(guest: &Nested) -> Result<f64> {
     let mut state = KvmNestedStateBuffer::empty();
 
@@ -541,7 +539,7 @@ fn set_nested_state(guest: &Nested) -> Result<f64> {
     per_call(1000, || Ok(guest.vcpu().set_nested_state(&state)?))
 }
 
-/// Per KVM_GET_MP_STATE: what any vCPU ioctl costs at least.
+/// The time per KVM_GET_MP_STATE, the minimum of any vCPU ioctl.
 fn vcpu_ioctl_floor(guest: &mut Guest, _ranges: usize) -> Result<f64> {
     per_call(1000, || {
         guest.vcpu().get_mp_state()?;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Prints what `make registers` writes: `Documentation/register-reference.rst`, or with `json` as
-//! its argument `tools/kvmsr/data/registers.json`.
+//! Prints the files of `make registers`: `Documentation/register-reference.rst`, or with the
+//! argument `json`, `tools/kvmsr/data/registers.json`.
 //!
-//! An example, as the programs of this workspace all go into the VM, where this one has no use.
+//! It is an example because the programs of this workspace are copied into the VM, where this one
+//! is not needed.
 
 use std::process::ExitCode;
 
@@ -16,7 +17,7 @@ fn main() -> ExitCode {
         None => print!("{}", reference::text()),
         Some("json") => print!("{}", reference::data::json()),
         Some(other) => {
-            eprintln!("'{other}' is not known: give json, or nothing");
+            eprintln!("'{other}' is unknown: use json, or no argument");
             return ExitCode::from(2);
         }
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How MSRs are read and written: against what C does, and rule by rule against the manuals.
+//! Reads and writes of MSRs: compared with a model of C, and tested against the manuals.
 
 mod c;
 
@@ -16,7 +16,7 @@ use std::fmt::Debug;
 
 const BOTH: [By; 2] = [By::Guest, By::Host];
 
-/// An access by C and by the engine, which have to agree in what they return and in what they do.
+/// Makes an access with C and with the engine. Results and effects have to be equal.
 #[track_caller]
 fn compare<'a, T: Debug + PartialEq>(
     vcpu: &'a Vcpu,
@@ -94,7 +94,7 @@ fn compare_writes(vcpu: &Vcpu, index: u32, data: u64, by: By) {
     );
 }
 
-/// The ends of all declarations, with what is next to them, and indices of nothing.
+/// The first and last index of every declaration, the indices next to them, and undeclared ones.
 fn edges() -> Vec<u32> {
     let mut indices: Vec<_> = REGISTERS
         .iter()
@@ -109,7 +109,7 @@ fn edges() -> Vec<u32> {
     indices
 }
 
-/// All indices in the parts of their space where any is declared.
+/// All indices in the ranges of the index space that have declarations.
 fn everywhere() -> impl Iterator<Item = u32> {
     (0..0x2000)
         .chain(0x4000_0000..0x4000_0200)
@@ -118,7 +118,7 @@ fn everywhere() -> impl Iterator<Item = u32> {
         .chain(0xc001_0000..0xc001_1100)
 }
 
-/// Where user space may have put the MSR of Xen guests.
+/// Values of Xen's MSR index, which user space chooses.
 const XEN: &[u32] = &[0x4000_0000, 0x4000_0200, 0x4b56_4d01, 0x4fff_ffff];
 
 fn answers() -> impl Strategy<Value = access::Result<u64>> {
@@ -131,7 +131,7 @@ fn answers() -> impl Strategy<Value = access::Result<u64>> {
     ])
 }
 
-/// Values, of which those with few bits are more frequent.
+/// Random values. Values with few set bits are more frequent.
 fn values() -> impl Strategy<Value = u64> {
     prop_oneof![
         Just(0),
@@ -144,11 +144,11 @@ fn values() -> impl Strategy<Value = u64> {
 }
 
 prop_compose! {
-    /// vCPUs in any state, be it one that there is or not.
+    /// vCPUs in any state, including states that can't occur.
     fn vcpus()(
         sets in any::<[u32; 3]>(),
         flags in any::<[bool; 16]>(),
-        // Rare, as it hides the rest.
+        // Rare, because it hides the other rules.
         is_protected in prop::bool::weighted(0.1),
         amd: bool,
         answer in answers(),
@@ -201,7 +201,7 @@ prop_compose! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Of any vCPU, every MSR, with every single bit, set, clear, and not as it was.
+    /// Every MSR on any vCPU, with every single bit set, cleared and inverted.
     #[test]
     fn single_bits_are_as_in_c(vcpu in vcpus()) {
         for index in edges() {
@@ -246,7 +246,7 @@ proptest! {
         );
     }
 
-    /// With bits that mean nothing to the rules: those decide by the bits that KVM supports.
+    /// Registers whose valid bits depend only on what KVM supports.
     #[test]
     fn efer_values_are_as_in_c(vcpu in vcpus(), efer in values()) {
         let supported = efer & !vcpu.supported_efer == 0;
@@ -261,7 +261,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(0x4000))]
 
-    /// A run of accesses, each of which may depend on what those before stored.
+    /// A sequence of accesses, which depend on values that earlier ones stored.
     #[test]
     fn sequences_are_as_in_c(
         vcpu in vcpus(),
@@ -275,7 +275,7 @@ proptest! {
         }
     }
 
-    /// Indices that have their lower bits from declared ones.
+    /// Indices whose lower bits are those of declared ones.
     #[test]
     fn indices_elsewhere_are_as_in_c(page in 0u32..1 << 20, index in select(edges())) {
         let index = page << 12 | index & 0xfff;
@@ -286,7 +286,7 @@ proptest! {
         }
     }
 
-    /// The SDM's words: bits 63 to the highest that is implemented are all the same.
+    /// SDM, "Canonical Addressing": bits 63 to the highest implemented one are equal.
     #[test]
     fn addresses_are_canonical_in_two_halves(
         near in select(vec![0, 1 << 47, 1 << 56, !0 << 47, !0 << 56, 1 << 63]),
@@ -308,7 +308,7 @@ proptest! {
         }
     }
 
-    /// The SDM's table of memory types: 2 and 3 are reserved, as is all above 7.
+    /// SDM, "IA32_PAT MSR": memory types 2 and 3 are reserved, as are those above 7.
     #[test]
     fn pat_has_eight_memory_types(data: [u8; 8], valid: [u8; 8], place in 0usize..8) {
         const TYPES: [u8; 6] = [0, 1, 4, 5, 6, 7];
@@ -340,7 +340,7 @@ fn every_byte_of_pat() {
     }
 }
 
-/// Every set of the features that EFER has bits for, and every set of its bits, each way.
+/// All combinations of EFER's features and of its bits, by guest and host.
 #[test]
 fn efer_needs_a_feature_for_each_bit() {
     const BITS: [(u64, Option<Feature>); 7] = [
@@ -383,8 +383,9 @@ fn efer_needs_a_feature_for_each_bit() {
     }
 }
 
-/// SDM, volume 1, 17.3: what is reserved, what needs which feature, what excludes each other.
-/// All values of the 14 bits that rules know, at a bitmap that is aligned or not.
+/// SDM, "Control-flow Enforcement Technology": reserved bits, bits that need a feature, bits that
+/// exclude each other. All values of the 14 bits that have rules, with an aligned and an unaligned
+/// bitmap.
 #[test]
 fn all_cet_settings() {
     for [stacks, tracking] in [[false, true], [true, false], [true, true]] {
@@ -421,7 +422,8 @@ fn all_cet_settings() {
     }
 }
 
-/// msr.rst: bits 0 to 3 enable and choose, 4 and 5 are reserved, the rest is an address.
+/// msr.rst, MSR_KVM_ASYNC_PF_EN: bits 0 to 3 are flags, 4 and 5 are reserved, the rest is an
+/// address.
 #[test]
 fn all_async_pf_flags() {
     for (flags, absent, lapic) in (0u64..64)
@@ -464,8 +466,8 @@ fn all_async_pf_flags() {
     }
 }
 
-/// APM, volume 2, 9.3.2, and the SDM, volume 3B, 17.3.2.2: a status is cleared by 0, and nothing
-/// else may be written, but by AMD guests that enable it, and by user space.
+/// APM, "Machine Check Architecture", and SDM, "IA32_MCi_STATUS MSRS": a guest can only write 0 to
+/// a status, unless the guest is AMD's and enables other writes. User space can write any value.
 #[test]
 fn machine_check_status() {
     for (amd, enabled, by, data) in [false, true]
@@ -484,7 +486,7 @@ fn machine_check_status() {
         if valid {
             assert_eq!(vcpu.effects(), [Effect::MceBank(5, data)]);
         }
-        // There is no third bank.
+        // There are only two banks.
         assert_eq!(access::write(&vcpu, 0x409, data, by), Err(INVALID));
         assert_eq!(access::read(&vcpu, 0x409, by), Err(INVALID));
     }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `KVM_CAP_X86_USER_SPACE_MSR`: which masks are taken, and which failures they let through.
+//! `KVM_CAP_X86_USER_SPACE_MSR`: which masks are valid, and which failures exit to user space.
 
 use crate::engine::{error::Error, exit::*};
 use proptest::prelude::*;
 use std::num::NonZero;
 
-/// The table of api.rst: KVM's result, and the reason that user space sees.
+/// The table in api.rst: KVM's result, and the reason for user space.
 fn documented_reason(ret: i32) -> u32 {
     if ret == 2 {
         2

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `KVM_X86_SET_MSR_FILTER`: the compiled filter against a model that asks range after range.
+//! `KVM_X86_SET_MSR_FILTER`: compares the compiled filter with a model that checks range after
+//! range.
 
 use crate::engine::{error::Error, filter::*};
 use proptest::{collection::vec, prelude::*};
 
-/// A filter as userspace has it.
+/// A filter in user space's form.
 #[derive(Clone, Debug, Default)]
 struct UserFilter {
     flags: u32,
@@ -31,9 +32,10 @@ impl UserFilter {
         Ok(filter)
     }
 
-    /// What api.rst says: the first range that has the index, and the kind of access, decides by
-    /// its bitmap; if there is none, the default does. Two rules stem from KVM's arithmetic: a
-    /// range whose end is not below 2^32 has no index, and the x2APIC is never filtered.
+    /// api.rst: the first range that contains the index and has the kind of access decides with
+    /// its bitmap; otherwise the default decides. Two more rules: a range whose end is not below
+    /// 2^32 contains no index, because KVM computes it in 32 bits; and the x2APIC is never
+    /// filtered.
     fn allows(&self, index: u32, access: Access) -> bool {
         let kind = match access {
             Access::Read => 1,
@@ -58,7 +60,7 @@ impl UserFilter {
         self.flags & 1 == 0
     }
 
-    /// Indices where something may change, and some at random.
+    /// Indices at which the decision may change, and some random ones.
     fn probes(&self) -> Vec<u32> {
         let mut probes = vec![0, 1, 0x7ff, 0x800, 0x8ff, 0x900, u32::MAX - 1, u32::MAX];
 
@@ -92,7 +94,8 @@ fn range(flags: u32, base: u32, nmsrs: u32, word: u64) -> (Range, Vec<u64>) {
     (Range { flags, nmsrs, base }, vec![word; 192])
 }
 
-/// Bases that make ranges meet: close to each other, at the ends of the space, or anywhere.
+/// Bases for ranges that overlap: close to each other, at the ends of the index space, or
+/// anywhere.
 fn bases() -> impl Strategy<Value = u32> {
     prop_oneof![
         4 => 0u32..0x400,
@@ -263,7 +266,7 @@ fn what_decides_nothing_is_not_described() {
         flags: 0,
         ranges: vec![
             range(READ, 0x100, 0x40, 0),
-            // For writes only, and within the former; and covered by it for reads.
+            // A range for writes only, within the first; for reads, the first one covers it.
             range(WRITE, 0x110, 8, 0),
             range(READ, 0x120, 8, 0),
         ],

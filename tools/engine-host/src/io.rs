@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `KVM_GET_MSRS` and `KVM_SET_MSRS`: the list, and who needs what.
+//! `KVM_GET_MSRS` and `KVM_SET_MSRS`: the list, and what each MSR needs.
 
 use crate::engine::{error::Error, io::*, registers::lookup};
 
@@ -31,7 +31,7 @@ fn immutable_are_all_feature_msrs_but_the_microcode_revision() {
     }
 }
 
-/// S_CET (0x6a2) and the table of shadow stacks (0x6a8) are not for XSAVES.
+/// XSAVES does not manage S_CET (0x6a2) and the interrupt shadow stack table (0x6a8).
 #[test]
 fn xstate_has_the_user_cet_msrs() {
     for index in 0..0x2000 {

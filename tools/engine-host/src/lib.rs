@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The files of `rust/engine/`, as the module has them, for `cargo test`.
+//! Compiles the files of `rust/engine/`, as in the module, for `cargo test`.
 //!
-//! The tests know nothing of how the engine does it: they compare it with models that are
-//! written from the documentation. And [`reference`], documentation that is written from them.
+//! The tests compare them with models that are written from the documentation, independently of
+//! the implementation. [`reference`] generates documentation from them.
 
-// The module's build knows an option that cargo doesn't.
+// Cargo does not know an option that the module's build defines.
 #[allow(dead_code, unexpected_cfgs)]
 #[path = "../../../rust/engine/mod.rs"]
 mod engine;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The lists of indices for user space: against the arrays of `arch/x86/kvm/msrs.c`, and what
-//! `kvm_init_msr_lists` probes of them.
+//! The index lists for user space: compared with the arrays in `arch/x86/kvm/msrs.c`, and with a
+//! model of `kvm_init_msr_lists`.
 
 use crate::engine::{
     access::Result,
@@ -98,7 +98,7 @@ fn is_saved(host: &model::Host<'_>, index: u32) -> bool {
     }
 }
 
-/// What `KVM_GET_MSR_INDEX_LIST` has in C.
+/// The indices that `KVM_GET_MSR_INDEX_LIST` has in C.
 fn c_indices(host: &model::Host<'_>) -> Vec<u32> {
     let saved = |&index: &u32| is_saved(host, index);
     let pmu = if host.has_pmu { MSRS_TO_SAVE_PMU } else { &[] };
@@ -154,7 +154,7 @@ prop_compose! {
     }
 }
 
-/// Some of the features and numbers that the lists depend on.
+/// Some of the features and numbers on which the lists depend.
 type Traits = (u32, [bool; 5], [u32; 3], [u64; 3]);
 
 fn traits() -> impl Strategy<Value = Traits> {
@@ -238,7 +238,7 @@ fn a_host_with_all_there_is_lists_all() {
     assert_eq!(everything().len(), NR_LISTED);
 }
 
-/// Whatever the host, nothing is listed that is in none of C's arrays.
+/// On any host, the lists have only indices of C's arrays.
 #[test]
 fn nothing_else_is_listed() {
     let everything = everything();

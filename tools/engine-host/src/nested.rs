@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `KVM_SET_NESTED_STATE`: the header's rules against those of C, at the edges of each rule, in
-//! all combinations: `x86.c`, `vmx_set_nested_state` and `svm_set_nested_state`.
+//! `KVM_SET_NESTED_STATE`: compares the header's rules with models of C's (`x86.c`,
+//! `vmx_set_nested_state` and `svm_set_nested_state`), for all combinations of special values.
 
 use crate::engine::nested::{self, svm, vmx, Format, Header};
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ const RUN_PENDING: u16 = 2;
 const EVMCS: u16 = 4;
 const GIF_SET: u16 = 0x100;
 
-/// `struct kvm_nested_state`, as far as there are rules for it.
+/// The fields of `struct kvm_nested_state` that have rules.
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
     flags: u16,
@@ -26,7 +26,7 @@ struct State {
 }
 
 impl State {
-    /// As user memory has it. What no rule is for is full of ones.
+    /// The header in user memory. Bytes without rules are all ones.
     fn header(&self) -> Header {
         let mut bytes = [0xff; 128];
 
@@ -47,7 +47,7 @@ impl State {
     }
 }
 
-/// Calls with each combination of the values that are given for each name.
+/// Runs a body with each combination of the values that are given for each name.
 macro_rules! for_all {
     (($($name:ident in $values:expr),* $(,)?) $body:block) => {
         for_all!(@ $body $($name in $values,)*)
@@ -97,18 +97,18 @@ const PAGES: [u64; 8] = [
     u64::MAX,
 ];
 
-/// How far `vmx_set_nested_state` gets.
+/// The result of `vmx_set_nested_state`.
 #[derive(Debug, PartialEq, Eq)]
 enum Vmx {
     /// It fails without effects.
     Refused,
-    /// There is no VMXON region, and that is all.
+    /// It succeeds, without a VMXON region.
     Left,
     /// It fails in VMX operation.
     NoVmcs12,
     /// It succeeds in VMX operation, without a current VMCS.
     Entered,
-    /// It goes on to vmcs12.
+    /// It continues with vmcs12.
     Vmcs12,
 }
 
@@ -179,7 +179,7 @@ fn engine_vmx(state: &State, cpu: &vmx::Cpu) -> Vmx {
     }
 }
 
-/// Not 4096, so that a rule that takes the one for the other is found.
+/// Not 4096, so that a rule that confuses the two is found.
 const VMCS12_SIZE: u32 = 1000;
 
 fn vmx_cpus() -> impl Iterator<Item = vmx::Cpu> {
@@ -230,7 +230,7 @@ fn shadows_need_room_behind_vmcs12s_area() {
     }
 }
 
-/// `struct vmcs12` begins with the revision, of 31 bits, and whether it is a shadow.
+/// `struct vmcs12` begins with the revision, of 31 bits, and the shadow indicator.
 #[test]
 fn vmcs12s_have_kvms_revision() {
     for bit in 0..32 {
@@ -243,11 +243,11 @@ fn vmcs12s_have_kvms_revision() {
     }
     assert!(vmx::check_vmcs12(&0x11e5_7ed0u32.to_le_bytes()).is_ok());
     assert!(vmx::check_vmcs12(&0x11e5_7ed0u32.to_be_bytes()).is_err());
-    // What can't be read is 0.
+    // Bytes that can't be read are 0.
     assert!(vmx::check_vmcs12(&[0xd0, 0x7e, 0xe5]).is_err());
 }
 
-/// `nested_cpu_has_shadow_vmcs`, and whether the shadow is linked.
+/// `nested_cpu_has_shadow_vmcs`, and whether vmcs12 links to a shadow.
 #[test]
 fn shadows_are_enabled_by_two_controls_and_linked() {
     for_all! {
@@ -270,7 +270,7 @@ fn shadows_are_enabled_by_two_controls_and_linked() {
     }
 }
 
-/// `svm_set_nested_state`, as far as vmcb12.
+/// The part of `svm_set_nested_state` before vmcb12.
 fn c_svm(state: &State, cpu: &svm::Cpu) -> bool {
     if state.format != 1 {
         return false;
@@ -316,7 +316,8 @@ fn svm_headers_are_judged_as_in_c() {
     }
 }
 
-/// L2's CR0, L1's state in the save area, and L2's PAT. APM, volume 2, appendix B, has the offsets.
+/// L2's CR0, L1's state in the save area, and L2's PAT. The offsets are in the APM, appendix
+/// "Layout of VMCB".
 #[test]
 fn vmcb12s_are_judged_as_in_c() {
     for_all! {
@@ -395,8 +396,8 @@ fn all_flags_and_sizes_of_both_formats() {
     }
 }
 
-/// `KVM_GET_NESTED_STATE`: what `vmx_get_nested_state` and `svm_get_nested_state` return, and
-/// whether they got to copying.
+/// `KVM_GET_NESTED_STATE`: the results of `vmx_get_nested_state` and `svm_get_nested_state`, and
+/// whether they reach the copying.
 #[test]
 fn rooms() {
     const SIZES: [u32; 3] = [128, 128 + 4096, 128 + 8192];
@@ -416,7 +417,7 @@ fn rooms() {
 }
 
 proptest! {
-    /// Whatever user memory holds.
+    /// For any content of user memory.
     #[test]
     fn any_header_is_judged_as_in_c(
         head in any::<(u16, u16, u32)>(),

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `Documentation/register-reference.rst`, from the table of registers.
+//! Generates `Documentation/register-reference.rst` from the register table.
 //!
-//! Nothing here knows any one register. What the declarations mean is in [`words`], in matches
-//! that the compiler wants to be complete.
+//! This file knows no single register. [`words`] describes what the declarations mean, in matches
+//! that the compiler checks for completeness.
 
 pub mod data;
 mod words;
 
 use crate::engine::registers::{lookup, Register, REGISTERS};
 
-/// The head, up to the first register.
+/// The text before the first register.
 const HEAD: &str = "\
 .. SPDX-License-Identifier: GPL-2.0
 
@@ -20,54 +20,54 @@ const HEAD: &str = "\
 Register reference
 ==================
 
-Every MSR that the engine knows, by index, as ``rust/engine/registers/table.rs`` declares it. This
-file is generated from there: ``make registers`` writes it, and ``make lint`` finds out if it is not
-current. How an access goes through what is here is in :doc:`registers`.
+All MSRs that the engine knows, by index. ``make registers`` generates this file from
+``rust/engine/registers/table.rs``, and ``make lint`` checks that it is current. :doc:`registers`
+explains the order of the steps of an access.
 
-Each entry has, in this order:
+The columns:
 
 Index
-	or the first and the last of several that are alike.
+	The index, or the first and last index of several similar MSRs.
 
 Name
-	as in ``asm/msr-index.h``, of several that of the first.
+	The name in ``asm/msr-index.h``. For several MSRs, the name of the first.
 
 Served by
-	the engine, or KVM's module for the host's vendor. Such a module may pass an access on to the
-	engine, to which then applies what is said of the engine.
+	The engine, or the vendor's KVM module, which may call the engine. Then the other columns
+	apply, too.
 
 Checked
-	what an access needs, and what becomes of it otherwise. *First* is before anything else, also if
-	a vendor's module serves the MSR; the rest is the engine's. Features are those of the vCPU's
-	CPUID, named as X86_FEATURE_* or KVM_FEATURE_*.
+	Conditions of an access, and its result if they are not met. *First*: checked before the
+	vendor's module is called. All other conditions are checked by the engine. Features are those
+	of the vCPU's CPUID: KVM_FEATURE_*, or X86_FEATURE_* without this prefix.
 
 Read, Write
-	what the engine does; nothing if it is never asked. What is not said of the guest or of the host
-	only is the same for both.
+	What the engine does, for guest and host unless one of them is named. Empty if the engine is
+	never called.
 
 Lists
-	*saved*: in KVM_GET_MSR_INDEX_LIST, if the host's CPU has it. *Emulated*: in the same list, if
-	the vendor's module emulates it. *Feature MSR*: in KVM_GET_MSR_FEATURE_INDEX_LIST, if KVM knows
-	it on this host. Once *fixed*, KVM_SET_MSRS takes no value but the present one.
+	*saved*: in KVM_GET_MSR_INDEX_LIST, if the host's CPU has the MSR. *emulated*: in the same list,
+	if the vendor's module emulates the MSR. *feature MSR*: in KVM_GET_MSR_FEATURE_INDEX_LIST, if
+	KVM knows the MSR on this host. *fixed*: KVM_SET_MSRS accepts only the current value.
 
-And these words:
+Terms:
 
 host
-	user space, by KVM_GET_MSRS, KVM_SET_MSRS, KVM_GET_ONE_REG or KVM_SET_ONE_REG; or KVM itself.
+	User space, by KVM_GET_MSRS, KVM_SET_MSRS, KVM_GET_ONE_REG or KVM_SET_ONE_REG; or KVM itself.
 
 invalid
-	the access fails: the guest gets #GP, or user space an exit with KVM_MSR_EXIT_REASON_INVAL.
+	The access fails: the guest gets #GP, or user space an exit with KVM_MSR_EXIT_REASON_INVAL.
 
 unknown
-	as if the MSR did not exist: the guest gets #GP, or user space an exit with
-	KVM_MSR_EXIT_REASON_UNKNOWN. The parameter ``ignore_msrs`` of kvm makes it harmless. The host
-	reads 0 from an MSR of KVM_GET_MSR_INDEX_LIST, and may write 0 to it.
+	The access fails as if the MSR did not exist: the guest gets #GP, or user space an exit with
+	KVM_MSR_EXIT_REASON_UNKNOWN. With kvm's parameter ``ignore_msrs``, it succeeds. If the MSR is in
+	KVM_GET_MSR_INDEX_LIST, the host reads 0 from it, and can write 0 to it.
 
 dropped
-	the write succeeds, to no effect.
+	The write succeeds without effect.
 ";
 
-/// The parts that the space of indices is shown in: where each begins, and its title.
+/// The parts of the index space: the first index of each, and its title.
 const PARTS: [(u32, &str); 4] = [
     (0, "Architectural, and Intel's"),
     (0x4000_0000, "Hyper-V's"),
@@ -87,7 +87,7 @@ const COLUMNS: [(&str, u32); 7] = [
 
 const LINE: usize = 100;
 
-/// The whole file.
+/// The content of the file.
 pub fn text() -> String {
     let mut declared: Vec<&Register> = REGISTERS
         .iter()
@@ -95,7 +95,7 @@ pub fn text() -> String {
         .collect();
     let mut text = String::from(HEAD);
 
-    // What stands out from a range comes after it.
+    // An exception within a range follows the range.
     declared.sort_by_key(|register| (register.first, u32::MAX - register.last));
     for (at, &(base, title)) in PARTS.iter().enumerate() {
         let end = PARTS.get(at + 1).map_or(u32::MAX, |&(next, _)| next - 1);
@@ -110,7 +110,7 @@ pub fn text() -> String {
         );
     }
 
-    // That one is not declared.
+    // This index is not declared.
     let rest = entry("any other".to_owned(), lookup(u32::MAX));
 
     heading(&mut text, "The rest");
@@ -166,7 +166,7 @@ fn index(register: &Register) -> String {
         (true, _) => format!("``{first:#x}``"),
         (false, false) => format!("``{first:#x}`` to ``{last:#x}``"),
         (false, true) => {
-            format!("``{first:#x}`` to ``{last:#x}``, without those that have an entry")
+            format!("``{first:#x}`` to ``{last:#x}``, except those with an entry")
         }
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The table of MSRs, and the way from an index to a declaration.
+//! The register table, and the lookup of a declaration by index.
 
 use crate::engine::registers::*;
 
@@ -10,7 +10,7 @@ fn declared() -> impl Iterator<Item = &'static Register> {
         .filter(|register| !register.name.is_empty())
 }
 
-/// A declaration is found by each of its indices, unless an earlier one has the index too.
+/// The lookup finds the first declaration that has the index.
 #[test]
 fn lookup_finds_the_first_declaration() {
     for index in (0..0x2000)
@@ -51,7 +51,7 @@ fn names_are_of_one_declaration() {
     assert!(count > 190);
 }
 
-/// Nobody else could have put an MSR to two lists.
+/// No MSR is in two lists.
 #[test]
 fn positions_in_the_list_are_unique() {
     let mut places = 0;

@@ -1,30 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The code that runs in the guest: one stub per kind of MSR access.
+//! The guest's code: one stub per kind of MSR access.
 //!
-//! It is 32-bit and position independent, so it is assembled into this crate's
-//! read-only data and copied into guest memory. A stub ends with an OUT to
-//! [`PORT_DONE`]; exception vector `v` does an OUT to [`PORT_EXCEPTION`]` + v`
-//! and leaves all registers but RIP and RSP alone. (OUT rather than HLT, which
-//! an in-kernel irqchip would keep inside KVM.)
+//! It is 32-bit and position independent. It is assembled into this crate's read-only data and
+//! copied to guest memory. A stub ends with an OUT to [`PORT_DONE`]. The handler of exception
+//! vector `v` makes an OUT to [`PORT_EXCEPTION`]` + v`, and changes only RIP and RSP. (HLT would
+//! not exit to user space with an in-kernel irqchip.)
 
 use std::arch::global_asm;
 
-/// Port to which a stub writes when its accesses are done.
+/// A stub writes to this port when its accesses are done.
 pub const PORT_DONE: u16 = 0xb0;
 
-/// Port of exception vector 0; the 31 ports above belong to the others.
+/// Port of exception vector 0. The 31 ports above are for the other vectors.
 pub const PORT_EXCEPTION: u16 = 0xc0;
 
 /// Bytes of code per exception vector, see [`exceptions`].
 pub const EXCEPTION_STUB_SIZE: usize = 4;
 
-/// Exception vectors with a stub.
+/// Number of exception vectors with a stub.
 pub const EXCEPTIONS: usize = 32;
 
 global_asm!(
     ".pushsection .rodata.kvm_msr_guest, \"a\"",
-    // Seen by other objects of this crate only.
+    // Visible in this crate only.
     ".globl kvm_msr_guest_start, kvm_msr_guest_rdmsr",
     ".hidden kvm_msr_guest_start, kvm_msr_guest_rdmsr",
     ".globl kvm_msr_guest_wrmsr, kvm_msr_guest_rdmsr_emulated",
@@ -67,7 +66,7 @@ global_asm!(
     "out 0xb0, al",
     "kvm_msr_guest_nop:",
     "out 0xb0, al",
-    // Per vector: OUT imm8, AL; then a jump to that OUT, should it be resumed.
+    // For each vector: OUT imm8, AL; then a jump back to it, in case the guest is resumed.
     "kvm_msr_guest_exceptions:",
     ".set kvm_msr_guest_port, 0xc0",
     ".rept 32",
@@ -92,7 +91,7 @@ unsafe extern "C" {
     static kvm_msr_guest_end: u8;
 }
 
-/// A piece of the guest's code to start at.
+/// A stub to start at.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stub {
     /// One RDMSR.
@@ -107,7 +106,7 @@ pub enum Stub {
     RdmsrLoop,
     /// WRMSR, ESI times (0 means 2^32).
     WrmsrLoop,
-    /// No access at all.
+    /// No access.
     Nop,
 }
 
@@ -142,7 +141,7 @@ pub fn exceptions() -> usize {
     (&raw const kvm_msr_guest_exceptions).addr() - (&raw const kvm_msr_guest_start).addr()
 }
 
-/// The code, to be copied anywhere into the guest's memory.
+/// The code, which can be copied anywhere into the guest's memory.
 pub fn bytes() -> &'static [u8] {
     let start = &raw const kvm_msr_guest_start;
     let length = (&raw const kvm_msr_guest_end).addr() - start.addr();

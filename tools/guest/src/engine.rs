@@ -22,17 +22,17 @@ const MODULE: &str = "/sys/module/kvm_msr";
 const ENABLE: &str = "/sys/module/kvm_msr/parameters/enable";
 const DEBUGFS: &str = "/sys/kernel/debug/kvm";
 
-/// Held from writing the parameter `enable` until the VM is created.
+/// Held while the parameter `enable` is written and the VM is created.
 static ENABLE_LOCK: Mutex<()> = Mutex::new(());
 
 /// What serves the MSRs of a VM.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Engine {
-    /// KVM's own `arch/x86/kvm/msrs.c`.
+    /// KVM's `arch/x86/kvm/msrs.c`.
     C,
     /// The module `kvm_msr`.
     Rust,
-    /// Whichever the module's parameter `enable` says now; any kernel will do.
+    /// C or the module, as its parameter `enable` says. Any kernel will do.
     Any,
 }
 
@@ -51,23 +51,23 @@ pub fn loaded() -> bool {
     Path::new(MODULE).exists()
 }
 
-/// The module's parameter `enable`; false also while the module isn't loaded.
+/// The module's parameter `enable`; false if the module is not loaded.
 pub fn enabled() -> bool {
     fs::read_to_string(ENABLE).is_ok_and(|value| value.trim() == "Y")
 }
 
-/// Sets the module's parameter `enable`, which decides about VMs created later.
+/// Sets the module's parameter `enable`, which affects VMs that are created later.
 pub fn set_enabled(enable: bool) -> io::Result<()> {
     fs::write(ENABLE, if enable { "Y" } else { "N" })
 }
 
 impl Engine {
-    /// Creates a VM that this engine serves for life.
+    /// Creates a VM that this engine serves.
     ///
     /// # Errors
     ///
-    /// When the module is needed but not loaded, when `KVM_CREATE_VM` fails,
-    /// and when debugfs shows that another engine serves the VM.
+    /// Fails if the module is needed but not loaded, if `KVM_CREATE_VM` fails, or if debugfs shows
+    /// that another engine serves the VM.
     pub fn create_vm(self, kvm: &Kvm) -> Result<(VmFd, VmFolder)> {
         let guard = ENABLE_LOCK.lock().unwrap_or_else(PoisonError::into_inner);
 
@@ -103,7 +103,7 @@ pub struct VmFolder(PathBuf);
 impl VmFolder {
     /// The folder of a VM that the calling thread has just created.
     pub fn of(vm: &impl AsRawFd) -> Self {
-        // The kernel names it by what it calls pid, i.e. the thread's id.
+        // The kernel names the folder by its pid, which is the thread's id in user space.
         let tid = rustix::thread::gettid().as_raw_pid();
 
         VmFolder(Path::new(DEBUGFS).join(format!("{tid}-{}", vm.as_raw_fd())))
@@ -114,7 +114,7 @@ impl VmFolder {
         self.0.join(file)
     }
 
-    /// Whether KVM has made the folder, i.e. debugfs is there to be read.
+    /// Whether the folder exists, i.e. debugfs is mounted.
     pub fn exists(&self) -> bool {
         self.0.exists()
     }
@@ -126,7 +126,7 @@ impl VmFolder {
         Some(line.trim().to_owned())
     }
 
-    /// The lines of `msr_filter`, i.e. the compiled filter in words.
+    /// The lines of `msr_filter`, i.e. the compiled filter.
     pub fn filter(&self) -> io::Result<Vec<String>> {
         let text = fs::read_to_string(self.path("msr_filter"))?;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Filters for `KVM_X86_SET_MSR_FILTER` (api.rst, section 4.97).
+//! Filters for `KVM_X86_SET_MSR_FILTER`.
 
 use std::os::fd::AsRawFd;
 
@@ -27,10 +27,10 @@ pub const READ: u32 = KVM_MSR_FILTER_READ;
 /// `KVM_MSR_FILTER_WRITE`.
 pub const WRITE: u32 = KVM_MSR_FILTER_WRITE;
 
-/// One range of a [`RawFilter`], as the ioctl gets it.
+/// One range of a [`RawFilter`], in the ioctl's layout.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct RawRange {
-    /// `KVM_MSR_FILTER_READ`, `KVM_MSR_FILTER_WRITE`, or what is to be refused.
+    /// `KVM_MSR_FILTER_READ`, `KVM_MSR_FILTER_WRITE`, or an invalid value.
     pub flags: u32,
     /// Number of MSRs, i.e. of bits in the bitmap.
     pub nmsrs: u32,
@@ -40,10 +40,10 @@ pub struct RawRange {
     pub bitmap: u64,
 }
 
-/// `struct kvm_msr_filter` with nothing checked.
+/// `struct kvm_msr_filter`, unchecked.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct RawFilter {
-    /// `KVM_MSR_FILTER_DEFAULT_ALLOW`, `..._DENY`, or what is to be refused.
+    /// `KVM_MSR_FILTER_DEFAULT_ALLOW`, `..._DENY`, or an invalid value.
     pub flags: u32,
     /// The ranges.
     pub ranges: [RawRange; MAX_RANGES],
@@ -55,7 +55,7 @@ impl RawFilter {
     /// The compat layout has 32-bit pointers, so it truncates `bitmap`.
     pub fn to_bytes(&self, abi: Abi) -> Vec<u8> {
         let mut bytes = Vec::new();
-        // The gaps that the compiler leaves in the C structure.
+        // Padding of the C structure.
         let gap = |bytes: &mut Vec<u8>| {
             if abi == Abi::Native {
                 bytes.extend([0xa5; 4]);
@@ -87,7 +87,7 @@ impl RawFilter {
     }
 }
 
-/// A range of MSR indices and what to do with each.
+/// A range of MSR indices with a bitmap.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Range {
     flags: u32,
@@ -107,8 +107,7 @@ impl Range {
         Self::filled(flags, base, nmsrs, 0)
     }
 
-    /// Takes bit `i` of `bitmap` as the verdict on MSR `base + i`. Bits that
-    /// `bitmap` lacks are 0.
+    /// Bit `i` of `bitmap` allows or denies MSR `base + i`. Missing bits are 0.
     pub fn from_bitmap(flags: u32, base: u32, nmsrs: u32, bitmap: &[u8]) -> Self {
         let mut range = Self::filled(flags, base, nmsrs, 0);
         let length = bitmap.len().min(range.bitmap.len());
@@ -117,7 +116,7 @@ impl Range {
         range
     }
 
-    /// Flips the verdict on MSR `base + offset`.
+    /// Inverts the bit of MSR `base + offset`.
     pub fn with_flipped(mut self, offset: u32) -> Self {
         self.bitmap[offset as usize / 8] ^= 1 << (offset % 8);
         self
@@ -143,10 +142,9 @@ impl Range {
         self.nmsrs
     }
 
-    /// What the range says of an access; none if it does not match.
+    /// Whether the range allows an access; none if it does not match.
     ///
-    /// KVM computes the end in 32 bits, so that a range which reaches or
-    /// crosses 2^32 matches nothing.
+    /// KVM computes the end in 32 bits, so a range that reaches 2^32 matches nothing.
     pub fn verdict(&self, access: Access, index: u32) -> Option<bool> {
         let end = self.base.wrapping_add(self.nmsrs);
 
@@ -158,7 +156,7 @@ impl Range {
     }
 }
 
-/// A filter, with a model of what it decides.
+/// A filter, with a model of its decisions.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Filter {
     deny_by_default: bool,
@@ -166,7 +164,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// A filter without ranges that allows everything; setting it ends filtering.
+    /// A filter without ranges that allows everything. Setting it ends filtering.
     pub fn allow_by_default() -> Self {
         Filter::default()
     }
@@ -179,7 +177,7 @@ impl Filter {
         }
     }
 
-    /// Adds a range. The first matching range wins; 16 ranges are the limit.
+    /// Adds a range. The first matching range decides. There can be 16 ranges.
     pub fn with(mut self, range: Range) -> Self {
         assert!(self.ranges.len() < MAX_RANGES);
         self.ranges.push(range);
@@ -189,13 +187,6 @@ impl Filter {
     /// The ranges, in the order in which they are matched.
     pub fn ranges(&self) -> &[Range] {
         &self.ranges
-    }
-
-    /// The first range that matches an access.
-    pub fn deciding_range(&self, access: Access, index: u32) -> Option<usize> {
-        self.ranges
-            .iter()
-            .position(|range| range.verdict(access, index).is_some())
     }
 
     /// Whether the access is allowed, by a plain reading of api.rst.

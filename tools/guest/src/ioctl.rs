@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! KVM's MSR ioctls in the raw, so that they can be called wrongly too.
+//! KVM's MSR ioctls without checks, so that tests can call them with errors.
 //!
 //! Numbers and layouts are those of `include/uapi/linux/kvm.h`; the 32-bit
 //! compat form of `KVM_X86_SET_MSR_FILTER` is in `arch/x86/kvm/x86.c`.
@@ -34,7 +34,7 @@ mod number {
     ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, kvm_signal_mask);
     ioctl_iow_nr!(KVM_GET_ONE_REG, KVMIO, 0xab, kvm_one_reg);
     ioctl_iow_nr!(KVM_SET_ONE_REG, KVMIO, 0xac, kvm_one_reg);
-    // The data behind the header does not count.
+    // The number counts the header's size only.
     ioctl_iowr_nr!(KVM_GET_NESTED_STATE, KVMIO, 0xbe, kvm_nested_state);
     ioctl_iow_nr!(KVM_SET_NESTED_STATE, KVMIO, 0xbf, kvm_nested_state);
     ioctl_iow_nr!(KVM_ENABLE_CAP, KVMIO, 0xa3, kvm_enable_cap);
@@ -118,7 +118,7 @@ impl fmt::Display for Errno {
     }
 }
 
-/// What an ioctl returned.
+/// The result of an ioctl.
 pub type Result<T = i32> = std::result::Result<T, Errno>;
 
 /// The system call through which an ioctl is made.
@@ -152,12 +152,12 @@ impl fmt::Display for Abi {
 ///
 /// # Safety
 ///
-/// With the given arguments, the kernel must not write to memory that belongs
-/// to Rust code, nor change what the process has mapped.
+/// With the given arguments, the kernel must neither write to memory that belongs to Rust code,
+/// nor change the process's mappings.
 unsafe fn ioctl(abi: Abi, fd: RawFd, request: libc::c_ulong, argument: u64) -> Result {
     match abi {
         Abi::Native => {
-            // SAFETY: The caller guarantees that the kernel's writes are fine.
+            // SAFETY: The caller guarantees that the kernel writes to no memory of Rust's.
             let r = unsafe { libc::ioctl(fd, request as _, argument) };
 
             if r < 0 { Err(Errno::last()) } else { Ok(r) }
@@ -166,10 +166,10 @@ unsafe fn ioctl(abi: Abi, fd: RawFd, request: libc::c_ulong, argument: u64) -> R
             const NR_IOCTL_I386: u32 = 54;
             let r: i32;
 
-            // Truncation would let the call succeed where a wild pointer is meant.
+            // A truncated pointer could be valid, where an invalid one is meant.
             let argument = u32::try_from(argument).map_err(|_| Errno::EFAULT)?;
-            // SAFETY: As above. The entry clobbers no more than R8 to R11, and
-            // RBX, which can't be named as an operand, is put back.
+            // SAFETY: As above. The entry code clobbers R8 to R11. RBX, which can't be an operand,
+            // is restored.
             unsafe {
                 asm!(
                     "xchg {fd:r}, rbx",
@@ -191,7 +191,7 @@ unsafe fn ioctl(abi: Abi, fd: RawFd, request: libc::c_ulong, argument: u64) -> R
     }
 }
 
-/// `KVM_X86_SET_MSR_FILTER` with the number that fits `abi`.
+/// `KVM_X86_SET_MSR_FILTER` with the request number for `abi`.
 pub fn set_msr_filter(abi: Abi, vm: &impl AsRawFd, filter: UserPtr<'_>) -> Result {
     let request = match abi {
         Abi::Native => KVM_X86_SET_MSR_FILTER(),
@@ -202,7 +202,7 @@ pub fn set_msr_filter(abi: Abi, vm: &impl AsRawFd, filter: UserPtr<'_>) -> Resul
     unsafe { ioctl(abi, vm.as_raw_fd(), request, filter.address()) }
 }
 
-/// The number of one ABI's `KVM_X86_SET_MSR_FILTER` through the other ABI.
+/// `KVM_X86_SET_MSR_FILTER` with the request number for the other ABI.
 pub fn set_msr_filter_crossed(abi: Abi, vm: &impl AsRawFd, filter: UserPtr<'_>) -> Result {
     let request = match abi {
         Abi::Native => KVM_X86_SET_MSR_FILTER_COMPAT(),
@@ -215,8 +215,8 @@ pub fn set_msr_filter_crossed(abi: Abi, vm: &impl AsRawFd, filter: UserPtr<'_>) 
 
 /// `KVM_GET_MSRS` of a vCPU, or of `/dev/kvm` for the feature MSRs.
 pub fn get_msrs(abi: Abi, fd: &impl AsRawFd, msrs: UserPtr<'_>) -> Result {
-    // SAFETY: The kernel writes to at most 255 entries of 16 bytes and their
-    // 8-byte header, which by `UserPtr`'s invariant is nothing of Rust's.
+    // SAFETY: The kernel writes to at most 255 entries of 16 bytes and their 8-byte header. By
+    // `UserPtr`'s invariant, Rust code owns none of it.
     unsafe { ioctl(abi, fd.as_raw_fd(), KVM_GET_MSRS(), msrs.address()) }
 }
 
@@ -258,8 +258,8 @@ pub fn set_one_reg(vcpu: &impl AsRawFd, id: u64, value: u64) -> Result<()> {
 
 /// `KVM_GET_NESTED_STATE` of a vCPU.
 pub fn get_nested_state(vcpu: &impl AsRawFd, state: UserPtr<'_>) -> Result {
-    // SAFETY: The kernel writes to at most 128 + 2 * 4096 bytes, which by
-    // `UserPtr`'s invariant are nothing of Rust's.
+    // SAFETY: The kernel writes to at most 128 + 2 * 4096 bytes. By `UserPtr`'s invariant, Rust
+    // code owns none of them.
     unsafe {
         ioctl(
             Abi::Native,
@@ -303,8 +303,8 @@ pub fn enable_cap(fd: &impl AsRawFd, cap: u32, flags: u32, arg: u64) -> Result {
     }
 }
 
-/// `KVM_SET_SIGNAL_MASK` of a vCPU: the signals that are blocked while it runs,
-/// as bits (signal 1 is bit 0).
+/// `KVM_SET_SIGNAL_MASK` of a vCPU: the signals that are blocked while it runs, as a bit mask (bit
+/// 0 is signal 1).
 pub fn set_signal_mask(vcpu: &impl AsRawFd, blocked: u64) -> Result {
     #[repr(C, packed)]
     struct SignalMask {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What lies where in the guest's memory, and the mode in which the vCPU starts.
+//! The layout of the guest's memory, and the mode in which the vCPU starts.
 
 use anyhow::Context;
 use anyhow::Result;
@@ -10,14 +10,14 @@ use kvm_ioctls::VcpuFd;
 use crate::code;
 use crate::memory::Mapping;
 
-/// Guest memory in bytes, from guest-physical address 0.
+/// Size of guest memory in bytes, from guest-physical address 0.
 pub const MEMORY: usize = 0x10000;
 const GDT: u64 = 0x1000;
 const IDT: u64 = 0x2000;
 const TSS: u64 = 0x3000;
-/// Where the guest's stack starts, growing down.
+/// The top of the guest's stack.
 pub const STACK_TOP: u64 = 0x5000;
-/// Where [`code::bytes`] lie.
+/// The address of [`code::bytes`].
 pub const CODE: u64 = 0x6000;
 
 /// Selectors of the flat segments and of the task state.
@@ -32,7 +32,7 @@ const CR4_PAE: u64 = 1 << 5;
 
 /// Guest memory with descriptor tables and code.
 pub fn load() -> rustix::io::Result<Mapping> {
-    // Base, limit and type of an i386 descriptor, all flat but the TSS.
+    // Base, limit and type of the descriptors. All are flat except the TSS.
     const FLAT_CODE: u64 = 0x00cf_9b00_0000_ffff;
     const FLAT_DATA: u64 = 0x00cf_9300_0000_ffff;
     const BUSY_TSS: u64 = 0x0000_8b00_0000_0067 | TSS << 16;
@@ -101,9 +101,8 @@ pub fn set_protected_mode(vcpu: &VcpuFd) -> Result<()> {
     sregs.idt.base = IDT;
     sregs.idt.limit = code::EXCEPTIONS as u16 * 8 - 1;
     sregs.cr0 = CR0_PE | CR0_ET | CR0_NE;
-    // It does nothing without paging. But QEMU has #VMEXIT restore the host's
-    // CR0 before its CR4, and leaves paging off if the guest set EFER.LME and
-    // not this.
+    // It has no effect without paging. But on #VMEXIT, QEMU restores the host's CR0 before its
+    // CR4, and leaves paging off if the guest set EFER.LME without CR4.PAE.
     sregs.cr4 |= CR4_PAE;
     vcpu.set_sregs(&sregs).context("KVM_SET_SREGS")
 }

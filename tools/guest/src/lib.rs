@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! A tiny KVM guest that makes MSR accesses on demand, and the ioctls around it.
+//! A small KVM guest that makes MSR accesses on demand, and the MSR ioctls.
 //!
-//! The guest is 32-bit protected mode code of a few bytes ([`code`]). The VMM
-//! ([`Guest`]) points the vCPU at one of its stubs, sets ECX, EDX:EAX and runs
-//! it until the access has an [`Outcome`]: a value, `#GP`, or an exit to user
-//! space, which the caller answers.
+//! The guest is 32-bit protected mode code of a few bytes ([`code`]). The VMM ([`Guest`]) points
+//! the vCPU at one of its stubs, sets ECX and EDX:EAX, and runs it until the access has an
+//! [`Outcome`]: a value, `#GP`, or an exit to user space, which the caller answers.
 //!
-//! [`filter`] and [`ioctl`] issue the MSR ioctls in the raw, including the
-//! malformed calls and the 32-bit compat forms that a safe wrapper would not
-//! let through. [`engine`] says which engine is to serve a new VM, and reads
-//! what that engine shows in debugfs.
+//! [`filter`] and [`ioctl`] make the MSR ioctls without checks, including malformed calls and the
+//! 32-bit compat forms that a safe wrapper would not allow. [`engine`] selects the engine that
+//! serves a new VM, and reads its files in debugfs.
 
 pub mod code;
 pub mod engine;

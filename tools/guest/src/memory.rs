@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! User memory whose ends, holes and protections a test decides.
+//! User memory whose end, holes and protection a test controls.
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
@@ -16,11 +16,11 @@ use rustix::mm::ProtFlags;
 /// Bytes per page.
 pub const PAGE: usize = 4096;
 
-/// Inaccessible bytes kept on both sides of a [`Mapping`]. No ioctl that this
-/// crate issues accesses more than this from the pointer it is given.
+/// Inaccessible bytes on both sides of a [`Mapping`]. No ioctl of this crate accesses more bytes
+/// from its pointer.
 pub const GUARD: usize = 16 * PAGE;
 
-/// What user space, and thus the kernel on its behalf, may do with a page.
+/// Which accesses to a page user space, and the kernel on its behalf, can make.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Protection {
     /// Any access faults.
@@ -53,7 +53,7 @@ impl Mapping {
         Self::with_flags(length, MapFlags::empty())
     }
 
-    /// As [`Mapping::new`], below 2 GiB, where a 32-bit pointer reaches.
+    /// Like [`Mapping::new`], but below 2 GiB, for 32-bit pointers.
     pub fn low(length: usize) -> io::Result<Self> {
         Self::with_flags(length, MapFlags::from_bits_retain(libc::MAP_32BIT as u32))
     }
@@ -145,7 +145,7 @@ impl Mapping {
 
     /// Pointer to `offset`, which may be one past the last byte.
     ///
-    /// Panics if `offset` is beyond that.
+    /// Panics if `offset` is larger.
     pub fn at(&self, offset: usize) -> UserPtr<'_> {
         assert!(offset <= self.length());
         UserPtr {
@@ -154,7 +154,7 @@ impl Mapping {
         }
     }
 
-    /// Pointer to the inaccessible byte just before the mapping's first.
+    /// Pointer to the inaccessible byte before the mapping.
     pub fn before(&self) -> UserPtr<'_> {
         UserPtr {
             address: self.data().expose_provenance() - 1,
@@ -186,7 +186,7 @@ impl Drop for Mapping {
     }
 }
 
-/// An address to give to an ioctl.
+/// An address for an ioctl.
 ///
 /// # Invariants
 ///
@@ -215,7 +215,7 @@ impl UserPtr<'static> {
         }
     }
 
-    /// An address of the kernel's half.
+    /// An address in the kernel's half.
     pub fn kernel() -> Self {
         UserPtr {
             address: 0xffff_8880_0000_0000,

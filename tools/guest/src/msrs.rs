@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! `struct kvm_msrs`, for KVM_GET_MSRS and KVM_SET_MSRS (api.rst, 4.18, 4.19).
+//! `struct kvm_msrs`, for KVM_GET_MSRS and KVM_SET_MSRS.
 
-use anyhow::Context;
 use kvm_bindings::Msrs;
 use kvm_bindings::kvm_msr_entry;
 use kvm_ioctls::VcpuFd;
@@ -15,11 +14,8 @@ pub const HEADER: usize = 8;
 /// Bytes per entry.
 pub const ENTRY: usize = 16;
 
-/// `nmsrs` from which on the ioctls answer `E2BIG`.
+/// From this `nmsrs` on, the ioctls fail with `E2BIG`.
 pub const TOO_MANY: u32 = 256;
-
-/// Entries that one ioctl takes at most.
-const MOST: usize = TOO_MANY as usize - 1;
 
 /// `struct kvm_msr_entry`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -42,7 +38,7 @@ impl Entry {
         }
     }
 
-    /// The entry as it lies in memory.
+    /// The entry in the ioctls' layout.
     pub fn to_bytes(self) -> [u8; ENTRY] {
         let mut bytes = [0; ENTRY];
 
@@ -53,7 +49,7 @@ impl Entry {
     }
 }
 
-/// `struct kvm_msrs` as it lies in memory; `nmsrs` may differ from the number
+/// `struct kvm_msrs` in the ioctls' layout. `nmsrs` may differ from the number
 /// of entries.
 pub fn to_bytes(nmsrs: u32, entries: &[Entry]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER + entries.len() * ENTRY);
@@ -88,52 +84,4 @@ pub fn set(vcpu: &VcpuFd, index: u32, data: u64) -> ioctl::Result<bool> {
     .expect("one entry fits");
 
     Ok(vcpu.set_msrs(&msrs)? == 1)
-}
-
-/// Reads MSRs, any number of them; returns them, and the indices of those that
-/// can't be read.
-///
-/// KVM_GET_MSRS stops at the first MSR that fails and returns how many went
-/// well before. So that one is left out, and the next call begins behind it.
-pub fn get_all(vcpu: &VcpuFd, indices: &[u32]) -> anyhow::Result<(Vec<kvm_msr_entry>, Vec<u32>)> {
-    let mut values = Vec::new();
-    let mut unreadable = Vec::new();
-    let mut rest = indices;
-
-    while !rest.is_empty() {
-        let chunk = &rest[..rest.len().min(MOST)];
-        let asked: Vec<_> = chunk
-            .iter()
-            .map(|&index| kvm_msr_entry {
-                index,
-                ..Default::default()
-            })
-            .collect();
-        let mut msrs = Msrs::from_entries(&asked).expect("no more than fit");
-        let done = vcpu.get_msrs(&mut msrs).context("KVM_GET_MSRS")?;
-
-        values.extend_from_slice(&msrs.as_slice()[..done]);
-        unreadable.extend(chunk.get(done));
-        rest = &rest[chunk.len().min(done + 1)..];
-    }
-    Ok((values, unreadable))
-}
-
-/// Writes MSRs, any number of them; returns those that can't be written with
-/// their values.
-///
-/// KVM_SET_MSRS stops as KVM_GET_MSRS does, see [`get_all`].
-pub fn set_all(vcpu: &VcpuFd, values: &[kvm_msr_entry]) -> anyhow::Result<Vec<kvm_msr_entry>> {
-    let mut refused = Vec::new();
-    let mut rest = values;
-
-    while !rest.is_empty() {
-        let chunk = &rest[..rest.len().min(MOST)];
-        let msrs = Msrs::from_entries(chunk).expect("no more than fit");
-        let done = vcpu.set_msrs(&msrs).context("KVM_SET_MSRS")?;
-
-        refused.extend(chunk.get(done));
-        rest = &rest[chunk.len().min(done + 1)..];
-    }
-    Ok(refused)
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! A guest that is a hypervisor: L1, with a guest of its own, L2, that counts.
+//! A guest that is a hypervisor: L1, with a guest of its own, L2, which counts.
 //!
-//! L2 says so by an OUT each time it has counted on, which its L1 does not
-//! intercept and so is for user space; after some it exits to L1, which lets it
-//! go on. See [`code`] for where else user space gets to know.
+//! L2 makes an OUT each time it has counted. L1 does not intercept it, so it exits to user space.
+//! After some counts, L2 exits to L1, which resumes it. See [`code`] for the other exits to user
+//! space.
 
 pub mod code;
 pub mod layout;
@@ -49,7 +49,7 @@ pub enum Vendor {
 }
 
 impl Vendor {
-    /// What KVM lets guests have.
+    /// The kind that KVM offers to guests.
     pub fn of(kvm: &Kvm) -> Result<Self> {
         let cpuid = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
@@ -81,14 +81,14 @@ pub struct Options {
     pub engine: Engine,
     /// Whether to create the in-kernel irqchip, and local APIC.
     pub irqchip: bool,
-    /// On VMX, vmcs12 has a shadow.
+    /// On VMX, vmcs12 links to a shadow vmcs12.
     pub shadow: bool,
-    /// On SVM, L1 has L2 use nested paging.
+    /// On SVM, L1 uses nested paging for L2.
     pub nested_paging: bool,
 }
 
 impl Options {
-    /// None of these.
+    /// Without any of these.
     pub fn new(engine: Engine) -> Self {
         Options {
             engine,
@@ -99,22 +99,22 @@ impl Options {
     }
 }
 
-/// Where the guest is.
+/// Why the vCPU stopped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stop {
     /// L1 is in VMX operation, or has SVM enabled.
     Enabled,
     /// L1 is about to enter L2 for the first time.
     Loaded,
-    /// L2 has counted on.
+    /// L2 has counted.
     L2,
-    /// L1 has got an exit of L2's, for this reason.
+    /// L2 exited to L1, for this reason.
     L1(u64),
-    /// The SMI handler.
+    /// The SMI handler runs.
     Smm,
-    /// An instruction of L1's failed.
+    /// An instruction of L1 failed.
     Failed,
-    /// A signal came in.
+    /// A signal interrupted KVM_RUN.
     Interrupted,
     /// KVM_RUN failed.
     Error(Errno),
@@ -127,11 +127,11 @@ impl fmt::Display for Stop {
         match self {
             Stop::Enabled => f.write_str("L1 has virtualisation enabled"),
             Stop::Loaded => f.write_str("L1 is about to enter L2"),
-            Stop::L2 => f.write_str("L2 has counted on"),
+            Stop::L2 => f.write_str("L2 has counted"),
             Stop::L1(reason) => write!(f, "L2 has exited to L1, reason {reason:#x}"),
             Stop::Smm => f.write_str("in the SMI handler"),
-            Stop::Failed => f.write_str("an instruction of L1's failed"),
-            Stop::Interrupted => f.write_str("a signal came in"),
+            Stop::Failed => f.write_str("an instruction of L1 failed"),
+            Stop::Interrupted => f.write_str("a signal interrupted KVM_RUN"),
             Stop::Error(errno) => write!(f, "KVM_RUN: {errno}"),
             Stop::Exit(reason) => write!(f, "exit reason {reason}"),
         }
@@ -141,7 +141,7 @@ impl fmt::Display for Stop {
 /// A VM with one vCPU, on which L1 runs.
 #[derive(Debug)]
 pub struct Nested {
-    // Closed in this order: the guest's memory has to be the last to go.
+    // Fields are dropped in this order: the guest's memory has to be the last.
     vcpu: VcpuFd,
     vm: VmFd,
     folder: VmFolder,
@@ -157,7 +157,7 @@ impl Nested {
         let mut regs = kvm_regs {
             rsp: layout::L1_STACK,
             rflags: 2,
-            // L2's, which has no other way to know.
+            // RDI is L2's: L1 does not change it before it enters L2.
             rdi: COUNTER,
             ..Default::default()
         };
@@ -197,15 +197,15 @@ impl Nested {
         Ok(nested)
     }
 
-    /// Creates the VM with nothing in its memory, and the vCPU as after reset.
+    /// Creates the VM with empty memory, and the vCPU in its reset state.
     pub fn empty(kvm: &Kvm, engine: Engine, irqchip: bool) -> Result<Self> {
         let vendor = Vendor::of(kvm)?;
-        // Before the VM, so that it is dropped after it, whatever fails.
+        // Declared before the VM, so that it is dropped after it if an error occurs.
         let memory = Mapping::new(MEMORY).context("map guest memory")?;
         let (vm, folder) = engine.create_vm(kvm)?;
 
-        // SMM has an address space of its own.
-        // SAFETY: The VM is closed first, by the guest that owns both as well.
+        // Slot 1 << 16 is in SMM's address space.
+        // SAFETY: The VM is dropped before the memory: `Nested` owns both, in this order.
         unsafe { equip(&vm, &memory, &[0, 1 << 16], irqchip) }?;
 
         let vcpu = vm.create_vcpu(0).context("KVM_CREATE_VCPU")?;
@@ -252,16 +252,16 @@ impl Nested {
         self.memory.write(at as usize, bytes);
     }
 
-    /// How far L2 has counted.
+    /// L2's counter.
     pub fn counter(&self) -> u64 {
         let bytes = self.memory.read(COUNTER as usize, 8);
 
         u64::from_le_bytes(bytes.try_into().expect("8 bytes were read"))
     }
 
-    /// Runs the vCPU until something happens.
+    /// Runs the vCPU until it stops.
     pub fn run(&mut self) -> Result<Stop> {
-        // The exit is looked up in `struct kvm_run` below.
+        // `struct kvm_run` has the exit, see below.
         match self.vcpu.run().map(|_| ()).map_err(Errno::from) {
             Err(Errno::EINTR) => return Ok(Stop::Interrupted),
             Err(errno) => return Ok(Stop::Error(errno)),
@@ -271,7 +271,7 @@ impl Nested {
         if run.exit_reason != KVM_EXIT_IO {
             return Ok(Stop::Exit(run.exit_reason));
         }
-        // SAFETY: KVM has filled in `io` for this exit reason.
+        // SAFETY: For this exit reason, KVM has filled in `io`.
         let port = unsafe { run.__bindgen_anon_1.io.port };
 
         Ok(match port {
@@ -285,13 +285,12 @@ impl Nested {
         })
     }
 
-    /// Does what [`Nested::run`] does, but not forever: after some seconds, a
-    /// signal comes in.
+    /// Like [`Nested::run`], but a signal interrupts it after some seconds.
     pub fn run_for(&mut self, seconds: u32) -> Result<Stop> {
         extern "C" fn ignore(_: c_int, _: *mut siginfo_t, _: *mut c_void) {}
 
         register_signal_handler(libc::SIGALRM, ignore).context("SIGALRM")?;
-        // SAFETY: The signal is handled.
+        // SAFETY: The signal has a handler.
         unsafe { libc::alarm(seconds) };
         let stop = self.run();
         // SAFETY: As above.
@@ -299,21 +298,7 @@ impl Nested {
         stop
     }
 
-    /// Completes the last stop, as what is left of it, e.g. the way past the
-    /// instruction, is in no state that could be saved.
-    pub fn complete(&mut self) -> Result<()> {
-        self.vcpu.set_kvm_immediate_exit(1);
-        let stop = self.run();
-        self.vcpu.set_kvm_immediate_exit(0);
-
-        ensure!(
-            stop? == Stop::Interrupted,
-            "the last stop could not be completed"
-        );
-        Ok(())
-    }
-
-    /// Runs the vCPU to a stop, by way of others.
+    /// Runs the vCPU to this stop, past other stops.
     pub fn run_to(&mut self, stop: Stop) -> Result<()> {
         const STOPS: usize = 100;
 
@@ -328,13 +313,13 @@ impl Nested {
                     reached,
                     Stop::Enabled | Stop::Loaded | Stop::L2 | Stop::L1(_) | Stop::Smm
                 ),
-                "{reached} on the way to: {stop}"
+                "{reached} before: {stop}"
             );
         }
         bail!("not reached within {STOPS} stops: {stop}")
     }
 
-    /// The reason for which L2 exits to L1 in time.
+    /// The stop when L2 exits to L1.
     pub fn exit_to_l1(&self) -> Stop {
         Stop::L1(match self.vendor {
             Vendor::Vmx => vmx::EXIT_VMCALL,
@@ -342,7 +327,7 @@ impl Nested {
         })
     }
 
-    /// Lets an SMI come in, and runs the vCPU to its handler.
+    /// Injects an SMI, and runs the vCPU to its handler.
     pub fn enter_smm(&mut self) -> Result<()> {
         self.vcpu.smi().context("KVM_SMI")?;
         self.run_to(Stop::Smm)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! MSR accesses and what comes of them.
+//! MSR accesses and their results.
 
 use std::fmt;
 
@@ -76,10 +76,10 @@ impl fmt::Display for MsrExit {
     }
 }
 
-/// Where a run of the vCPU ended.
+/// The result of a run of the vCPU.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// RDMSR gave this value.
+    /// RDMSR read this value.
     Value(u64),
     /// WRMSR, or a loop of accesses, is done.
     Done,
@@ -87,12 +87,12 @@ pub enum Outcome {
     Exception {
         /// Vector, e.g. 13 for #GP.
         vector: u8,
-        /// Error code on the guest's stack; 0 for vectors without.
+        /// Error code on the guest's stack; 0 for vectors without one.
         error_code: u32,
         /// EIP on the guest's stack, as an offset from the start of the stub.
         offset: u32,
     },
-    /// User space is to answer, with [`Guest::answer`] and [`Guest::run`].
+    /// An exit to user space, which answers with [`Guest::answer`] and [`Guest::run`].
     UserSpace(MsrExit),
     /// KVM_RUN returned EINTR.
     Interrupted,

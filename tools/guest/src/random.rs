@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Numbers that are random, but the same in every run.
+//! Random numbers that are the same in every run.
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
 pub struct Random(u64);
 
 impl Random {
-    /// The sequence of a seed.
+    /// The sequence for a seed.
     pub fn new(seed: u64) -> Self {
         Random(seed)
     }
@@ -21,13 +21,13 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// The next number, as one below `end`.
+    /// The next number, below `end`.
     pub fn below(&mut self, end: u32) -> u32 {
         (self.next() % u64::from(end)) as u32
     }
-    /// One of some.
+    /// A random element.
     ///
-    /// Panics if there are none.
+    /// Panics if there is none.
     pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.below(of.len() as u32) as usize]
     }

@@ -38,7 +38,7 @@ use crate::outcome::Outcome;
 
 const RFLAGS_FIXED: u64 = 1 << 1;
 
-/// What the vCPU's CPUID shows.
+/// The vCPU's CPUID.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Cpuid {
     /// All that KVM_GET_SUPPORTED_CPUID offers.
@@ -46,14 +46,14 @@ pub enum Cpuid {
     Full,
     /// Nothing: KVM_SET_CPUID2 is not called.
     Empty,
-    /// All but the PMU.
+    /// All except the PMU.
     NoPmu,
-    /// All, and the vendor is the other one: Intel on AMD, AMD on Intel.
+    /// All, but with the other vendor's name: Intel on AMD, AMD on Intel.
     OtherVendor,
 }
 
 impl Cpuid {
-    /// What is to be given to KVM_SET_CPUID2, if that is to be called.
+    /// The entries for KVM_SET_CPUID2; none if it is not to be called.
     fn entries(self, kvm: &Kvm) -> Result<Option<CpuId>> {
         const FEATURES: u32 = 1;
         const PDCM: u32 = 1 << 15;
@@ -107,7 +107,7 @@ pub struct Options {
     pub engine: Engine,
     /// Whether to create the in-kernel irqchip.
     pub irqchip: bool,
-    /// What the vCPU's CPUID shows.
+    /// The vCPU's CPUID.
     pub cpuid: Cpuid,
 }
 
@@ -122,21 +122,19 @@ impl Options {
     }
 }
 
-/// Gives a new VM what it needs before it has a vCPU: memory from address 0 on,
-/// in some memory slots, and an irqchip if it is to have one.
+/// Prepares a new VM for its vCPU: adds memory from address 0 on, in some memory slots, and an
+/// irqchip if requested.
 ///
 /// # Safety
 ///
-/// `memory` has to be held until after the VM is closed, and Rust code must not
-/// have a reference into it.
+/// The memory must be dropped after the VM, and Rust code must not have a reference into it.
 pub(crate) unsafe fn equip(
     vm: &VmFd,
     memory: &Mapping,
     slots: &[u32],
     irqchip: bool,
 ) -> Result<()> {
-    // Used on Intel only, where the guest may start in real mode: three
-    // pages that are no memory of the guest's.
+    // Needed on Intel only, for guests in real mode: three pages that are not guest memory.
     vm.set_tss_address(0xfffb_d000)
         .context("KVM_SET_TSS_ADDR")?;
     if irqchip {
@@ -150,7 +148,7 @@ pub(crate) unsafe fn equip(
             memory_size: memory.length() as u64,
             userspace_addr: memory.at(0).address(),
         };
-        // SAFETY: By the caller's promise.
+        // SAFETY: The caller keeps the memory until the VM is closed.
         unsafe { vm.set_user_memory_region(region) }.context("KVM_SET_USER_MEMORY_REGION")?;
     }
     Ok(())
@@ -159,13 +157,13 @@ pub(crate) unsafe fn equip(
 /// A VM with one vCPU that runs the code of [`crate::code`].
 #[derive(Debug)]
 pub struct Guest {
-    // Closed in this order: the guest's memory has to be the last to go.
+    // Fields are dropped in this order: the guest's memory has to be the last.
     vcpu: VcpuFd,
     vm: VmFd,
     folder: VmFolder,
     memory: Mapping,
     stub: Stub,
-    // Whether KVM waits for user space's answer.
+    // Whether an exit to user space waits for its completion.
     unanswered: bool,
 }
 
@@ -177,13 +175,13 @@ impl Guest {
         Self::in_vm(kvm, vm, folder, options)
     }
 
-    /// Sets up a VM that was created before; `options.engine` has no meaning.
+    /// Sets up an existing VM. Ignores `options.engine`.
     pub fn in_vm(kvm: &Kvm, vm: VmFd, folder: VmFolder, options: Options) -> Result<Self> {
         let memory = layout::load().context("map guest memory")?;
-        // What was passed would be dropped after the memory if anything fails.
+        // Moved here, so that it is dropped before the memory if an error occurs.
         let vm = vm;
 
-        // SAFETY: The VM is closed first, by the guest that owns both as well.
+        // SAFETY: The VM is dropped before the memory: `Guest` owns both, in this order.
         unsafe { equip(&vm, &memory, &[0], options.irqchip) }?;
 
         let vcpu = vm.create_vcpu(0).context("KVM_CREATE_VCPU")?;
@@ -280,8 +278,8 @@ impl Guest {
 
     /// Puts the vCPU at the start of a stub, without running it.
     ///
-    /// `value` goes to EDX:EAX and `count` to ESI. An exit to user space that
-    /// is still open is completed first, which takes its answer.
+    /// `value` goes to EDX:EAX and `count` to ESI. If an exit to user space waits for its
+    /// completion, it is completed first, with its answer.
     pub fn start(&mut self, stub: Stub, index: u32, value: u64, count: u32) -> Result<()> {
         if self.unanswered {
             self.set_immediate_exit(1);
@@ -307,9 +305,9 @@ impl Guest {
         self.vcpu.set_regs(&regs).context("KVM_SET_REGS")
     }
 
-    /// Answers an exit to user space; takes effect with the next run.
+    /// Answers an exit to user space. Takes effect in the next run.
     ///
-    /// `data` is what RDMSR gives, an `error` other than 0 injects #GP.
+    /// RDMSR returns `data`. An `error` other than 0 injects #GP.
     pub fn answer(&mut self, data: u64, error: u8) {
         let run = self.vcpu.get_kvm_run();
 
@@ -317,7 +315,7 @@ impl Guest {
         run.__bindgen_anon_1.msr.error = error;
     }
 
-    /// Fills `msr` in `struct kvm_run` with `byte`, to see what KVM overwrites.
+    /// Fills `msr` in `struct kvm_run` with `byte`, to find out what KVM overwrites.
     pub fn fill_msr(&mut self, byte: u8) {
         self.vcpu.get_kvm_run().__bindgen_anon_1.padding = [byte as _; 256];
     }
@@ -332,17 +330,17 @@ impl Guest {
         self.vcpu.get_regs().context("KVM_GET_REGS")
     }
 
-    /// How far RIP is behind the start of the stub, in bytes.
+    /// The distance of RIP from the start of the stub, in bytes.
     pub fn progress(&self) -> Result<i64> {
         let start = CODE + self.stub.offset() as u64;
 
         Ok(self.regs()?.rip.wrapping_sub(start) as i64)
     }
 
-    /// Runs the vCPU until something happens.
+    /// Runs the vCPU until it exits to user space.
     pub fn run(&mut self) -> Result<Outcome> {
         self.unanswered = false;
-        // The exit is looked up in `struct kvm_run` below.
+        // `struct kvm_run` has the exit, see below.
         match self.vcpu.run().map(|_| ()).map_err(Errno::from) {
             Err(Errno::EINTR) => return Ok(Outcome::Interrupted),
             Err(errno) => return Ok(Outcome::Failed(errno)),
@@ -354,7 +352,7 @@ impl Guest {
             KVM_EXIT_X86_RDMSR => Access::Read,
             KVM_EXIT_X86_WRMSR => Access::Write,
             KVM_EXIT_IO => {
-                // SAFETY: KVM has filled in `io` for this exit reason.
+                // SAFETY: For this exit reason, KVM has filled in `io`.
                 let port = unsafe { run.__bindgen_anon_1.io.port };
 
                 return self.reported(port);
@@ -363,7 +361,7 @@ impl Guest {
         };
 
         self.unanswered = true;
-        // SAFETY: KVM has filled in `msr` for these exit reasons.
+        // SAFETY: For these exit reasons, KVM has filled in `msr`.
         let msr = unsafe { run.__bindgen_anon_1.msr };
         Ok(Outcome::UserSpace(MsrExit {
             access,
@@ -375,7 +373,7 @@ impl Guest {
         }))
     }
 
-    /// The outcome that the guest reported by an OUT to `port`.
+    /// The outcome that the guest has reported by an OUT to `port`.
     fn reported(&self, port: u16) -> Result<Outcome> {
         let regs = self.regs()?;
 
@@ -393,7 +391,7 @@ impl Guest {
             bail!("the guest wrote to port {port:#x}");
         }
 
-        // With an error code there are four words on the stack, else three.
+        // With an error code, the frame has four words, otherwise three.
         let frame = regs.rsp as usize;
         let (error_code, eip) = match STACK_TOP as usize - frame {
             16 => (self.memory.read_u32(frame), self.memory.read_u32(frame + 4)),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The accesses, and what is compared of them.
+//! The accesses, and the comparison of their results.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -22,7 +22,7 @@ use kvm_msr_guest::msrs;
 
 use crate::TOLD;
 
-/// Where MSRs may be.
+/// Index ranges in which there are MSRs.
 const INHABITED: [Range<u32>; 5] = [
     0..0x2000,
     0x4000_0000..0x4000_1100,
@@ -31,24 +31,23 @@ const INHABITED: [Range<u32>; 5] = [
     0xc001_0000..0xc001_2000,
 ];
 
-/// How many more, anywhere.
+/// The number of random indices in addition.
 const ANYWHERE: usize = 2000;
 
 /// KVM_X86_REG_MSR(0).
 const ONE_REG_MSR: u64 = 0x2030_0002_0000_0000;
 
-/// MSRs whose value depends on time, so that it can't be equal, and why. Of
-/// these, only whether they can be accessed is compared.
+/// MSRs whose values depend on time, and why. Only whether they can be accessed is compared.
 const BY_TIME: &[(u32, &str)] = &[
-    (0x10, "the TSC goes on"),
-    (0x3b, "what a write of the TSC adds depends on when it is"),
-    (0xe7, "MPERF goes on"),
-    (0xe8, "APERF goes on"),
+    (0x10, "the TSC advances"),
+    (0x3b, "its change by a write of the TSC depends on the time"),
+    (0xe7, "MPERF advances"),
+    (0xe8, "APERF advances"),
     (0x4000_0010, "the time that the vCPU ran"),
     (0x4000_0020, "the time since the VM was created"),
 ];
 
-/// Values that are at some edge, for MSRs that are known.
+/// Special values, for MSRs that are known.
 const EDGES: [u64; 12] = [
     0,
     u64::MAX,
@@ -64,14 +63,14 @@ const EDGES: [u64; 12] = [
     0xffff_ffff_ffff_fffe,
 ];
 
-/// MSRs that say what others can be, each with a value that changes that.
+/// MSRs that decide the valid values of others, with values that change this.
 const GOVERNING: [(u32, u64); 9] = [
     // PLATFORM_INFO, without CPUID faulting and with it.
     (0xce, 0),
     (0xce, 1 << 31),
-    // IA32_APIC_BASE: x2APIC, which there is with an irqchip only.
+    // IA32_APIC_BASE: x2APIC, which needs an irqchip.
     (0x1b, 0xfee0_0d00),
-    // IA32_ARCH_CAPABILITIES, IA32_PERF_CAPABILITIES, IA32_MISC_ENABLE: nothing.
+    // IA32_ARCH_CAPABILITIES, IA32_PERF_CAPABILITIES, IA32_MISC_ENABLE: 0.
     (0x10a, 0),
     (0x345, 0),
     (0x1a0, 0),
@@ -83,7 +82,7 @@ const GOVERNING: [(u32, u64); 9] = [
     (0xc001_0015, 1 << 18),
 ];
 
-/// The same guest twice: once served by C and once by the engine, unless it is for a trace.
+/// Two guests with the same setup: C serves one and the engine the other, except for a trace.
 struct Pair([Guest; 2]);
 
 impl Pair {
@@ -101,7 +100,7 @@ impl Pair {
         Ok(Pair([guest(engines[0])?, guest(engines[1])?]))
     }
 
-    /// The same with a vCPU that has run.
+    /// The same, with a vCPU that has run.
     fn after_run(kvm: &Kvm, engines: [Engine; 2], cpuid: Cpuid, irqchip: bool) -> Result<Self> {
         let mut pair = Self::new(kvm, engines, cpuid, irqchip)?;
 
@@ -118,25 +117,25 @@ impl Pair {
     }
 }
 
-/// The comparison, and what came of it so far.
+/// The comparison, and its results so far.
 pub struct Sweep<'a> {
     kvm: &'a Kvm,
-    /// What serves the one and the other guest.
+    /// The engines of the two guests.
     pub engines: [Engine; 2],
     quick: bool,
-    /// What is random comes from here.
+    /// The source of random values.
     pub random: Random,
     context: String,
-    /// Observations that were compared.
+    /// Number of observations that were compared.
     pub cases: u64,
-    /// Those that were not equal.
+    /// Number of observations that were not equal.
     pub differences: u64,
-    /// The first of them, in words.
+    /// The first differences, as text.
     pub first: Vec<String>,
 }
 
 impl<'a> Sweep<'a> {
-    /// Nothing is compared yet.
+    /// A new comparison.
     pub fn new(kvm: &'a Kvm, engines: [Engine; 2], quick: bool, seed: u64) -> Self {
         Sweep {
             kvm,
@@ -150,7 +149,7 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// What differences are told to be part of.
+    /// Sets the text that precedes the description of a difference.
     pub fn set_context(&mut self, context: String) {
         self.context = context;
     }
@@ -169,7 +168,7 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Compares one observation, whose description is only made if need be.
+    /// Compares one observation. The description is made only if it differs.
     pub fn same<T: PartialEq + Debug>(&mut self, access: impl FnOnce() -> String, seen: [T; 2]) {
         let [c, engine] = seen;
 
@@ -180,7 +179,7 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Feature MSRs of the device, and some that are none.
+    /// Feature MSRs of the device, and some other MSRs.
     pub fn features(&mut self, listed: &[u32]) -> Result<()> {
         let others = [
             0,
@@ -249,7 +248,7 @@ impl<'a> Sweep<'a> {
         Ok(())
     }
 
-    /// IDs that are not those of an MSR, or not quite.
+    /// Register IDs that are not an MSR's, some by one bit.
     fn ids(&mut self, cpuid: Cpuid) -> Result<()> {
         const GUEST_SSP: u64 = 0x2030_0003_0000_0000;
         const PAT: u64 = ONE_REG_MSR | 0x277;
@@ -259,7 +258,7 @@ impl<'a> Sweep<'a> {
 
         for id in [PAT, NOBODY, GUEST_SSP] {
             ids.push(id);
-            // Type, reserved, size and architecture.
+            // The fields of an ID: type, reserved bits, size and architecture.
             ids.extend((32..64).map(|bit| id ^ 1 << bit));
             ids.extend((0..16).map(|size| id & !(0xf << 52) | size << 52));
             ids.extend((0..=0xff).map(|kind| id & !(0xff << 32) | kind << 32));
@@ -273,7 +272,7 @@ impl<'a> Sweep<'a> {
         Ok(())
     }
 
-    /// Tells the MSRs that C knows in any way from those that it does not.
+    /// Splits the indices into MSRs that C knows and MSRs that it does not know.
     fn classify(&mut self, cpuid: Cpuid) -> Result<(Vec<u32>, Vec<u32>)> {
         let guest = Guest::new(
             self.kvm,
@@ -290,7 +289,7 @@ impl<'a> Sweep<'a> {
                 known.push(index);
             }
         }
-        // Many of a kind: local APIC, machine checks, MTRRs.
+        // Ranges with many similar MSRs: local APIC, machine checks, MTRRs.
         let alike = [0x800..0x900, 0x400..0x480, 0x280..0x2a0, 0x200..0x270];
         if self.quick {
             known
@@ -304,7 +303,7 @@ impl<'a> Sweep<'a> {
         Ok((known, unknown))
     }
 
-    /// MSRs that nobody knows: nothing can change.
+    /// Accesses to unknown MSRs. They change nothing, so guests are reused.
     fn unknown(&mut self, cpuid: Cpuid, irqchip: bool, ran: bool, indices: &[u32]) -> Result<()> {
         let mut pair = if ran {
             Pair::after_run(self.kvm, self.engines, cpuid, irqchip)?
@@ -317,7 +316,7 @@ impl<'a> Sweep<'a> {
 
             self.host(&mut pair, index, &[0, u64::MAX, random])?;
             if ran && !irqchip {
-                // The guest is slower by far, and all of these are alike.
+                // The guest is much slower than ioctls, and all unknown MSRs behave alike.
                 if self.quick || random % 8 == 0 {
                     self.guest(&mut pair, index, &[0, random])?;
                 } else {
@@ -329,7 +328,7 @@ impl<'a> Sweep<'a> {
         Ok(())
     }
 
-    /// An MSR that somebody knows, on guests that nothing else was done to.
+    /// Accesses to a known MSR, on new guests.
     fn known(&mut self, cpuid: Cpuid, irqchip: bool, ran: bool, index: u32) -> Result<()> {
         let mut values = EDGES.to_vec();
 
@@ -346,10 +345,10 @@ impl<'a> Sweep<'a> {
         let mut host = pair()?;
         let mut guest = pair()?;
         self.host(&mut host, index, &values)?;
-        // With a local APIC in the kernel, a vCPU may wait for others forever.
+        // With a local APIC in the kernel, a vCPU may wait forever for other vCPUs.
         if ran && !irqchip {
             if self.quick {
-                // The guest is slower by far.
+                // The guest is much slower than ioctls.
                 values.truncate(EDGES.len() + 8);
             }
             self.guest(&mut guest, index, &values)?;
@@ -357,7 +356,7 @@ impl<'a> Sweep<'a> {
         Ok(())
     }
 
-    /// MSRs that somebody knows, after another was written.
+    /// Accesses to known MSRs after another MSR was written.
     fn governed(&mut self, cpuid: Cpuid, irqchip: bool, known: &[u32]) -> Result<()> {
         let context = self.context.clone();
 
@@ -375,7 +374,7 @@ impl<'a> Sweep<'a> {
         Ok(())
     }
 
-    /// Accesses of user space, by both of its ways.
+    /// Accesses by user space, with KVM_SET_MSRS and KVM_SET_ONE_REG.
     fn host(&mut self, pair: &mut Pair, index: u32, values: &[u64]) -> Result<()> {
         let id = ONE_REG_MSR | u64::from(index);
 
@@ -388,11 +387,11 @@ impl<'a> Sweep<'a> {
             let set = pair.both(|guest| ioctl::set_one_reg(guest.vcpu(), id, value));
             self.same(|| format!("{index:#x}: set one reg to {value:#x}"), set);
         }
-        self.state(pair, index, "get at last");
+        self.state(pair, index, "get at the end");
         Ok(())
     }
 
-    /// Accesses of the guest.
+    /// Accesses by the guest.
     fn guest(&mut self, pair: &mut Pair, index: u32, values: &[u64]) -> Result<()> {
         let reasons = KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN;
 
@@ -401,7 +400,7 @@ impl<'a> Sweep<'a> {
             self.wrmsr(pair, index, value);
             self.rdmsr(pair, index);
         }
-        // Once more, with user space told why.
+        // Again, with exits to user space, which has the reason.
         for guest in &pair.0 {
             guest.deflect(reasons)?;
         }
@@ -445,7 +444,7 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// What user space reads, by both of its ways.
+    /// The value that user space reads, with KVM_GET_MSRS and KVM_GET_ONE_REG.
     fn state(&mut self, pair: &mut Pair, index: u32, step: &str) {
         let id = ONE_REG_MSR | u64::from(index);
         let get = pair.both(|guest| msrs::get(guest.vcpu(), index));
@@ -466,7 +465,7 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Some of all accesses while unknown MSRs do no harm.
+    /// Some accesses with kvm's parameter ignore_msrs.
     pub fn with_ignore_msrs(&mut self) -> Result<()> {
         let step = if self.quick { 101 } else { 7 };
         let indices: Vec<u32> = INHABITED
@@ -478,7 +477,7 @@ impl<'a> Sweep<'a> {
 
         self.context = "ignore_msrs, ".to_owned();
         for index in indices {
-            // What is written is kept by some, and EFER and its like are no more to be trusted.
+            // Some MSRs keep the written value, so the guests are not reused after writing EFER.
             self.state(&mut host, index, "get");
             if msrs::get(host.0[0].vcpu(), index)? == Some(0) {
                 self.host(&mut host, index, &[0, 1 << 40])?;
@@ -489,7 +488,7 @@ impl<'a> Sweep<'a> {
     }
 }
 
-/// Answers an access that was handed to user space: it fails.
+/// Completes an access that exited to user space: it fails.
 fn finish(guest: &mut Guest) {
     guest.answer(0, 1);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! `kvm-msr-sweep`: makes the same MSR accesses on pairs of VMs, one of C and
-//! one of the engine, and compares everything that can be observed.
+//! `kvm-msr-sweep` makes the same MSR accesses on pairs of VMs, one served by C and one by the
+//! engine, and compares all results.
 
 mod cases;
 mod nested;
@@ -21,30 +21,30 @@ use serde::Serialize;
 
 use cases::Sweep;
 
-/// How many differences are told in full.
+/// The number of differences that are printed.
 const TOLD: usize = 50;
 
-/// The CPUIDs to be tried, the most telling first.
+/// The CPUIDs, the most important first.
 const MODELS: [Cpuid; 4] = [Cpuid::Full, Cpuid::Empty, Cpuid::NoPmu, Cpuid::OtherVendor];
 
-/// Compares every MSR of C and of the engine in one boot, value by value.
+/// Compares every MSR on C and on the engine in one boot
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// Leave out most of the MSRs that nobody knows, and most values
+    /// Leave out most of the unknown MSRs, and most values
     #[arg(long)]
     quick: bool,
-    /// How many CPUIDs: with all features, and an in-kernel irqchip as well if
-    /// there are more, with none, without a PMU, with the other vendor
+    /// The number of CPUIDs: with all features (also with an in-kernel irqchip if there are more),
+    /// with none, without a PMU, with the other vendor
     #[arg(long, default_value_t = MODELS.len())]
     models: usize,
-    /// Only nested state, in fewer cases with --quick
+    /// Compare only nested state; with --quick, in fewer cases
     #[arg(long)]
     nested: bool,
-    /// Have both guests of a pair be served by this one, to trace what it calls
+    /// Have this one serve both guests of a pair, to trace its calls
     #[arg(long, value_enum)]
     only: Option<Only>,
-    /// The seed of all that is random
+    /// The seed of the random values
     #[arg(long, default_value_t = 0x6b76_6d2d_6d73_7200)]
     seed: u64,
 }
@@ -55,7 +55,7 @@ enum Only {
     Engine,
 }
 
-/// What `make sweep` collects.
+/// The results for `make sweep`.
 #[derive(Serialize)]
 struct Report<'a> {
     cases: u64,
@@ -63,7 +63,7 @@ struct Report<'a> {
     first: &'a [String],
 }
 
-/// A parameter of the module kvm, put back when this is dropped.
+/// A parameter of the module kvm, restored when this is dropped.
 struct Parameter {
     path: String,
     before: String,
@@ -117,11 +117,11 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// All about MSRs.
+/// Compares everything about MSRs.
 fn msrs(kvm: &Kvm, sweep: &mut Sweep<'_>, models: usize) -> Result<()> {
     lists(kvm, sweep)?;
 
-    // The log would be all that it does otherwise.
+    // Otherwise the kernel would spend its time on log messages.
     let _quiet = Parameter::set("report_ignored_msrs", "N")?;
     for &cpuid in MODELS.iter().take(models) {
         sweep.model(cpuid, models > 1 && cpuid == Cpuid::Full)?;
@@ -133,7 +133,7 @@ fn msrs(kvm: &Kvm, sweep: &mut Sweep<'_>, models: usize) -> Result<()> {
     Ok(())
 }
 
-/// The lists of the device, in their order.
+/// Compares the device's lists, including their order.
 fn lists(kvm: &Kvm, sweep: &mut Sweep<'_>) -> Result<()> {
     let of = |engine: Engine| -> Result<(Vec<u32>, Vec<u32>)> {
         engine::set_enabled(engine == Engine::Rust)?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Nested state: from each of a set of live states, what C and the engine make
-//! of any state that user space could give them.
+//! Nested state: starting from several live states, compares how C and the engine handle any state
+//! that user space may give them.
 
 use std::fmt;
 
@@ -25,9 +25,9 @@ use kvm_msr_guest::nested::layout;
 
 use crate::cases::Sweep;
 
-/// `struct kvm_nested_state` without data, in bytes.
+/// Size of `struct kvm_nested_state` without data, in bytes.
 const HEADER: usize = 128;
-/// The header, and two pages that may follow it.
+/// The header, and the two pages that may follow it.
 const LARGEST: usize = HEADER + 2 * PAGE;
 
 /// Flags of the header.
@@ -37,19 +37,19 @@ const EVMCS: u16 = 1 << 2;
 const MTF_PENDING: u16 = 1 << 3;
 const GIF_SET: u16 = 1 << 8;
 
-/// KVM_X86_QUIRK_NESTED_SVM_SHARED_PAT, which kvm-bindings does not have yet.
+/// KVM_X86_QUIRK_NESTED_SVM_SHARED_PAT, which kvm-bindings lacks.
 const QUIRK_SHARED_PAT: u64 = 1 << 11;
 
-/// What the vCPU was brought to before anything is compared.
+/// The live state: the vCPU's state before the comparison.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Live {
-    /// Never in VMX operation, or with EFER.SVME but that is all.
+    /// The vCPU was never in VMX operation, or only EFER.SVME is set.
     Never,
     /// EFER.SVME is clear.
     NoSvme,
     /// VMX operation without a VMCS.
     Enabled,
-    /// The same, and user space has enabled enlightened VMCSs.
+    /// The same, with enlightened VMCSs enabled by user space.
     Evmcs,
     /// A VMCS is current.
     Loaded,
@@ -59,7 +59,7 @@ enum Live {
     Shadow,
     /// L2 runs, with nested paging and a PAT of its own.
     NestedPaging,
-    /// L2 runs, and user space set a CR3 that can't be loaded, which takes no paging.
+    /// L2 runs, and user space set a CR3 that can't be loaded. L2 does not use paging.
     IllegalCr3,
     /// L2 is about to run.
     RunPending,
@@ -104,7 +104,7 @@ impl Live {
         }
     }
 
-    /// Brings a new guest there.
+    /// Creates a guest and brings it into this state.
     fn reach(self, kvm: &Kvm, engine: Engine) -> Result<Nested> {
         let options = Options {
             shadow: self == Live::Shadow,
@@ -167,7 +167,8 @@ impl Live {
             }
         }
         if self == Live::RunPending {
-            // The instruction that enters L2 and L2's first go together, but for user space.
+            // L2's first instruction runs without an exit after L2 was entered, so user space sets
+            // the flag.
             let mut state = KvmNestedStateBuffer::empty();
 
             guest.vcpu().nested_state(&mut state)?;
@@ -178,10 +179,10 @@ impl Live {
     }
 }
 
-/// User memory of which as much is there as is to be.
+/// User memory of which only the first bytes are accessible.
 struct Window(Mapping);
 
-/// What came of KVM_GET_NESTED_STATE: its result, and the bytes it left.
+/// The result of KVM_GET_NESTED_STATE, and the bytes that it wrote.
 #[derive(Clone, Eq, PartialEq)]
 struct Got {
     result: Result<i32, Errno>,
@@ -195,7 +196,8 @@ impl Window {
         Ok(Window(Mapping::new(LARGEST).context("map user memory")?))
     }
 
-    /// Gets the state with room for `room` bytes, into `mapped` bytes and no more.
+    /// Gets the state with a size field of `room`, into memory of which `mapped` bytes are
+    /// accessible.
     fn get(&mut self, guest: &Nested, room: u32, mapped: usize) -> Got {
         let start = self.0.length() - mapped;
         let mut bytes = vec![Self::FILL; mapped];
@@ -211,12 +213,12 @@ impl Window {
         }
     }
 
-    /// Gets all there is.
+    /// Gets the whole state.
     fn get_all(&mut self, guest: &Nested) -> Got {
         self.get(guest, LARGEST as u32, LARGEST)
     }
 
-    /// Sets the state to what of it is in the first `mapped` bytes, and no more.
+    /// Sets the state from memory of which `mapped` bytes are accessible.
     fn set(&mut self, guest: &Nested, state: &[u8], mapped: usize) -> Result<i32, Errno> {
         let start = self.0.length() - mapped;
 
@@ -226,7 +228,7 @@ impl Window {
 }
 
 impl Got {
-    /// Leaves out the deadline of the VMX-preemption timer, if there is one.
+    /// Clears the deadline of the VMX-preemption timer.
     fn forget_deadline(&mut self) {
         if Image::FORMAT_VMX == self.bytes[2] && self.bytes[28] & 1 != 0 {
             self.bytes[32..40].fill(0);
@@ -234,7 +236,7 @@ impl Got {
     }
 }
 
-/// The result, and how much it is.
+/// The result, and the number of bytes that were written.
 impl fmt::Debug for Got {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let written = self.bytes.iter().filter(|&&byte| byte != Window::FILL);
@@ -243,7 +245,7 @@ impl fmt::Debug for Got {
     }
 }
 
-/// A state to be set, as bytes.
+/// A state to set, as bytes.
 #[derive(Clone)]
 struct Image(Vec<u8>);
 
@@ -254,7 +256,7 @@ impl Image {
 
     const FORMAT_VMX: u8 = 0;
 
-    /// Whether it has the deadline of the VMX-preemption timer.
+    /// Whether the deadline of the VMX-preemption timer is valid.
     fn has_deadline(&self) -> bool {
         self.word(2) >> 32 & 1 != 0
     }
@@ -283,7 +285,7 @@ impl Image {
         self
     }
 
-    /// Word `n` of what the format has in the header.
+    /// Sets word `n` of the vendor's part of the header.
     fn with_word(mut self, n: usize, word: u64) -> Self {
         self.put(8 + 8 * n, &word.to_le_bytes());
         self
@@ -314,27 +316,28 @@ impl fmt::Display for Image {
     }
 }
 
-/// The same guest twice, in the same live state.
+/// Two guests in the same live state, one of each engine.
 struct Stage<'a> {
     kvm: &'a Kvm,
     live: Live,
     guests: [Nested; 2],
     states: [State; 2],
     window: Window,
-    /// The live state, as C gives it.
+    /// The live state, as C returns it.
     image: Image,
-    /// The same, but if L2 does not run with what follows when it does.
+    /// The same; if L2 does not run in it, the live state in which it runs.
     in_l2: Image,
 }
 
 impl<'a> Stage<'a> {
     fn new(kvm: &'a Kvm, engines: [Engine; 2], live: Live) -> Result<Self> {
-        // The first guest in SMM leaves Bochs' CPU with NMIs blocked, as the next ones find it.
+        // In Bochs, the first guest in SMM leaves the CPU with NMIs blocked. The next ones find it
+        // so.
         drop(live.reach(kvm, engines[0])?);
         let guests = [live.reach(kvm, engines[0])?, live.reach(kvm, engines[1])?];
         let states = [
-            State::save(kvm, guests[0].vcpu(), false)?,
-            State::save(kvm, guests[1].vcpu(), false)?,
+            State::save(guests[0].vcpu())?,
+            State::save(guests[1].vcpu())?,
         ];
         let mut window = Window::new()?;
         let image = Image(window.get_all(&guests[0]).bytes);
@@ -355,30 +358,31 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// What is seen of the one and of the other.
+    /// Makes an observation on both guests.
     fn both<T>(&mut self, mut see: impl FnMut(&mut Window, &Nested) -> T) -> [T; 2] {
         let [c, engine] = &self.guests;
 
         [see(&mut self.window, c), see(&mut self.window, engine)]
     }
 
-    /// Brings both back to the live state.
+    /// Restores the live state on both guests.
     fn reset(&mut self, sweep: &mut Sweep<'_>) -> Result<()> {
         let image = self.image.clone();
         let mut seen = Vec::new();
 
         for (guest, state) in self.guests.iter().zip(&self.states) {
-            // It may need the rest, and the rest may need it: both ways.
+            // Nested state and the rest of the state depend on each other, so set nested state
+            // before and after.
             let first = self.window.set(guest, &image.0, LARGEST);
-            state.restore_core(guest.vcpu())?;
+            state.restore(guest.vcpu())?;
             let second = self.window.set(guest, &image.0, LARGEST);
             seen.push((first, second, self.window.get_all(guest)));
         }
-        sweep.same(|| "back to the live state".to_owned(), pair(seen));
+        sweep.same(|| "restore the live state".to_owned(), pair(seen));
         Ok(())
     }
 
-    /// Sets a state, of which `mapped` bytes can be read, and looks what is left.
+    /// Sets a state, of which `mapped` bytes are accessible, and compares the state after it.
     fn set(&mut self, sweep: &mut Sweep<'_>, image: &Image, mapped: usize) -> Result<()> {
         let set = self.both(|window, guest| window.set(guest, &image.0, mapped));
         let mut got = self.both(|window, guest| window.get_all(guest));
@@ -387,13 +391,13 @@ impl<'a> Stage<'a> {
             if mapped == LARGEST {
                 format!("set {image}")
             } else {
-                format!("set {image}, of which {mapped:#x} bytes can be read")
+                format!("set {image}, of which {mapped:#x} bytes are accessible")
             }
         };
 
         sweep.same(what, set);
         if !image.has_deadline() {
-            // KVM works it out from the TSC.
+            // KVM computes it from the TSC.
             got.iter_mut().for_each(Got::forget_deadline);
         }
         let place = difference(&got);
@@ -408,23 +412,23 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Gets the state, with room for `room` bytes of which `mapped` can be accessed.
+    /// Gets the state with a size field of `room`; `mapped` bytes are accessible.
     fn get(&mut self, sweep: &mut Sweep<'_>, room: u32, mapped: usize) {
         let got = self.both(|window, guest| window.get(guest, room, mapped));
         let place = difference(&got);
 
         sweep.same(
-            || format!("get with room for {room:#x} bytes, {mapped:#x} of them mapped{place}"),
+            || format!("get with size {room:#x}, {mapped:#x} bytes accessible{place}"),
             got,
         );
     }
 
-    /// Sets a state on new guests, and has them go on.
+    /// Sets a state on both guests, and runs them.
     fn go_on(&mut self, sweep: &mut Sweep<'_>, image: &Image) -> Result<()> {
         const STOPS: usize = 4;
         const SECONDS: u32 = 2;
 
-        // L2's code is not made for that.
+        // L2's code can't run then.
         if self.live == Live::IllegalCr3 {
             return Ok(());
         }
@@ -453,13 +457,13 @@ impl<'a> Stage<'a> {
                 counters,
             );
         }
-        // What the guests went through can't be undone.
+        // The guests have run, so create new ones.
         *self = Stage::new(self.kvm, sweep.engines, self.live)?;
         Ok(())
     }
 }
 
-/// Where two results differ, in words.
+/// The position of the first difference between two results.
 fn difference([c, engine]: &[Got; 2]) -> String {
     let place = c.bytes.iter().zip(&engine.bytes).position(|(c, e)| c != e);
 
@@ -475,7 +479,7 @@ fn pair<T>(both: Vec<T>) -> [T; 2] {
     both.try_into().ok().expect("there are two guests")
 }
 
-/// Compares it all.
+/// Compares everything about nested state.
 pub fn sweep(kvm: &Kvm, sweep: &mut Sweep<'_>, few: bool) -> Result<()> {
     let vendor = Vendor::of(kvm)?;
 
@@ -491,7 +495,7 @@ pub fn sweep(kvm: &Kvm, sweep: &mut Sweep<'_>, few: bool) -> Result<()> {
         bits(sweep, &mut stage, vendor, few)?;
         data(sweep, &mut stage, if few { 100 } else { 4000 })?;
         println!(
-            "nested state, {live:?}: {} cases, {} differences so far",
+            "nested state, {live:?}: {} cases, {} differences",
             sweep.cases - before,
             sweep.differences
         );
@@ -499,7 +503,7 @@ pub fn sweep(kvm: &Kvm, sweep: &mut Sweep<'_>, few: bool) -> Result<()> {
     Ok(())
 }
 
-/// Room that is too little, enough and more, and memory that ends before.
+/// Buffers that are too small, large enough and larger, and memory that ends within them.
 fn get(sweep: &mut Sweep<'_>, stage: &mut Stage<'_>) {
     let edges = [
         0, 1, 4, 7, 8, 127, 128, 129, 0x47f, 0x480, 0x481, 0x107f, 0x1080, 0x1081, 0x207f, 0x2080,
@@ -515,7 +519,7 @@ fn get(sweep: &mut Sweep<'_>, stage: &mut Stage<'_>) {
     }
 }
 
-/// All sizes that the header may say, and memory that ends anywhere.
+/// All sizes in the header, and memory that ends anywhere.
 fn sizes(sweep: &mut Sweep<'_>, stage: &mut Stage<'_>, few: bool) -> Result<()> {
     let step = if few { 37 } else { 1 };
     let image = stage.image.clone();
@@ -540,13 +544,13 @@ fn sizes(sweep: &mut Sweep<'_>, stage: &mut Stage<'_>, few: bool) -> Result<()> 
     Ok(())
 }
 
-/// Every field of the header at its edges, and in combination.
+/// Special values of each header field, alone and in combination.
 fn headers(sweep: &mut Sweep<'_>, stage: &mut Stage<'_>, vendor: Vendor, few: bool) -> Result<()> {
     headers_of(sweep, stage, stage.image.clone(), vendor, few)?;
     if stage.image.is_in_l2() {
         return Ok(());
     }
-    // What user space could have from elsewhere.
+    // A state of another vCPU.
     headers_of(sweep, stage, stage.in_l2.clone(), vendor, few)
 }
 
@@ -594,7 +598,7 @@ fn headers_of(
             )?;
         }
     }
-    // Each field on its own, with all flags, and on to where the guest goes from there.
+    // Each field alone, with all flags. Then runs the guest.
     for &flags in &all_flags {
         let image = image.clone().with_flags(flags);
 
@@ -619,16 +623,16 @@ fn headers_of(
             }
         }
     }
-    // All at once.
+    // Fields in combination.
     let sizes = [128, 0x480, 0x1080, 0x2080];
     let third: &[u64] = match vendor {
-        // Flags about SMM, and those of VMX.
+        // SMM flags, and VMX flags.
         Vendor::Vmx => &[0, 1, 2, 3, 4, 0x8000, 1 << 32, 1 << 33, 1 << 32 | 3],
         Vendor::Svm => &[0],
     };
     let second: &[u64] = match vendor {
         Vendor::Vmx => &addresses,
-        // PATs, good and bad.
+        // Valid and invalid PATs.
         Vendor::Svm => &[
             0,
             0x0007_0406_0007_0406,
@@ -653,10 +657,10 @@ fn headers_of(
     Ok(())
 }
 
-/// vmcs12 and vmcb12 with each of their bits flipped; of few, those in fields that rules are about.
+/// Flips each bit of vmcs12 and vmcb12; with `few`, only bits in fields that are checked.
 fn bits(sweep: &mut Sweep<'_>, stage: &mut Stage<'_>, vendor: Vendor, few: bool) -> Result<()> {
     let image = stage.in_l2.clone();
-    // By bytes: revision, link pointer, primary and secondary controls; or nested paging, then
+    // Byte offsets: revision, link pointer, primary and secondary controls; or nested paging, then
     // EFER, CR4, CR0 and RFLAGS of the save area.
     let telling: &[usize] = match vendor {
         Vendor::Vmx => &[0, 176, 744, 800],
@@ -679,7 +683,7 @@ fn bits(sweep: &mut Sweep<'_>, stage: &mut Stage<'_>, vendor: Vendor, few: bool)
     Ok(())
 }
 
-/// vmcs12 and vmcb12 with a few bytes, bits or fields changed at random.
+/// Random changes of some bytes, bits or fields in vmcs12 and vmcb12.
 fn data(sweep: &mut Sweep<'_>, stage: &mut Stage<'_>, rounds: usize) -> Result<()> {
     const EDGES: [u64; 8] = [
         0,
@@ -691,7 +695,7 @@ fn data(sweep: &mut Sweep<'_>, stage: &mut Stage<'_>, rounds: usize) -> Result<(
         0x8000_0000_0000,
         0xffff_ffff,
     ];
-    // The shadow is behind a page of vmcs12, and neither fills its page.
+    // The shadow follows vmcs12, in a page of its own. Both are smaller than a page.
     let areas = [HEADER..HEADER + 0x700, HEADER + PAGE..HEADER + PAGE + 0x400];
 
     for _ in 0..rounds {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What C does: `kvm_do_msr_access`, `__kvm_get_msr`, `__kvm_set_msr`, `kvm_get_msr_common` and
-//! `kvm_set_msr_common` of `arch/x86/kvm/msrs.c`, and which MSRs `svm.c` and `vmx.c` have.
+//! A model of C: `kvm_do_msr_access`, `__kvm_get_msr`, `__kvm_set_msr`, `kvm_get_msr_common` and
+//! `kvm_set_msr_common` of `arch/x86/kvm/msrs.c`, and the MSRs that `svm.c` and `vmx.c` handle.
 //!
-//! It goes by indices, as C does, and knows neither the engine's table nor its rules.
+//! It matches on indices, as C does, and uses neither the engine's table nor its rules.
 
 use crate::engine::{
     access::{By, Command, Cpu, Report, Request, Way},
@@ -12,7 +12,7 @@ use crate::engine::{
 };
 use std::ops::RangeInclusive;
 
-/// KVM's convention: 1 for what is invalid, 2 for what is unsupported, or an errno.
+/// KVM's convention: 1 for invalid, 2 for unsupported, or an errno.
 pub type Result<T = ()> = std::result::Result<T, i32>;
 
 #[rustfmt::skip]
@@ -31,7 +31,7 @@ const VMX: [RangeInclusive<u32>; 18] = [
     0x4b56_4dff..=0x4b56_4dff, 0x1d9..=0x1d9,
 ];
 
-/// What reads as 0.
+/// MSRs that read as 0.
 #[rustfmt::skip]
 const ZEROES: [u32; 25] = [
     0x0, 0x1, 0x17, 0x2a, 0x199, 0x1db, 0x1dc, 0x1dd, 0x1de, 0x606, 0x611, 0x619, 0x639, 0x641,
@@ -39,7 +39,7 @@ const ZEROES: [u32; 25] = [
     0xc001_1022, 0xc001_1023, 0xc001_102a, 0xc001_102c,
 ];
 
-/// What may be written, to no effect.
+/// MSRs whose writes are ignored.
 #[rustfmt::skip]
 const IGNORED: [u32; 9] = [
     0x79, 0xc001_001b, 0xc001_001f, 0xc001_0020, 0xc001_0117, 0xc001_1022, 0xc001_1023,
@@ -122,8 +122,9 @@ impl<'a> C<'a> {
         ((address << shift) as i64 >> shift) as u64 != address
     }
 
-    /// `svm_get_msr` and `vmx_get_msr`: the MSRs of which `kvm_get_msr_common` is not asked, or not
-    /// alone. If the state is encrypted they are asked first, and L2 may have a PAT of its own.
+    /// `svm_get_msr` and `vmx_get_msr`: MSRs for which `kvm_get_msr_common` is not called, or not
+    /// alone. If the guest's state is encrypted, the vendor is called for all MSRs. L2 may have
+    /// its own PAT.
     fn vendor_gets(&self, index: u32) -> bool {
         let among = |set: &[RangeInclusive<u32>]| set.iter().any(|range| range.contains(&index));
 
@@ -742,7 +743,7 @@ impl<'a> C<'a> {
     }
 }
 
-/// The cases of Hyper-V.
+/// The indices that Hyper-V's code handles.
 fn is_hyperv(index: u32) -> bool {
     matches!(
         index,

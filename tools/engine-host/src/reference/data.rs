@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `tools/kvmsr/data/registers.json`, from the table of registers: the same as the reference, for
-//! programs.
+//! Generates `tools/kvmsr/data/registers.json` from the register table: the content of the
+//! reference, for programs.
 //!
-//! The tokens are of this file, and say what happens and not how the table has it.
+//! The values of its members are defined here, and describe the effect, not the table's form.
 
 use serde::{Serialize, Serializer};
 
@@ -13,7 +13,7 @@ use crate::engine::registers::{
     VendorSet, Write, REGISTERS,
 };
 
-/// A number, as a string: not every reader of JSON has 64 bits.
+/// A number as a string, because many JSON readers do not support 64 bits.
 struct Hex(u64);
 
 impl Serialize for Hex {
@@ -22,12 +22,12 @@ impl Serialize for Hex {
     }
 }
 
-/// An MSR, or several that are alike.
+/// An MSR, or several similar ones.
 #[derive(Serialize)]
 struct Entry {
     first: Hex,
     last: Hex,
-    /// As in `asm/msr-index.h`, of several that of the first.
+    /// The name in `asm/msr-index.h`; for several MSRs, the first one's.
     name: &'static str,
     served: Served,
     /// In the order in which they are made.
@@ -43,59 +43,59 @@ struct Entry {
     words: Words,
 }
 
-/// Who serves it on each vendor's hosts.
+/// What serves it on each vendor's hosts.
 #[derive(Serialize)]
 struct Served {
     amd: Ways,
     intel: Ways,
 }
 
-/// `kvm`, KVM's common code, which the engine replaces, or `vendor`, the vendor's module, which may
-/// ask the former. Reads also `vendor-in-l2`: the latter while L2 runs.
+/// `kvm`: KVM's common code, which the engine replaces. `vendor`: the vendor's module, which may
+/// call the common code. For reads also `vendor-in-l2`: the vendor's module while L2 runs.
 #[derive(Serialize)]
 struct Ways {
     read: &'static str,
     write: &'static str,
 }
 
-/// Something without which an access ends as `otherwise` says.
+/// A condition of an access. If it is not met, the access ends as `otherwise` says.
 #[derive(Default, Serialize)]
 struct Check {
     /// `read` or `write`.
     way: &'static str,
     /// `guest`, or `any` for the host too.
     by: &'static str,
-    /// Made even if the vendor's module serves the MSR.
+    /// Checked even if the vendor's module serves the MSR.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     first: bool,
     /// The vCPU's CPUID needs one of these.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     any_of: Vec<String>,
-    /// Guests never pass.
+    /// Guests always fail.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     host_only: bool,
-    /// Made only if user space has enabled this: `KVM_CAP_ENFORCE_PV_FEATURE_CPUID`.
+    /// Checked only if user space has enabled this: `KVM_CAP_ENFORCE_PV_FEATURE_CPUID`.
     #[serde(skip_serializing_if = "Option::is_none")]
     only_with: Option<&'static str>,
-    /// KVM itself needs it: `smm`, or `tsc-aux`.
+    /// What KVM itself needs: `smm`, or `tsc-aux`.
     #[serde(skip_serializing_if = "Option::is_none")]
     kvm: Option<&'static str>,
-    /// `unknown`, `invalid`, or `dropped`, with which nothing fails.
+    /// `unknown`, `invalid`, or `dropped` (the access succeeds without effect).
     otherwise: &'static str,
 }
 
-/// What becomes of an access.
+/// The effect of an access.
 #[derive(Default, Serialize)]
 struct Access {
     does: &'static str,
-    /// Of a constant.
+    /// The value, if it is constant.
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<Hex>,
-    /// Bits that are refused whoever writes them.
+    /// Bits that nobody can set.
     #[serde(skip_serializing_if = "Option::is_none")]
     reserved: Option<Hex>,
-    /// What is written is an address: `canonical` or refused, `canonical-multiple-of-4` or
-    /// refused, or `made-canonical`.
+    /// The written value is an address: `canonical`, `canonical-multiple-of-4` (both are refused
+    /// otherwise), or `made-canonical`.
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<&'static str>,
 }
@@ -112,7 +112,7 @@ struct List {
     condition: Option<Needs>,
 }
 
-/// What an MSR's place in the list depends on.
+/// The conditions for an MSR to be in the list.
 #[derive(Default, Serialize)]
 struct Needs {
     /// KVM offers one of these.
@@ -125,7 +125,7 @@ struct Needs {
     /// `xss`.
     #[serde(skip_serializing_if = "Option::is_none")]
     other: Option<&'static str>,
-    /// How many of them there have to be below this one's.
+    /// The minimum number of them, for this MSR.
     #[serde(skip_serializing_if = "Option::is_none")]
     above: Option<u32>,
 }
@@ -140,7 +140,8 @@ struct Words {
     lists: String,
 }
 
-/// The whole file, an entry per line. Of two entries for an index the first counts.
+/// The content of the file, one entry per line. If two entries have an index, the first one
+/// applies.
 pub fn json() -> String {
     let line = |register| {
         serde_json::to_string(&entry(register)).expect("there are neither maps nor errors in it")
@@ -151,7 +152,7 @@ pub fn json() -> String {
         .map(line)
         .collect();
 
-    // That one is not declared.
+    // This index is not declared.
     let undeclared = line(lookup(u32::MAX));
 
     format!(
@@ -243,7 +244,7 @@ fn any_of(by: &'static str, features: &[Feature], otherwise: &'static str) -> Ch
     }
 }
 
-/// Guests never pass.
+/// Guests always fail.
 fn host_only(otherwise: &'static str) -> Check {
     Check {
         by: "guest",
@@ -307,7 +308,7 @@ fn guard(guard: Guard) -> impl Iterator<Item = Check> {
     .into_iter()
 }
 
-/// XSAVES is none of the table's features, as KVM asks for it in another way.
+/// XSAVES is not a feature of the table, because KVM checks it differently.
 fn xsaves(by: &'static str, otherwise: &'static str) -> Check {
     Check {
         by,
@@ -421,7 +422,7 @@ fn write(register: &Register) -> Access {
     }
 }
 
-/// The bits that no write may have set, as [`words`] says them; none if that depends.
+/// The bits that no write may set, as in [`words`]; none if that depends on something.
 fn reserved(register: &Register) -> Option<u64> {
     if register.gate == Gate::Cet {
         return Some(0xf << 6 | 3 << 12);

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the declarations mean, in words for people who write a VMM.
+//! Describes the declarations' meaning in words, for people who write a VMM.
 //!
-//! They are those of `rust/engine/access.rs`, and of the files below it.
+//! The code is in `rust/engine/access/`.
 
 use crate::engine::registers::{
     Condition, Feature, Field, Gate, Guard, Listed, Model, Pv, Read, Register, Trace, Vendor,
     VendorSet, Write, REGISTERS,
 };
 
-/// Joins those that say something.
+/// Joins the parts that are not empty.
 fn join(parts: impl IntoIterator<Item = String>, separator: &str) -> String {
     parts
         .into_iter()
@@ -108,7 +108,7 @@ fn guard(guard: Guard) -> String {
     }
 }
 
-/// What the engine reads, unless it never does.
+/// How the engine reads the MSR; empty if the vendor's module always does.
 pub(super) fn read(register: &Register) -> String {
     let words = match register.read {
         Read::Unsupported if both(register, VendorSet::reads) => return String::new(),
@@ -116,8 +116,8 @@ pub(super) fn read(register: &Register) -> String {
         Read::Constant(0) => "always 0",
         Read::Constant(value) => return format!("always {value:#x}"),
         Read::Field(field) => return stored(register, field),
-        Read::WallClock => "the stored value, which is the VM's",
-        Read::Tsc => "the guest's TSC; host: that of L1, even while L2 runs",
+        Read::WallClock => "the VM's stored value",
+        Read::Tsc => "the guest's TSC; host: L1's TSC, even while L2 runs",
         Read::PlatformInfo => {
             "the stored value; guest: invalid if KVM_CAP_MSR_PLATFORM_INFO is disabled"
         }
@@ -135,7 +135,7 @@ pub(super) fn read(register: &Register) -> String {
         Read::LegacyPmu => "PMU, else 0",
         Read::Mtrr => "by KVM's MTRR code",
         Read::X2apic => "by the local APIC; invalid unless it is KVM's and in x2APIC mode",
-        Read::TscDeadline => "when the local APIC's timer expires",
+        Read::TscDeadline => "the time at which the local APIC's timer expires",
         Read::HyperV => "by KVM's Hyper-V code",
         Read::Xstate => "from the guest's FPU state",
         Read::Xfd => "the mask in the guest's FPU state",
@@ -144,44 +144,44 @@ pub(super) fn read(register: &Register) -> String {
     words.to_owned()
 }
 
-/// What the engine does with a write, unless it never does.
+/// How the engine writes the MSR; empty if the vendor's module always does.
 pub(super) fn write(register: &Register) -> String {
     let words = match register.write {
         Write::Unsupported if both(register, VendorSet::writes) => return String::new(),
         Write::Unsupported => "PMU, else unknown",
         Write::Ignore => "dropped",
         Write::Drop => "dropped, and logged",
-        Write::Zero => "0 is dropped, all else is logged and invalid",
+        Write::Zero => "0 is dropped, other values are logged and invalid",
         Write::Field(_) => "stored",
         Write::HostField(_) => "host: stored. Guest: dropped",
         Write::Reserved(_, reserved) => {
-            return format!("stored; invalid with bits outside of {:#x}", !reserved);
+            return format!("stored; invalid with bits outside {:#x}", !reserved);
         }
         Write::Efer => {
-            "by the vendor's module, but LMA stays as it is; invalid with bits that KVM does not \
-             support; guest: also with those that it lacks the feature for, or if LME changes \
+            "by the vendor's module, but LMA does not change; invalid with bits that KVM does not \
+             support; guest: also with bits whose feature it lacks, or if LME changes \
              while paging is on"
         }
-        Write::Pat => "stored; invalid if a byte is not a memory type",
+        Write::Pat => "stored; invalid if a byte is not a valid memory type",
         Write::ApicBase => "by the local APIC",
         Write::Tsc => {
-            "guest: moves its TSC, and IA32_TSC_ADJUST with it. Host: sets the TSC, in step with \
-             those of other vCPUs"
+            "guest: changes its TSC, and IA32_TSC_ADJUST by the same amount. Host: sets the TSC, \
+             synchronised with other vCPUs"
         }
         Write::TscAdjust => {
-            "dropped without TSC_ADJUST. Guest: stored, and moves the TSC. Host: stored"
+            "dropped without TSC_ADJUST. Guest: stored, and changes the TSC. Host: stored"
         }
         Write::MiscEnable => {
-            "stored; guest: bit 7 stays as it is, invalid if bit 11 or 12 changes. Bit 18 decides \
-             of MWAIT in CPUID if KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT is disabled, and then may \
+            "stored; guest: bit 7 does not change, invalid if bit 11 or 12 changes. Bit 18 controls \
+             MWAIT in CPUID if KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT is disabled, and can then \
              change with XMM3 only, else invalid"
         }
         Write::PerfCapabilities => {
-            "stored, and the PMU follows; invalid with bits that KVM does not support"
+            "stored, and the PMU is updated; invalid with bits that KVM does not support"
         }
         Write::PredCmd => {
             "not stored: the CPU executes bits 0 (IBPB) and 7 (SBPB); invalid with others, and \
-             with those that the host's CPU lacks; guest: also with bit 0 if it has neither \
+             with bits that the host's CPU lacks; guest: also with bit 0 if it has neither \
              SPEC_CTRL nor AMD_IBPB, with bit 7 if it lacks SBPB, and always if it has none of \
              the three"
         }
@@ -195,52 +195,52 @@ pub(super) fn write(register: &Register) -> String {
         Write::Xfd => "to the guest's FPU state; invalid with bits that the vCPU does not support",
         Write::XfdErr => "stored; invalid with bits that the vCPU does not support",
         Write::Hwcr => {
-            "bits 3, 6 and 8 are dropped; 18, 24, and with GP_ON_USER_CPUID 35 are stored; invalid \
+            "bits 3, 6 and 8 are dropped; 18, 24, and 35 with GP_ON_USER_CPUID are stored; invalid \
              with others"
         }
         Write::MiscFeaturesEnables => {
-            "stored; invalid with bits other than 0, and with that if PLATFORM_INFO lacks bit 31"
+            "stored; invalid with bits other than 0, and with bit 0 if PLATFORM_INFO lacks bit 31"
         }
         Write::MachineCheckCtl => {
-            "stored; invalid but for 0 and all ones; if IA32_MCG_CAP lacks MCG_CTL_P (bit 8), but \
-             for the host's 0"
+            "stored; invalid except 0 and all ones; if IA32_MCG_CAP lacks MCG_CTL_P (bit 8), except \
+             0 by the host"
         }
         Write::MachineCheckBank => {
-            "stored; invalid if IA32_MCG_CAP does not have that many banks. Control: invalid but \
-             for 0 and all ones, of which bits 0 and 10 may be missing. Status: guest: invalid but \
-             for 0, unless it is AMD's and has bit 18 of K7_HWCR set"
+            "stored; invalid if IA32_MCG_CAP does not have that many banks. Control: invalid except \
+             0 and all ones, of which bits 0 and 10 may be 0. Status: guest: invalid except \
+             0, unless its vendor is AMD and K7_HWCR has bit 18"
         }
         Write::MachineCheckCtl2 => {
             "stored; invalid with bits other than 0 to 14 and 30; if IA32_MCG_CAP does not have \
-             that many banks; if it lacks MCG_CMCI_P (bit 10), but for the host's 0"
+             that many banks; if it lacks MCG_CMCI_P (bit 10), except 0 by the host"
         }
         Write::LegacyPmu => "PMU, else dropped, and logged if not 0",
-        Write::WallClock => "stored for the VM, and the time is written to that address",
+        Write::WallClock => "stored for the VM; the time is written to that address",
         Write::SystemTime { old: false } => {
-            "stored: the address of the vCPU's clock, which is kept if bit 0 is set"
+            "stored: the address of the vCPU's clock, which is updated if bit 0 is set"
         }
         Write::SystemTime { old: true } => {
-            "stored: the address of the vCPU's clock, which is kept if bit 0 is set; guest: on \
-             vCPU 0 this has the VM go without a master clock"
+            "stored: the address of the vCPU's clock, which is updated if bit 0 is set; guest: on \
+             vCPU 0, this also ends the use of a master clock"
         }
         Write::AsyncPfEn => {
             "stored: an address that is a multiple of 64, on if bits 0 and 3 are set; invalid with \
              bits 4 or 5, with bit 2 without KVM_FEATURE_ASYNC_PF_VMEXIT, with bit 3 without \
-             KVM_FEATURE_ASYNC_PF_INT, or if there is no memory there. If the local APIC is not \
-             KVM's, 0 is dropped, and all else invalid"
+             KVM_FEATURE_ASYNC_PF_INT, or if there is no memory. If the local APIC is not \
+             KVM's, 0 is dropped, and other values are invalid"
         }
         Write::AsyncPfInt => {
             "stored: a vector; invalid above 0xff, or if the local APIC is not KVM's"
         }
-        Write::AsyncPfAck => "not stored: bit 0 asks for the next page that is ready",
+        Write::AsyncPfAck => "not stored: bit 0 requests the next page that is ready",
         Write::StealTime => {
             "stored: an address, on if bit 0 is set; invalid with bits 1 to 5, or if the kernel \
-             does not measure it"
+             does not measure steal time"
         }
-        Write::PvEoi => "by the local APIC; invalid if it does not take the address",
+        Write::PvEoi => "by the local APIC; invalid if it refuses the address",
         Write::Mtrr => "by KVM's MTRR code",
         Write::X2apic => "by the local APIC; invalid unless it is KVM's and in x2APIC mode",
-        Write::TscDeadline => "sets when the local APIC's timer expires",
+        Write::TscDeadline => "sets the time at which the local APIC's timer expires",
         Write::HyperV => "by KVM's Hyper-V code",
         Write::Xstate => "to the guest's FPU state",
     };
@@ -252,12 +252,12 @@ pub(super) fn both(register: &Register, does: fn(VendorSet, Vendor) -> bool) -> 
     does(register.vendor, Vendor::Amd) && does(register.vendor, Vendor::Intel)
 }
 
-/// A stored value, and who else has it.
+/// A stored value, and other MSRs with the same value.
 fn stored(register: &Register, field: Field) -> String {
     let others = REGISTERS
         .iter()
         .filter(|other| other.name != register.name && other.read == Read::Field(field))
-        .map(|other| format!("that of {} is the same", other.name));
+        .map(|other| format!("shared with {}", other.name));
 
     join(
         std::iter::once("the stored value".to_owned()).chain(others),
@@ -290,7 +290,7 @@ pub(super) fn lists(register: &Register) -> String {
     join([listed, model.to_owned()], "; ")
 }
 
-/// What meets a condition.
+/// What has to be true for a condition.
 fn met(condition: Condition, register: &Register) -> String {
     match condition {
         Condition::Always => String::new(),
@@ -305,12 +305,12 @@ fn met(condition: Condition, register: &Register) -> String {
             let offers = format!("KVM offers {}", feature(Feature::IntelPt));
             let needs = match trace {
                 Trace::Any => String::new(),
-                Trace::Cr3Filtering => "which filters by CR3".to_owned(),
-                Trace::Output => "which has an output to memory".to_owned(),
-                Trace::Ranges(number) => format!("which has more than {number} address ranges"),
+                Trace::Cr3Filtering => "with CR3 filtering".to_owned(),
+                Trace::Output => "with output to memory".to_owned(),
+                Trace::Ranges(number) => format!("with more than {number} address ranges"),
             };
 
-            join([offers, needs], ", ")
+            join([offers, needs], " ")
         }
         Condition::Counter { fixed, number } => {
             let last = number + (register.last - register.first);
@@ -366,7 +366,7 @@ pub(super) fn pv(feature: Pv) -> String {
         Pv::ASYNC_PF_VMEXIT => "KVM_FEATURE_ASYNC_PF_VMEXIT",
         Pv::POLL_CONTROL => "KVM_FEATURE_POLL_CONTROL",
         Pv::ASYNC_PF_INT => "KVM_FEATURE_ASYNC_PF_INT",
-        // It is a number, so there is no telling the compiler that these are all.
+        // The type is a number, so the compiler can't check that this list is complete.
         Pv(bit) => return format!("KVM_FEATURE bit {bit}"),
     }
     .to_owned()

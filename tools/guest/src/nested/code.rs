@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The code of L1, of L2, and of L1's SMI handler.
+//! The code of L1, L2 and L1's SMI handler.
 //!
-//! It is 64-bit and position independent but for the data of
-//! [`layout`](super::layout), and tells user space where it is by OUTs.
+//! It is 64-bit and position independent, except for the addresses in [`layout`](super::layout).
+//! OUTs tell user space where it is.
 
 use std::arch::global_asm;
 
-/// L1 is in VMX operation, or has `EFER.SVME`, and no more.
+/// L1 is in VMX operation, or has set `EFER.SVME`.
 pub const PORT_ENABLED: u16 = 0xa0;
-/// L1 has its VMCS or VMCB ready, and is about to enter L2.
+/// L1's VMCS or VMCB is ready, and L1 is about to enter L2.
 pub const PORT_LOADED: u16 = 0xa1;
-/// L2 has counted on.
+/// L2 has counted.
 pub const PORT_L2: u16 = 0xa2;
 /// L2 has exited to L1. RBX is the reason.
 pub const PORT_L1: u16 = 0xa3;
 /// The SMI handler runs.
 pub const PORT_SMM: u16 = 0xa4;
-/// An instruction of L1's failed.
+/// An instruction of L1 failed.
 pub const PORT_FAILED: u16 = 0xa5;
 
 /// L2 exits to L1 whenever its counter is a multiple of this.
@@ -33,8 +33,8 @@ global_asm!(
     ".hidden kvm_msr_nested_smi, kvm_msr_nested_end",
     ".code64",
     "kvm_msr_nested_start:",
-    // L1 on VMX. RSI points to the address of the VMXON region, that of the
-    // VMCS, and pairs of a VMCS field and its value, up to a field of -1.
+    // L1 on VMX. RSI points to the address of the VMXON region, the address of the VMCS, and pairs
+    // of a VMCS field and its value. A field of -1 ends them.
     "kvm_msr_nested_vmx:",
     "vmxon [rsi]",
     "jbe 9f",
@@ -58,7 +58,7 @@ global_asm!(
     "9:",
     "out 0xa5, al",
     "jmp 9b",
-    // VM-exits arrive here. L2 goes on behind its VMCALL.
+    // VM-exits arrive here. L2 resumes after its VMCALL.
     "kvm_msr_nested_vmx_exit:",
     "mov eax, 0x4402",
     "vmread rbx, rax",
@@ -75,7 +75,7 @@ global_asm!(
     "out 0xa1, al",
     "1:",
     "vmrun rax",
-    // #VMEXITs arrive here, with GIF clear. L2 goes on behind its VMMCALL.
+    // #VMEXITs arrive here, with GIF clear. L2 resumes after its VMMCALL.
     "stgi",
     "mov rbx, [rax + 0x70]",
     "out 0xa3, al",
@@ -96,7 +96,7 @@ global_asm!(
     "jnz kvm_msr_nested_l2_svm",
     "vmmcall",
     "jmp kvm_msr_nested_l2_svm",
-    // The same bytes in 16-bit code.
+    // These bytes are the same instructions in 16-bit code.
     "kvm_msr_nested_smi:",
     "out 0xa4, al",
     "rsm",
@@ -115,12 +115,12 @@ unsafe extern "C" {
     static kvm_msr_nested_end: u8;
 }
 
-/// Where something starts in [`bytes`].
+/// A label in [`bytes`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Entry {
     /// L1 on VMX.
     Vmx,
-    /// Where VM-exits to L1 on VMX arrive.
+    /// VM-exits to L1 on VMX.
     VmxExit,
     /// L1 on SVM.
     Svm,

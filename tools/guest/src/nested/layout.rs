@@ -1,22 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What lies where in the memory that L1 and L2 share, all of it mapped to the
-//! same addresses.
+//! The layout of guest memory. L1 and L2 share it, and map it one to one.
 
 use kvm_bindings::kvm_segment;
 use kvm_bindings::kvm_sregs;
 
 use crate::memory::Mapping;
 
-/// Guest memory in bytes, from guest-physical address 0.
+/// Size of guest memory in bytes, from guest-physical address 0.
 pub const MEMORY: usize = 0x10_0000;
-/// Where [`code::bytes`](super::code::bytes) lie.
+/// The address of [`code::bytes`](super::code::bytes).
 pub const CODE: u64 = 0x6000;
-/// Where L1's stack starts, growing down.
+/// The top of L1's stack.
 pub const L1_STACK: u64 = 0x5000;
-/// Where L2's stack starts, growing down.
+/// The top of L2's stack.
 pub const L2_STACK: u64 = 0x9000;
-/// What L1 is given on VMX, see [`code`](super::code).
+/// L1's parameters on VMX, see [`code`](super::code).
 pub const PARAMETERS: u64 = 0xa000;
 /// L2's counter, of 64 bits.
 pub const COUNTER: u64 = 0xc000;
@@ -26,13 +25,13 @@ const PAGE_TABLES: u64 = 0x1_0000;
 pub const HOST_AREA: u64 = 0x2_0000;
 /// vmcs12 or vmcb12.
 pub const CONTROL: u64 = 0x2_1000;
-/// vmcs12's shadow.
+/// The shadow vmcs12.
 pub const SHADOW: u64 = 0x2_2000;
 /// Zeroes, e.g. for the bitmaps of VMREAD and VMWRITE.
 pub const ZEROES: u64 = 0x2_3000;
 /// A page that nothing else uses.
 pub const SPARE: u64 = 0x2_4000;
-/// Where SMIs arrive: SMBASE is as at reset.
+/// The SMI handler, for the SMBASE after reset.
 pub const SMI_HANDLER: u64 = 0x3_8000;
 
 const GDT: u64 = 0x1000;
@@ -46,17 +45,17 @@ pub const TSS_SELECTOR: u16 = 0x18;
 
 /// The root of the page tables, for CR3 and nested paging.
 pub const CR3: u64 = PAGE_TABLES;
-/// Paging and protected mode, numeric errors, and what is always set.
+/// PG, NE, ET and PE.
 pub const CR0: u64 = CR0_PG | 1 << 5 | 1 << 4 | 1 << 0;
-/// CR0's bit for paging.
+/// CR0.PG.
 pub const CR0_PG: u64 = 1 << 31;
-/// Physical address extension.
+/// CR4.PAE.
 pub const CR4: u64 = 1 << 5;
-/// CR4's bit for VMX.
+/// CR4.VMXE.
 pub const CR4_VMXE: u64 = 1 << 13;
-/// Long mode, enabled and active.
+/// EFER.LME and EFER.LMA.
 pub const EFER: u64 = 1 << 8 | 1 << 10;
-/// EFER's bit for SVM.
+/// EFER.SVME.
 pub const EFER_SVME: u64 = 1 << 12;
 
 /// Writes descriptor table, page tables and code.
@@ -83,7 +82,7 @@ pub fn load(memory: &mut Mapping) {
     memory.write(SMI_HANDLER as usize, &super::code::bytes()[smi..]);
 }
 
-/// Long mode, for L1.
+/// Sets long mode, for L1.
 pub fn set_long_mode(sregs: &mut kvm_sregs) {
     let data = kvm_segment {
         base: 0,

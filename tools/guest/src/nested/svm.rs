@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The VMCB of L1's: what it intercepts, and L2.
+//! L1's VMCB: what it intercepts, and L2's state.
 //!
-//! Layout: AMD APM, volume 2, appendix B.
+//! The layout is in the AMD APM, volume 2, appendix "Layout of VMCB".
 
 use anyhow::Result;
 use kvm_ioctls::VcpuFd;
@@ -17,7 +17,7 @@ const VM_HSAVE_PA: u32 = 0xc001_0117;
 /// The exit code of VMMCALL.
 pub const EXIT_VMMCALL: u64 = 0x81;
 
-/// Tells the CPU where to save L1's state.
+/// Sets the address at which the CPU saves L1's state.
 pub fn enable(vcpu: &VcpuFd) -> Result<()> {
     msrs::set(vcpu, VM_HSAVE_PA, HOST_AREA)?;
     Ok(())

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What L1 writes to its VMCS: itself as host, and L2 as guest.
+//! The VMCS fields that L1 writes. L1 is the host, L2 is the guest.
 //!
-//! Encodings: Intel SDM, volume 3D, appendix B.
+//! The encodings are in the Intel SDM, appendix "Field Encoding in VMCS".
 
 use anyhow::Context;
 use anyhow::Result;
@@ -13,7 +13,7 @@ use super::layout::*;
 use crate::msrs;
 
 const IA32_FEATURE_CONTROL: u32 = 0x3a;
-/// Locked, and VMX outside of SMX.
+/// Locked, and VMX outside SMX enabled.
 const FEATURE_CONTROL: u64 = 1 << 0 | 1 << 2;
 
 const IA32_VMX_BASIC: u32 = 0x480;
@@ -35,20 +35,20 @@ fn msr(vcpu: &VcpuFd, index: u32) -> Result<u64> {
     msrs::get(vcpu, index)?.with_context(|| format!("KVM has no MSR {index:#x}"))
 }
 
-/// Lets the guest have VMX, and returns the revision that its regions begin with.
+/// Enables VMX for the guest, and returns the revision for its VMX regions.
 pub fn enable(vcpu: &VcpuFd) -> Result<u32> {
     msrs::set(vcpu, IA32_FEATURE_CONTROL, FEATURE_CONTROL)?;
     Ok(msr(vcpu, IA32_VMX_BASIC)? as u32 & !SHADOW_INDICATOR)
 }
 
-/// What the shadow VMCS begins with.
+/// The first word of the shadow VMCS.
 pub fn shadow_revision(revision: u32) -> u32 {
     revision | SHADOW_INDICATOR
 }
 
-/// The parameters of L1, see [`code`](super::code).
+/// L1's parameters, see [`code`](super::code).
 pub fn parameters(vcpu: &VcpuFd, cr4: u64, shadow: bool) -> Result<Vec<u64>> {
-    // The lower half of these is what has to be set.
+    // The lower half of these MSRs has the controls that must be 1.
     let required = |index| -> Result<u64> { Ok(msr(vcpu, index)? & 0xffff_ffff) };
     let entry = |entry: Entry| CODE + entry.offset() as u64;
     let mut primary = required(IA32_VMX_PROCBASED_CTLS)?;
@@ -68,18 +68,18 @@ pub fn parameters(vcpu: &VcpuFd, cr4: u64, shadow: bool) -> Result<Vec<u64>> {
     field(0x400c, required(IA32_VMX_EXIT_CTLS)? | HOST_64);
     field(0x4012, required(IA32_VMX_ENTRY_CTLS)? | GUEST_64);
     for zero in [
-        0x4004, // exceptions
-        0x4006, 0x4008, // page faults
-        0x400a, // CR3 targets
-        0x400e, 0x4010, 0x4014, // MSRs to be stored and loaded
-        0x4016, // event
-        0x6000, 0x6002, // CR0, CR4 of L1's
+        0x4004, // exception bitmap
+        0x4006, 0x4008, // page-fault error codes
+        0x400a, // number of CR3 targets
+        0x400e, 0x4010, 0x4014, // number of MSRs to store and load
+        0x4016, // event to inject
+        0x6000, 0x6002, // CR0 and CR4 masks
     ] {
         field(zero, 0);
     }
     field(0x2800, link);
 
-    // Segments: ES, CS, SS, DS, FS, GS, LDTR, TR.
+    // The guest's ES, CS, SS, DS, FS, GS, LDTR, TR.
     for i in 0..8 {
         let (selector, base, limit, rights) = match i {
             1 => (CODE_SELECTOR, 0, 0xffff_ffff, 0xa09b),
@@ -107,7 +107,7 @@ pub fn parameters(vcpu: &VcpuFd, cr4: u64, shadow: bool) -> Result<Vec<u64>> {
         field(zero, 0);
     }
 
-    // The host: ES, CS, SS, DS, FS, GS, TR.
+    // The host's ES, CS, SS, DS, FS, GS, TR.
     for i in 0..7 {
         let selector = match i {
             1 => CODE_SELECTOR,
