@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Lists of MSRs and of values, as people give them on a command line or in a file.
+//! Lists of MSRs and of values, on a command line or in a file.
 
 use crate::catalogue;
 use crate::error::Error;
 use crate::error::Result;
 use crate::number::parse_u64;
 
-/// MSRs from a text: indices, names or ranges, one or several a line; `#` begins a comment.
+/// Parses MSRs: indices, names or ranges, one or several per line; `#` starts a comment.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] with the line in which something means no MSR.
+/// [`Error::Input`] with the line that is invalid.
 pub fn msrs(text: &str) -> Result<Vec<u32>> {
     let mut msrs = Vec::new();
 
     if text.trim_start().starts_with(['{', '[']) {
         return Err(Error::Input(
-            "it is JSON, and is to be a list of MSRs: one or several a line".to_owned(),
+            "this is JSON, but a list of MSRs is expected: one or several per line".to_owned(),
         ));
     }
     for (number, line) in lines(text) {
@@ -31,12 +31,12 @@ pub fn msrs(text: &str) -> Result<Vec<u32>> {
     Ok(msrs)
 }
 
-/// Values for MSRs from a text: `MSR VALUE`, or `MSR=VALUE` once or several times a line; `#`
-/// begins a comment.
+/// Parses values for MSRs: `MSR VALUE`, or one or several `MSR=VALUE` per line; `#` starts a
+/// comment.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] with the line that is something else.
+/// [`Error::Input`] with the line that is invalid.
 pub fn assignments(text: &str) -> Result<Vec<(u32, u64)>> {
     let mut all = Vec::new();
 
@@ -48,11 +48,11 @@ pub fn assignments(text: &str) -> Result<Vec<(u32, u64)>> {
     Ok(all)
 }
 
-/// Values for MSRs from the words of one line or of a command line, see [`assignments`].
+/// Parses values for MSRs from the words of a line or command line, see [`assignments`].
 ///
 /// # Errors
 ///
-/// [`Error::Input`] if they are something else.
+/// [`Error::Input`] if they are invalid.
 pub fn of_words(words: &[&str]) -> Result<Vec<(u32, u64)>> {
     let pairs: Vec<(&str, &str)> = match words {
         [msr, value] if !msr.contains('=') && !value.contains('=') => vec![(*msr, *value)],
@@ -61,7 +61,7 @@ pub fn of_words(words: &[&str]) -> Result<Vec<(u32, u64)>> {
             .map(|word| {
                 word.split_once('=').ok_or_else(|| {
                     Error::Input(format!(
-                        "'{word}' has no value: write MSR VALUE, or MSR=VALUE as often as you like"
+                        "'{word}' has no value: write MSR VALUE, or any number of MSR=VALUE"
                     ))
                 })
             })
@@ -81,7 +81,7 @@ pub fn of_words(words: &[&str]) -> Result<Vec<(u32, u64)>> {
     Ok(all)
 }
 
-/// Lines with something in them besides a comment, with their numbers.
+/// Lines that are neither empty nor only a comment, with their numbers.
 fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     (1..)
         .zip(text.lines())
@@ -133,7 +133,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_panics(text in "([0-9a-fx#=, \n]{0,40}|\\PC*)") {
-            // A range of all indices would be read, and take its time.
+            // A range of all indices is valid, but takes long.
             prop_assume!(!text.contains('-'));
             let _ = msrs(&text);
             let _ = assignments(&text);

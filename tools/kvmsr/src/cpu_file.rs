@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The CPUID of a vCPU from a file: what `cpuid -r` prints, or one of [`formats`].
+//! The CPUID of a vCPU from a file: the output of `cpuid -r`, or one of [`formats`].
 
 use std::path::Path;
 
@@ -16,19 +16,18 @@ use crate::number::parse_u32;
 /// `KVM_CPUID_FLAG_SIGNIFCANT_INDEX`
 const INDEX_MATTERS: u32 = 1;
 
-/// Reads the CPUID from a file. One that only changes a host's CPUID changes that of `host`.
+/// Reads the CPUID from a file. A file that only modifies a host's CPUID modifies that of `host`.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] or [`Error::Input`] if the file can't be read, is of no kind that has a CPUID, or
-/// has none.
+/// [`Error::Io`] or [`Error::Input`] if the file can't be read, or has no CPUID.
 pub fn read(path: &Path, host: &Cpuid) -> Result<Cpuid> {
     let (name, bytes) = input::bytes(path)?;
 
     parse(bytes, &name, host)
 }
 
-/// What [`read`] has read.
+/// Parses the content for [`read`].
 fn parse(bytes: Vec<u8>, name: &str, host: &Cpuid) -> Result<Cpuid> {
     let is_json = bytes.trim_ascii_start().starts_with(b"{");
     let cpuid = if is_json {
@@ -53,16 +52,16 @@ fn parse(bytes: Vec<u8>, name: &str, host: &Cpuid) -> Result<Cpuid> {
 
     if cpuid.0.is_empty() {
         return Err(Error::Input(format!(
-            "{name} has no CPUID in it; for a vCPU without one say --cpu none"
+            "{name} has no CPUID; for a vCPU without CPUID, use --cpu none"
         )));
     }
     Ok(cpuid)
 }
 
-/// The first CPU of `cpuid -r`.
+/// Parses the first CPU of `cpuid -r`.
 ///
-/// Leaves of all zeros are left out: the instruction gives zeros for what is not there, and KVM
-/// takes 256 leaves.
+/// Leaves of all zeros are left out: the instruction returns zeros for leaves that do not exist,
+/// and KVM accepts 256 leaves.
 fn raw(text: &str, name: &str) -> Result<Cpuid> {
     let mut leaves = Vec::new();
     let mut cpus = 0;
@@ -82,7 +81,7 @@ fn raw(text: &str, name: &str) -> Result<Cpuid> {
         }
         let leaf = raw_leaf(line).ok_or_else(|| {
             Error::Input(format!(
-                "line {number} of {name} is not what 'cpuid -r' prints, and the file is not JSON: \
+                "line {number} of {name} is not a line of 'cpuid -r', and the file is not JSON: \
                  '{}'",
                 line.chars().take(80).collect::<String>()
             ))
@@ -95,7 +94,8 @@ fn raw(text: &str, name: &str) -> Result<Cpuid> {
     Ok(Cpuid(leaves))
 }
 
-/// A line as `0x00000001 0x00: eax=0x000906ea ebx=0x00100800 ecx=0x7ffafbbf edx=0xbfebfbff`.
+/// Parses a line such as `0x00000001 0x00: eax=0x000906ea ebx=0x00100800 ecx=0x7ffafbbf
+/// edx=0xbfebfbff`.
 fn raw_leaf(line: &str) -> Option<Leaf> {
     let (input, registers) = line.split_once(':')?;
     let mut input = input.split_whitespace().map(parse_u32);
@@ -121,7 +121,8 @@ fn raw_leaf(line: &str) -> Option<Leaf> {
     })
 }
 
-/// Whether ECX of the instruction matters: SDM volume 2A, CPUID; APM volume 3, appendix E.
+/// Whether the leaf has subleaves, selected by ECX: SDM, CPUID instruction; APM volume 3, appendix
+/// "Obtaining Processor Information Via the CPUID Instruction".
 fn has_subleaves(function: u32) -> bool {
     matches!(
         function,

@@ -4,30 +4,30 @@
 
 use std::io;
 
-/// What could not be done.
+/// An error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An ioctl of KVM's failed.
+    /// An ioctl of KVM failed.
     #[error("{ioctl}: {source}")]
     Kvm {
-        /// Its name, as `KVM_CREATE_VM`.
+        /// The ioctl's name, e.g. `KVM_CREATE_VM`.
         ioctl: &'static str,
-        /// What it failed with.
+        /// Its error.
         source: io::Error,
     },
-    /// The operating system refused something else.
+    /// Another operation failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried, with the file's name if there is one.
+        /// The operation, with the file's name if there is one.
         what: String,
-        /// What it failed with.
+        /// Its error.
         source: io::Error,
     },
-    /// Input that means nothing.
+    /// The input is invalid.
     #[error("{0}")]
     Input(String),
-    /// This host lacks what is needed.
+    /// This host lacks something that is needed.
     #[error("{0}")]
     Missing(String),
 }
@@ -36,7 +36,7 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// To be used as `.map_err(Error::kvm("KVM_RUN"))`.
+    /// For use as `.map_err(Error::kvm("KVM_RUN"))`.
     pub fn kvm<E: Into<io::Error>>(ioctl: &'static str) -> impl FnOnce(E) -> Error {
         move |error| Error::Kvm {
             ioctl,
@@ -44,7 +44,7 @@ impl Error {
         }
     }
 
-    /// To be used as `.map_err(Error::io("read /proc/cpuinfo"))`.
+    /// For use as `.map_err(Error::io("read /proc/cpuinfo"))`.
     pub fn io<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Error {
         let what = what.into();
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Reads the files that people name, and no more of them than makes sense.
+//! Reads input files, up to a maximum size.
 
 use std::fs::File;
 use std::io;
@@ -10,19 +10,19 @@ use std::path::Path;
 use crate::error::Error;
 use crate::error::Result;
 
-/// The largest file that is read, in bytes: 64 MiB.
+/// The maximum size of a file, in bytes: 64 MiB.
 pub const LIMIT: u64 = 64 << 20;
 
 /// The name that means standard input.
 pub const STDIN: &str = "-";
-/// What it is called.
+/// The name of standard input in messages.
 pub const STDIN_NAME: &str = "standard input";
 
-/// Reads a file; `-` is standard input. Returns its name, for errors, and what is in it.
+/// Reads a file; `-` is standard input. Returns its name, for errors, and its content.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] or [`Error::Input`] if it can't be read; the latter as well if it is larger than
+/// [`Error::Io`] or [`Error::Input`] if it can't be read; [`Error::Input`] if it is larger than
 /// [`LIMIT`].
 pub fn bytes(path: &Path) -> Result<(String, Vec<u8>)> {
     if path.as_os_str() == STDIN {
@@ -37,25 +37,25 @@ pub fn bytes(path: &Path) -> Result<(String, Vec<u8>)> {
     Ok((name, bytes))
 }
 
-/// Reads a file of text, likewise.
+/// Reads a text file; `-` is standard input.
 ///
 /// # Errors
 ///
-/// As [`bytes`], and [`Error::Input`] if it is no text.
+/// As [`bytes`], and [`Error::Input`] if it is not text.
 pub fn read(path: &Path) -> Result<String> {
     let (name, bytes) = bytes(path)?;
 
     text(bytes, &name)
 }
 
-/// What was read as text.
+/// Converts the content of a file to text.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] if it is none.
+/// [`Error::Input`] if it is not text.
 pub fn text(bytes: Vec<u8>, name: &str) -> Result<String> {
     String::from_utf8(bytes)
-        .map_err(|_| Error::Input(format!("{name} is not text: is it the file that you mean?")))
+        .map_err(|_| Error::Input(format!("{name} is not text: is it the right file?")))
 }
 
 fn all(from: impl Read, name: &str) -> Result<Vec<u8>> {
@@ -66,7 +66,7 @@ fn all(from: impl Read, name: &str) -> Result<Vec<u8>> {
         .map_err(|error| unreadable(name, error))?;
     if bytes.len() as u64 > LIMIT {
         return Err(Error::Input(format!(
-            "{name} is larger than {} MiB, as no file is that kvmsr reads",
+            "{name} is larger than {} MiB, which is kvmsr's limit",
             LIMIT >> 20
         )));
     }
@@ -77,7 +77,7 @@ fn unreadable(name: &str, error: io::Error) -> Error {
     Error::Input(match error.kind() {
         io::ErrorKind::NotFound => format!("there is no file {name}"),
         io::ErrorKind::IsADirectory => format!("{name} is a directory: name a file in it"),
-        io::ErrorKind::PermissionDenied => format!("{name} may not be read by you"),
+        io::ErrorKind::PermissionDenied => format!("you may not read {name}"),
         _ => return Error::io(format!("read {name}"))(error),
     })
 }

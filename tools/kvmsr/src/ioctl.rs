@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What kvm-ioctls lacks on x86, or answers with less than the kernel says.
+//! Ioctls that kvm-ioctls lacks on x86, or for which it hides the kernel's result.
 
 use std::io;
 
@@ -8,11 +8,11 @@ use kvm_bindings::Msrs;
 use kvm_bindings::kvm_msr_entry;
 use kvm_ioctls::VcpuFd;
 
-/// Entries that one `KVM_GET_MSRS` or `KVM_SET_MSRS` takes at most: the kernel wants fewer than
+/// The maximum number of entries for `KVM_GET_MSRS` and `KVM_SET_MSRS`: fewer than the kernel's
 /// `MAX_IO_MSRS`, which is 256.
 pub const MAX_ENTRIES: usize = 255;
 
-/// Bits of an ID of `KVM_GET_ONE_REG` that say: x86, 64 bits, an MSR.
+/// The bits of an ID for `KVM_GET_ONE_REG` that mean: x86, 64 bits, an MSR.
 const ONE_REG_MSR: u64 = 0x20 << 56 | 0x3 << 52 | 0x2 << 32;
 
 /// The ID of an MSR for `KVM_GET_ONE_REG` and `KVM_SET_ONE_REG` (Linux 6.18 and later).
@@ -46,7 +46,7 @@ pub fn set_one_reg(vcpu: &VcpuFd, index: u32, value: u64) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// As the ioctl, but for a refused MSR.
+/// As the ioctl, except for a refused MSR.
 pub fn get_msr(vcpu: &VcpuFd, index: u32) -> io::Result<Option<u64>> {
     let mut msrs = one_entry(index, 0)?;
     let done = vcpu.get_msrs(&mut msrs)?;
@@ -58,7 +58,7 @@ pub fn get_msr(vcpu: &VcpuFd, index: u32) -> io::Result<Option<u64>> {
 ///
 /// # Errors
 ///
-/// As the ioctl, but for a refused MSR.
+/// As the ioctl, except for a refused MSR.
 pub fn set_msr(vcpu: &VcpuFd, index: u32, value: u64) -> io::Result<bool> {
     Ok(vcpu.set_msrs(&one_entry(index, value)?)? == 1)
 }
@@ -95,7 +95,8 @@ mod raw {
     ioctl_ior_nr!(KVM_X86_GET_MCE_CAP_SUPPORTED, KVMIO, 0x9d, u64);
     ioctl_iowr_nr!(KVM_GET_REG_LIST, KVMIO, 0xb0, kvm_reg_list);
 
-    /// `KVM_X86_GET_MCE_CAP_SUPPORTED`: what [`setup_mce`] takes, without the number of banks.
+    /// `KVM_X86_GET_MCE_CAP_SUPPORTED`: the value that [`setup_mce`] accepts, without the number
+    /// of banks.
     ///
     /// # Errors
     ///
@@ -110,11 +111,11 @@ mod raw {
         }
     }
 
-    /// `KVM_X86_SETUP_MCE`: gives a vCPU its IA32_MCG_CAP. It sets all banks back.
+    /// `KVM_X86_SETUP_MCE`: sets a vCPU's IA32_MCG_CAP, and resets all banks.
     ///
     /// # Errors
     ///
-    /// As the ioctl: `EINVAL` for a value that KVM does not offer.
+    /// As the ioctl: `EINVAL` for a value that KVM does not support.
     pub fn setup_mce(vcpu: &VcpuFd, cap: u64) -> io::Result<()> {
         // SAFETY: The kernel reads one u64.
         match unsafe { ioctl_with_ref(vcpu, KVM_X86_SETUP_MCE(), &cap) } {
@@ -123,20 +124,20 @@ mod raw {
         }
     }
 
-    /// `KVM_GET_REG_LIST`: the IDs that `KVM_GET_ONE_REG` takes.
+    /// `KVM_GET_REG_LIST`: the IDs that `KVM_GET_ONE_REG` accepts.
     ///
     /// # Errors
     ///
     /// As the ioctl: `EINVAL` or `ENOTTY` on kernels before Linux 6.18.
     pub fn one_reg_list(vcpu: &VcpuFd) -> io::Result<Vec<u64>> {
-        // struct kvm_reg_list is a count and as many IDs. With a count that is too small the
-        // kernel answers E2BIG, and with the right one.
+        // struct kvm_reg_list is a count followed by IDs. If the count is too small, the kernel
+        // fails with E2BIG and writes the required count.
         let mut list = vec![0u64; 1];
 
         loop {
             list[0] = list.len() as u64 - 1;
-            // SAFETY: The kernel writes at most as many IDs as the count says, and there is
-            // room for these.
+            // SAFETY: The kernel writes at most as many IDs as the count, and there is room for
+            // them.
             let done = unsafe { ioctl_with_mut_ptr(vcpu, KVM_GET_REG_LIST(), list.as_mut_ptr()) };
 
             if done == 0 {
@@ -147,7 +148,7 @@ mod raw {
             let error = io::Error::last_os_error();
             let needed = list[0] as usize;
 
-            // E2BIG is 7 on Linux. A list that does not grow would be asked for forever.
+            // 7 is E2BIG on Linux. If the required count does not grow, the loop would not end.
             if error.raw_os_error() != Some(7) || needed < list.len() || needed > 1 << 20 {
                 return Err(error);
             }

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What KVM does with model-specific registers, for VMM authors and for those who run guests.
+//! The model-specific registers of KVM guests, for VMM authors and for people who run guests.
 //!
 //! - [`state`] saves and restores a vCPU's MSRs: the complete list, in an order that works, any
-//!   number of entries, and for each entry what became of it.
-//! - [`catalogue`] knows the names of MSRs, their bit fields, and KVM's rules for them. It needs
-//!   no KVM. [`explain`] and [`decode`] put it in words.
-//! - [`filter`] turns what to allow or deny into as few ranges of `KVM_X86_SET_MSR_FILTER` as
-//!   there can be, and says what a filter does.
-//! - [`snapshot`], [`check`], [`compat`] and [`diff`] compare what vCPUs have, and what hosts
-//!   take; [`formats`] reads what other VMMs write.
+//! number of entries, with a status for each.
+//! - [`catalogue`] has the names of MSRs, their bit fields, and KVM's rules for them. It needs no
+//! KVM. [`explain`] and [`decode`] describe them in text.
+//! - [`filter`] turns rules into the minimum number of ranges for `KVM_X86_SET_MSR_FILTER`, and
+//! describes what a filter does.
+//! - [`snapshot`], [`check`], [`compat`] and [`diff`] compare vCPUs, and what hosts accept;
+//! [`formats`] reads the files of other VMMs.
 //! - [`scratch`] is a VM to try things on.
 //!
-//! The program `kvmsr` is made of these.
+//! The program `kvmsr` is built on these modules.
 
 #![deny(unsafe_code)]
 
-/// Has the examples of the README tested.
+/// Runs the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

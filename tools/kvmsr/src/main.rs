@@ -19,14 +19,13 @@ use crate::output::Output;
 
 /// Explains, checks, compares and counts the MSRs of KVM guests.
 ///
-/// explain, decode, diff, compat and filter work on any machine, without KVM. The others need
-/// /dev/kvm, and top and log the right to trace.
+/// explain, decode, diff, compat and filter need no KVM. The others need /dev/kvm; top and log need
+/// root, to trace.
 #[derive(Debug, Parser)]
 #[command(
     name = "kvmsr",
     version,
-    after_help = "Exit code: 0 fine; 1 something differs, is refused or was found; 2 it could \
-                  not be done."
+    after_help = "Exit code: 0 success; 1 something differs, is refused or was found; 2 error."
 )]
 struct Cli {
     #[command(flatten)]
@@ -35,11 +34,11 @@ struct Cli {
     verb: verbs::Verb,
 }
 
-/// What every verb takes.
+/// Options of every verb.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Common options")]
 pub struct Common {
-    /// Print JSON, for programs; Documentation/kvmsr has its schema
+    /// Print JSON, for programs; the schemas are in Documentation/kvmsr
     #[arg(long, global = true)]
     json: bool,
     /// When to use colour; NO_COLOR in the environment means never
@@ -51,7 +50,7 @@ pub struct Common {
 }
 
 fn main() -> ExitCode {
-    // Scripts ask for this, and should not wait until the whole command line is built.
+    // Scripts call this often, and should not wait until the whole command line is built.
     if std::env::args_os().skip(1).eq(["--version"]) {
         return match writeln!(io::stdout(), "kvmsr {}", env!("CARGO_PKG_VERSION")) {
             Ok(()) => ExitCode::SUCCESS,

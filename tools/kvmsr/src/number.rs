@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Numbers as people and files write them: hexadecimal or decimal in, hexadecimal out.
+//! Numbers for people and in files: hexadecimal or decimal input, hexadecimal output.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,11 +11,11 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::error::Result;
 
-/// Parses a number of up to 64 bits: `0x1f`, `0b11111`, `31`; underscores are skipped.
+/// Parses a number of up to 64 bits: `0x1f`, `0b11111`, `31`; underscores are ignored.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] if it is no number, or needs more than 64 bits.
+/// [`Error::Input`] if it is not a number, or needs more than 64 bits.
 pub fn parse_u64(text: &str) -> Result<u64> {
     let digits: String = text.trim().chars().filter(|&c| c != '_').collect();
     let lower = digits.to_ascii_lowercase();
@@ -25,10 +25,10 @@ pub fn parse_u64(text: &str) -> Result<u64> {
         _ => (lower.as_str(), 10),
     };
 
-    // from_str_radix() takes a sign.
+    // from_str_radix() accepts a sign.
     if number.is_empty() || !number.chars().all(|c| c.is_digit(radix)) {
         return Err(Error::Input(format!(
-            "'{text}' is not a number: give it as 0x1f, 0b11111 or 31"
+            "'{text}' is not a number: write it as 0x1f, 0b11111 or 31"
         )));
     }
     u64::from_str_radix(number, radix)
@@ -39,11 +39,11 @@ pub fn parse_u64(text: &str) -> Result<u64> {
 ///
 /// # Errors
 ///
-/// [`Error::Input`] if it is no number, or needs more than 32 bits.
+/// [`Error::Input`] if it is not a number, or needs more than 32 bits.
 pub fn parse_u32(text: &str) -> Result<u32> {
     u32::try_from(parse_u64(text)?).map_err(|_| {
         Error::Input(format!(
-            "{text} needs more than 32 bits, which no MSR index has"
+            "{text} needs more than 32 bits, which is too large for an MSR index"
         ))
     })
 }
@@ -51,19 +51,19 @@ pub fn parse_u32(text: &str) -> Result<u32> {
 /// Bits `hi` to `lo` of a register, both included.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Bits {
-    /// The highest one, up to 63.
+    /// The highest bit, up to 63.
     pub hi: u8,
-    /// The lowest one.
+    /// The lowest bit.
     pub lo: u8,
 }
 
 impl Bits {
-    /// All of these bits, where they are.
+    /// The mask of these bits.
     pub fn mask(self) -> u64 {
         (u64::MAX >> (63 - (self.hi - self.lo))) << self.lo
     }
 
-    /// Their value in `value`, shifted down.
+    /// The value of these bits in `value`, shifted down.
     pub fn of(self, value: u64) -> u64 {
         (value & self.mask()) >> self.lo
     }
@@ -87,7 +87,7 @@ impl FromStr for Bits {
         match (bit(hi), bit(lo)) {
             (Some(hi), Some(lo)) if hi >= lo => Ok(Bits { hi, lo }),
             _ => Err(Error::Input(format!(
-                "'{text}' is not a bit range: give the highest and the lowest bit, as 15:8, or one"
+                "'{text}' is not a bit range: write the highest and the lowest bit, e.g. 15:8, or one bit"
             ))),
         }
     }
@@ -109,7 +109,7 @@ pub fn bit_ranges(mask: u64) -> String {
     let mut rest = mask;
 
     while let Some(hi) = rest.checked_ilog2() {
-        // The bits below `hi` that are set without a gap.
+        // The number of set bits from `hi` downwards.
         let run = (rest << (63 - hi)).leading_ones();
         let lo = hi + 1 - run;
 
@@ -127,8 +127,8 @@ pub fn bit_ranges(mask: u64) -> String {
     }
 }
 
-/// A number that files have as a string, `"0x1f"`, so that no reader rounds it. A JSON number is
-/// taken as well.
+/// A number that JSON files have as a string, `"0x1f"`, so that no reader rounds it. A JSON number
+/// is accepted, too.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Hex<T>(pub T);
 
@@ -152,7 +152,7 @@ impl<'de, T: TryFrom<u64>> Deserialize<'de> for Hex<T> {
             type Value = Hex<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number, as \"0x1f\"")
+                f.write_str("a number, e.g. \"0x1f\"")
             }
 
             fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Self::Value, E> {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! How results are printed: as text or as JSON, with colour on a terminal only.
+//! Output as text or as JSON, with colour on a terminal only.
 
 use std::fmt;
 use std::fmt::Display;
@@ -43,24 +43,23 @@ impl From<Colour> for ColorChoice {
     }
 }
 
-/// What is good.
+/// Style of good results.
 pub const GOOD: Style = AnsiColor::Green.on_default();
-/// What is bad.
+/// Style of bad results.
 pub const BAD: Style = AnsiColor::Red.on_default();
-/// What deserves a second look.
+/// Style of unusual results.
 pub const ODD: Style = AnsiColor::Yellow.on_default();
-/// What is less important.
+/// Style of less important text.
 pub const DIM: Style = Style::new().dimmed();
-/// What stands out.
+/// Style of important text.
 pub const BOLD: Style = Style::new().bold();
 
-/// `text` in a style, to be printed through [`Output`], which drops the style where there is to
-/// be none.
+/// `text` in a style. [`Output`] removes the style if there is no colour.
 pub fn styled(style: Style, text: impl Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// Where a verb's results go.
+/// The output of a verb.
 pub struct Output {
     json: bool,
     colour: ColorChoice,
@@ -68,7 +67,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// As the command line says.
+    /// The output that the command line requests.
     pub fn new(common: &Common) -> Self {
         let colour = common.color.into();
 
@@ -79,17 +78,17 @@ impl Output {
         }
     }
 
-    /// Whether JSON is wanted.
+    /// Whether the output is JSON.
     pub fn json(&self) -> bool {
         self.json
     }
 
-    /// Whether there is to be colour.
+    /// Whether the output is coloured.
     pub fn colour(&self) -> bool {
         self.stdout.current_choice() != ColorChoice::Never
     }
 
-    /// Prints a report: as JSON if that is wanted, else by `text`.
+    /// Prints a report: as JSON if requested, else with `text`.
     ///
     /// A report is a structure with a `schema` of [`kvmsr::snapshot::SCHEMA`].
     pub fn report<R: Serialize>(
@@ -100,7 +99,7 @@ impl Output {
         if self.json {
             return print(serde_json::to_vec_pretty(report)?);
         }
-        // One write in place of one for each line or style.
+        // Collected, so that one write is enough.
         let mut bytes = Vec::new();
 
         text(report, &mut bytes)?;
@@ -114,7 +113,7 @@ impl Output {
         Ok(())
     }
 
-    /// Prints one line of JSON of many, for what goes on and on.
+    /// Prints one of many lines of JSON.
     pub fn json_line<R: Serialize>(&mut self, report: &R) -> anyhow::Result<()> {
         print(serde_json::to_vec(report)?)
     }
@@ -126,22 +125,22 @@ impl Output {
         Ok(())
     }
 
-    /// Tells people something beside the results.
+    /// Prints a message for people to standard error.
     pub fn note(&self, text: impl Display) {
         let _ = writeln!(AutoStream::new(io::stderr(), self.colour), "kvmsr: {text}");
     }
 
-    /// Prints text beside the results, to standard error.
+    /// Prints text to standard error.
     pub fn aside(&self, text: impl Display) {
         let _ = write!(AutoStream::new(io::stderr(), self.colour), "{text}");
     }
 
-    /// Says what could not be done.
+    /// Prints an error.
     pub fn error(&self, error: &anyhow::Error) {
         let mut text = error.to_string();
 
         for cause in error.chain().skip(1).map(ToString::to_string) {
-            // Some errors say their cause themselves.
+            // Some errors contain their cause.
             if !text.ends_with(&cause) {
                 text = format!("{text}: {cause}");
             }
@@ -150,7 +149,7 @@ impl Output {
     }
 }
 
-/// Prints JSON, which has no styles to look for.
+/// Prints JSON, which has no styles to remove.
 fn print(mut line: Vec<u8>) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
 
@@ -184,12 +183,12 @@ impl fmt::Display for Table {
     }
 }
 
-/// A table: columns apart, no lines; as wide as the terminal, where there is one.
+/// A table in columns, without lines; as wide as the terminal if there is one.
 pub fn table(heads: &[&str]) -> Table {
     let mut table = comfy_table::Table::new();
 
     table.load_style(presets::NOTHING);
-    // A serial line does not know its width, and says 0.
+    // A serial line reports a width of 0.
     let wide = crossterm::terminal::size().is_ok_and(|(width, _)| width >= 40);
 
     if io::stdout().is_terminal() && wide {
@@ -199,7 +198,7 @@ pub fn table(heads: &[&str]) -> Table {
     Table(table)
 }
 
-/// Whether the reader of our output has gone, which is no error.
+/// Whether the output's reader has closed the pipe, which is not an error.
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause

@@ -22,45 +22,44 @@ use crate::output::styled;
 use crate::verbs::Found;
 use crate::verbs::stop::Stop;
 
-/// The longest bar.
+/// The length of the longest bar.
 const WIDTH: f64 = 24.0;
 
-// Measures what this host takes for an exit, an entry of KVM_GET_MSRS and KVM_SET_MSRS, and a filter:
-// nanoseconds with their spread, and cycles where there is a counter.
+// Measures an exit, an entry of KVM_GET_MSRS and KVM_SET_MSRS, and a filter on this host: nanoseconds
+// with their spread, and cycles if there is a counter.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Measures on a VM of its own what a guest's RDMSR and WRMSR take (exit, KVM's work, entry), what an
-entry of KVM_GET_MSRS and KVM_SET_MSRS takes, the whole index list, and a filter of 1 and of 16
-ranges: the time to set it, and what it adds to an exit. Each figure is the median of its samples,
-with the range in which eight of ten of them are. Cycles are those of the CPU's counter, where this
-machine has one and you may use it (kernel.perf_event_paranoid, or root).
+Measures, on a VM of its own, a guest's RDMSR and WRMSR (exit, KVM's work, entry), an entry of
+KVM_GET_MSRS and KVM_SET_MSRS, the whole index list, and a filter of 1 and of 16 ranges: the time to
+set it, and the time that it adds to an exit. Each figure is the median of its samples, with the range
+of the middle 80 %. Cycles come from the CPU's counter, if this machine has one and you may use it
+(kernel.perf_event_paranoid, or root).
 
---both compares C with kvm-msr.ko. Its parameter enable is set for the moment in which each VM is
-created, and is then as it was; a VM that somebody else creates in that moment is served in the same
-way.
+--both compares C with kvm-msr.ko. It changes the module's parameter enable while it creates a VM, and
+then restores it. A VM that another program creates at that moment is affected, too.
 
 Examples:
   kvmsr bench
   kvmsr bench --both
   kvmsr bench --samples 101 --json")]
 pub struct Options {
-    /// Samples of each figure
+    /// Number of samples per figure
     #[arg(long, value_name = "N", default_value_t = 31,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     samples: u32,
-    /// C and kvm-msr.ko side by side; as root, with the module loaded
+    /// Compare C with kvm-msr.ko; needs root, and the module loaded
     #[arg(long)]
     both: bool,
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::Result<Found> {
     let stop = Stop::new()?;
     let settings = Settings {
         samples: options.samples,
         both: options.both,
     };
-    // Draws on standard error, and on a terminal only.
+    // Draws on standard error, if that is a terminal.
     let bar = ProgressBar::new(0);
 
     if let Ok(style) = ProgressStyle::with_template("{bar:24} {pos}/{len} {msg}") {
@@ -125,7 +124,7 @@ fn text(measurements: &Measurements, to: &mut dyn Write) -> io::Result<()> {
         styled(
             DIM,
             format_args!(
-                "medians of {} samples; bars compare what is of one kind{}",
+                "medians of {} samples; bars compare figures of one kind{}",
                 measurements.samples,
                 if measurements.cycles {
                     ""
@@ -137,7 +136,7 @@ fn text(measurements: &Measurements, to: &mut dyn Write) -> io::Result<()> {
     )
 }
 
-/// The longest of a figure's group.
+/// The longest time in a figure's group.
 fn longest(measurements: &Measurements, figure: &Figure) -> f64 {
     measurements
         .figures
@@ -147,7 +146,7 @@ fn longest(measurements: &Measurements, figure: &Figure) -> f64 {
         .fold(f64::MIN_POSITIVE, f64::max)
 }
 
-/// How many times as long as C's it is.
+/// The ratio to C's time.
 fn against_c(measurements: &Measurements, figure: &Figure) -> Option<f64> {
     if figure.by == Server::C {
         return None;
@@ -160,7 +159,7 @@ fn against_c(measurements: &Measurements, figure: &Figure) -> Option<f64> {
     (c.nanoseconds.median > 0.0).then(|| figure.nanoseconds.median / c.nanoseconds.median)
 }
 
-/// A bar of a share of the longest one.
+/// A bar for a share of the longest time.
 fn bar(share: f64) -> String {
     const PARTS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
     let eighths = (share.clamp(0.0, 1.0) * WIDTH * 8.0).round() as usize;
@@ -172,7 +171,7 @@ fn bar(share: f64) -> String {
     bar
 }
 
-/// With as many digits as mean something.
+/// Rounds to the significant digits.
 fn rounded(number: f64) -> String {
     if number.abs() < 100.0 {
         format!("{number:.1}")

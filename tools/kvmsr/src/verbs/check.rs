@@ -26,33 +26,33 @@ use crate::output::table;
 use crate::verbs::Found;
 use crate::verbs::vcpu::CpuOption;
 
-// The command line. (A doc comment would replace what the verb is said to do.)
+// Not a doc comment: clap would print it as the description of the verb.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  kvmsr check guest.json                a snapshot of a guest: would it be restored here?
-  kvmsr check guest.json --cpu host     to a vCPU that has all that this host offers
-  kvmsr check guest.json --after-run    to a vCPU that has run, as after a reset
+  kvmsr check guest.json                can this guest be restored here?
+  kvmsr check guest.json --cpu host     on a vCPU with all features that KVM supports here
+  kvmsr check guest.json --after-run    on a vCPU that has run, as after a reset
 
-Nothing but scratch VMs is touched. Exit code 1 if an MSR is refused, or silently changed.")]
+Only scratch VMs are changed. Exit code 1: an MSR is refused, or silently changed.")]
 pub struct Options {
-    /// A snapshot or a profile of kvmsr's, or a CPU template, fingerprint or profile of a VMM's
+    /// A snapshot or profile of kvmsr, or a CPU template, fingerprint or profile of a VMM
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The vCPU's CPUID: file (what the file has, if KVM takes it, else as host), host (all that
-    /// KVM offers here), none, no-pmu, other-vendor, or another file that has one (a snapshot of
-    /// kvmsr, or what 'cpuid -r' prints)
+    /// The vCPU's CPUID: file (the file's CPUID if KVM accepts it, else as host), host (all that
+    /// KVM supports here), none, no-pmu, other-vendor, or another file that has one (a snapshot of
+    /// kvmsr, or the output of 'cpuid -r')
     #[arg(long, value_name = "PRESET|FILE", default_value = "file")]
     cpu: String,
-    /// Restore to a vCPU that has run, which fixes the MSRs that say what it is able to do
+    /// Restore on a vCPU that has run: then feature MSRs can't change
     #[arg(long)]
     after_run: bool,
-    /// List what is fine too
+    /// Also list MSRs that are fine
     #[arg(long)]
     all: bool,
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::Result<Found> {
     let file = formats::read(&options.file)?;
     let kvm = scratch::open(&common.device)?;
@@ -68,8 +68,8 @@ pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::R
     if file.msrs.is_empty() && file.cpuid.0.is_empty() && file.cpuid_modifiers.registers.is_empty()
     {
         bail!(
-            "{} has no MSRs in it: name a snapshot, a template, or the part of a profile that is \
-             for MSRs",
+            "{} has no MSRs: use a snapshot, a template, or the MSR file of a \
+             profile",
             options.file.display()
         );
     }
@@ -130,7 +130,7 @@ fn text(report: &Report, all: bool, coloured: bool, to: &mut dyn Write) -> io::R
     }
     writeln!(
         to,
-        "{}: {}, {}, {} (on a vCPU with CPUID of the {}{})",
+        "{}: {}, {}, {} (on a vCPU with the CPUID of the {}{})",
         match report.msrs.len() {
             1 => "1 MSR".to_owned(),
             count => format!("{count} MSRs"),
@@ -147,7 +147,7 @@ fn text(report: &Report, all: bool, coloured: bool, to: &mut dyn Write) -> io::R
     )
 }
 
-/// How many MSRs that are unknown are listed one by one.
+/// From this number of unknown MSRs on, they are summarised.
 const UNKNOWN: usize = 16;
 
 fn is_unknown(entry: &Entry) -> bool {
@@ -189,7 +189,7 @@ fn counted(count: usize, what: &str, style: anstyle::Style) -> String {
     }
 }
 
-/// A row of the table. Styles that will be removed again would cost as much as all the rest.
+/// A row of the table. Styles are slow to remove, so they are only added if there is colour.
 fn row(entry: &Entry, coloured: bool) -> [String; 5] {
     let styled = |style, text: String| {
         if coloured { styled(style, text) } else { text }
@@ -218,7 +218,7 @@ fn row(entry: &Entry, coloured: bool) -> [String; 5] {
     ]
 }
 
-/// Which entries are to be moved, and where.
+/// The entries to move, and their new positions.
 fn working_order(report: &Report) -> String {
     let moved: Vec<_> = report
         .msrs
@@ -235,7 +235,7 @@ fn working_order(report: &Report) -> String {
         .collect();
 
     format!(
-        "This order was tried, and works better: {}. --json has all of it.",
+        "This order was tried, and works better: {}. --json prints the whole order.",
         moved.join(", ")
     )
 }

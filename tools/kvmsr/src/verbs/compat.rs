@@ -25,31 +25,31 @@ use crate::output::styled;
 use crate::verbs::Found;
 use crate::verbs::snapshot;
 
-// The command line. (A doc comment would replace what the verb is said to do.)
+// Not a doc comment: clap would print it as the description of the verb.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  kvmsr compat host1.json host2.json host3.json -o fleet.json\n  \
                   kvmsr compat host1.json host2.json --format firecracker > template.json\n  \
-                  kvmsr compat template.json --format kvmsr\n\nWithout -o the profile goes to \
-                  standard output, and what hosts lack to standard error; --json then prints both \
-                  as one document. The profile passes 'kvmsr check' on each of the hosts."
+                  kvmsr compat template.json --format kvmsr\n\nWithout -o, the profile goes to \
+                  standard output, and what it leaves out to standard error; --json then prints \
+                  both as one document. The profile passes 'kvmsr check' on each of the hosts."
 )]
 pub struct Options {
-    /// Snapshots of hosts, profiles or templates; - for standard input. One alone is converted
+    /// Snapshots of hosts, profiles or templates; - is standard input. A single file is converted
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Where the profile goes
+    /// The file to write the profile to
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// What it is written as
+    /// The format of the profile
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-    /// Say nothing of what hosts lack
+    /// Do not print what the profile leaves out
     #[arg(short, long)]
     quiet: bool,
 }
 
-/// What profiles are written as.
+/// Formats of profiles.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 enum Format {
     /// kvmsr's own
@@ -59,9 +59,9 @@ enum Format {
     Firecracker,
     /// A fingerprint of Firecracker
     FirecrackerFingerprint,
-    /// A CPU profile of cloud-hypervisor, its part for MSRs
+    /// The MSR file of a CPU profile of cloud-hypervisor
     CloudHypervisor,
-    /// A CPU profile of cloud-hypervisor, its part for CPUID
+    /// The CPUID file of a CPU profile of cloud-hypervisor
     CloudHypervisorCpuid,
 }
 
@@ -77,7 +77,7 @@ impl From<Format> for formats::Format {
     }
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(options: &Options, _common: &Common, output: &mut Output) -> anyhow::Result<Found> {
     let stdin = options
         .files
@@ -85,10 +85,10 @@ pub fn run(options: &Options, _common: &Common, output: &mut Output) -> anyhow::
         .filter(|file| file.as_os_str() == formats::STDIN);
 
     if stdin.count() > 1 {
-        bail!("standard input can be read once only: give files for the others");
+        bail!("standard input can be used only once: use files for the others");
     }
     if output.json() && options.output.is_none() && options.format != Format::Kvmsr {
-        bail!("--json prints a profile of kvmsr: give -o FILE for one of another format");
+        bail!("--json prints a profile of kvmsr: use -o FILE for another format");
     }
     let files = options
         .files
@@ -157,13 +157,14 @@ fn why(lost: &Lost) -> String {
     }
 }
 
-/// What the vCPU's MSR says as well as the feature, or the list as well as the vCPU's MSR.
+/// Finds losses of the vCPU's MSRs that repeat a loss of a feature MSR, and losses of the list
+/// that repeat a loss of the vCPU's MSRs.
 struct SaidAgain<'a> {
     msrs: HashSet<(InFiles<'a>, Option<Hex<u64>>, &'a str)>,
     lists: HashSet<InFiles<'a>>,
 }
 
-/// An MSR, and the files that something is due to.
+/// An MSR, and the files that cause its loss.
 type InFiles<'a> = (Option<Hex<u32>>, &'a [String]);
 
 impl<'a> SaidAgain<'a> {

@@ -24,14 +24,14 @@ use crate::output::Output;
 use crate::output::styled;
 use crate::verbs::Found;
 
-/// How much standard input may have.
+/// The maximum size of standard input.
 const MAX_INPUT: u64 = 64 << 20;
 
 // The command line.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Without arguments, standard input is read: a line for each MSR, as 'MSR=VALUE', 'MSR: VALUE' or \
-'MSR VALUE', or a snapshot of kvmsr's. With two values the exit code is 1 if they differ.
+Without arguments, reads standard input: a line for each MSR ('MSR=VALUE', 'MSR: VALUE' or \
+'MSR VALUE'), or a snapshot. With two values, the exit code is 1 if they differ.
 
 Examples:
   kvmsr decode EFER=0xd01
@@ -40,21 +40,21 @@ Examples:
   echo 0x1a0 $(rdmsr 0x1a0) | kvmsr decode --hex
   kvmsr snapshot | kvmsr decode --json")]
 pub struct Options {
-    /// An MSR and its value, or two values to be compared, as MSR=OLD,NEW
+    /// An MSR and its value; or two values to compare, as MSR=OLD,NEW
     #[arg(value_name = "MSR=VALUE")]
     values: Vec<String>,
-    /// Whose CPUs the values are of, where the vendors' have other fields
+    /// The vendor whose fields to use, if they differ between vendors
     #[arg(long, value_enum)]
     vendor: Option<Vendor>,
-    /// Show fields that are 0, too
+    /// Also show fields that are 0
     #[arg(long)]
     all: bool,
-    /// Take values without 0x as hexadecimal: rdmsr prints such
+    /// Read values without 0x as hexadecimal, as rdmsr prints them
     #[arg(long)]
     hex: bool,
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(options: &Options, _common: &Common, output: &mut Output) -> anyhow::Result<Found> {
     let radix = if options.hex {
         Radix::Hexadecimal
@@ -77,7 +77,7 @@ pub fn run(options: &Options, _common: &Common, output: &mut Output) -> anyhow::
 
     if inputs.is_empty() {
         return Err(Error::Input(
-            "there is no MSR on standard input: give MSR=VALUE, as EFER=0xd01".to_owned(),
+            "there is no MSR on standard input: use MSR=VALUE, e.g. EFER=0xd01".to_owned(),
         )
         .into());
     }
@@ -100,16 +100,17 @@ fn read() -> anyhow::Result<String> {
     let mut text = String::new();
 
     if stdin.is_terminal() {
-        return Err(
-            Error::Input("give MSR=VALUE, as EFER=0xd01, or pipe a list in".to_owned()).into(),
-        );
+        return Err(Error::Input(
+            "no MSR is given: use MSR=VALUE, e.g. EFER=0xd01, or pipe in a list".to_owned(),
+        )
+        .into());
     }
     let bytes = stdin
         .take(MAX_INPUT + 1)
         .read_to_string(&mut text)
         .map_err(|error| match error.kind() {
             io::ErrorKind::InvalidData => Error::Input(
-                "standard input is no text: pipe in lines of an MSR and a value, or a snapshot"
+                "standard input is not text: pipe in lines of an MSR and a value, or a snapshot"
                     .to_owned(),
             ),
             _ => Error::io("read standard input")(error),
@@ -165,13 +166,13 @@ fn print(msr: &MsrReport, all: bool, to: &mut dyn Write) -> io::Result<()> {
             "  {}",
             styled(
                 ODD,
-                format_args!("{undefined}: bits of no known field, maybe reserved")
+                format_args!("{undefined}: unknown bits, maybe reserved")
             )
         ),
     }
 }
 
-/// Whether a field is worth a line: it's not 0, or that has a meaning.
+/// Whether to print a field: it is not 0, or 0 has a meaning.
 fn is_told(field: &FieldReport) -> bool {
     field.value != Hex(0) || field.meaning.is_some()
 }

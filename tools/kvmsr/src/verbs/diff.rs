@@ -33,7 +33,7 @@ use crate::output::Output;
 use crate::output::styled;
 use crate::verbs::Found;
 
-// The command line. (A doc comment would replace what the verb is said to do.)
+// Not a doc comment: clap would print it as the description of the verb.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  kvmsr diff before.json after.json\n  kvmsr diff snapshot.json \
@@ -46,16 +46,16 @@ pub struct Options {
     /// A file, - for standard input, or MSR=VALUE
     #[arg(value_name = "A")]
     a: String,
-    /// The other one
+    /// The other file or value
     #[arg(value_name = "B", required_unless_present = "host")]
     b: Option<String>,
-    /// Compare with a vCPU of this host, as 'kvmsr snapshot' takes it
+    /// Compare with a new vCPU of this host, as in 'kvmsr snapshot'
     #[arg(long, conflicts_with = "b")]
     host: bool,
-    /// Compare MSRs that change by themselves as well, as clocks do
+    /// Also compare MSRs that change by themselves, e.g. clocks
     #[arg(long)]
     all: bool,
-    /// Do not compare a part; may be given again
+    /// Do not compare this part; can be repeated
     #[arg(long, value_enum, value_name = "PART")]
     ignore: Vec<Part>,
 }
@@ -67,7 +67,7 @@ enum Part {
     Host,
     /// CPUID
     Cpuid,
-    /// What KVM lists as saved, and what can't be read
+    /// MSRs that KVM lists to save, and MSRs that can't be read
     Lists,
     /// Feature MSRs of the host
     Features,
@@ -87,10 +87,10 @@ impl From<Part> for diff::Part {
     }
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::Result<Found> {
     if options.a == formats::STDIN && options.b.as_deref() == Some(formats::STDIN) {
-        bail!("standard input can be read once only: give a file for one of the two");
+        bail!("standard input can be used only once: use a file for one of the two");
     }
     let a = operand(&options.a)?;
     let (name_b, b) = match &options.b {
@@ -114,14 +114,14 @@ fn name(operand: &str) -> &str {
     }
 }
 
-/// A file, or a value. A file of that name comes first.
+/// A file or a value. If a file has this name, it is the file.
 fn operand(text: &str) -> anyhow::Result<Snapshot> {
     let path = Path::new(text);
 
     match text.split_once('=') {
         Some((msr, value)) if !path.exists() => {
             let [index] = catalogue::parse_indices(msr)?[..] else {
-                bail!("'{msr}' is more than one MSR, and there is one value for them");
+                bail!("'{msr}' is more than one MSR, but there is only one value");
             };
 
             Ok(Snapshot {
@@ -137,7 +137,7 @@ fn operand(text: &str) -> anyhow::Result<Snapshot> {
     }
 }
 
-/// A snapshot of a fresh vCPU, with the CPUID that KVM offers.
+/// A snapshot of a new vCPU, with the CPUID that KVM supports.
 fn of_this_host(common: &Common) -> anyhow::Result<Snapshot> {
     let kvm = scratch::open(&common.device)?;
     let setup = Setup {
@@ -194,7 +194,7 @@ fn text(report: &Report, to: &mut dyn Write) -> io::Result<()> {
     sections.moving(report.moving)
 }
 
-/// Tables with an empty line between.
+/// Tables with empty lines in between.
 struct Sections<'a> {
     to: &'a mut dyn Write,
     is_first: bool,
@@ -237,7 +237,7 @@ impl Sections<'_> {
                 hex(msr.b),
             ]);
             for field in &msr.fields {
-                let name = field.name.as_deref().unwrap_or("of no known field");
+                let name = field.name.as_deref().unwrap_or("of an unknown field");
                 let value = |value: Hex<u64>, means: &Option<String>| match means {
                     Some(means) => format!("{value} {means}"),
                     None => value.to_string(),
@@ -250,7 +250,7 @@ impl Sections<'_> {
                 ]);
             }
             if let Some(bits) = msr.given_by_one {
-                table.add_row([styled(DIM, format_args!("  bits {bits} in one only"))]);
+                table.add_row([styled(DIM, format_args!("  bits {bits} in one file only"))]);
             }
         }
         self.print(&table)

@@ -24,22 +24,22 @@ use crate::output::Output;
 use crate::output::styled;
 use crate::verbs::Found;
 
-// Says what there is of KVM, its modules, tracing and kvm-msr.ko on this machine, who may use it, and
-// what to do about what is missing.
+// Checks KVM, its modules, tracing and kvm-msr.ko on this machine, who may use them, and how to
+// fix what is missing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Looks at the CPU, the kernel, /dev/kvm and who may open it, KVM's parameters and capabilities, what
-top and log need, and kvm-msr.ko; says what to do about what is missing. It changes nothing: a VM is
-created, run once and closed.
+Checks the CPU, the kernel, access to /dev/kvm, KVM's parameters and capabilities, the requirements of
+top and log, and kvm-msr.ko, and says how to fix what is missing. It changes nothing: it creates a VM,
+runs it once and closes it.
 
-Exit code: 0 KVM can be used; 1 something that matters is missing; 2 it could not be done.
+Exit code: 0 KVM can be used; 1 something important is missing; 2 error.
 
 Examples:
   kvmsr doctor
-  kvmsr doctor --report > report.txt        for a report of a bug; nothing in it is secret
+  kvmsr doctor --report > report.txt        for a bug report; it contains no secrets
   kvmsr doctor --json | jq '.checks[] | select(.verdict == \"bad\")'")]
 pub struct Options {
-    /// Add all that a report of a bug should have
+    /// Add details for a bug report
     #[arg(long)]
     report: bool,
     /// Where tracefs is mounted
@@ -47,7 +47,7 @@ pub struct Options {
     tracefs: Option<PathBuf>,
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::Result<Found> {
     let places = Places {
         device: common.device.clone(),
@@ -59,7 +59,7 @@ pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::R
     Ok(Found::from(!findings.usable))
 }
 
-/// A sign for a verdict, and its style.
+/// The sign of a verdict, and its style.
 fn sign(verdict: Verdict, unicode: bool) -> (&'static str, Style) {
     match (verdict, unicode) {
         (Verdict::Good, true) => ("✓", GOOD),
@@ -83,7 +83,7 @@ fn title(topic: Topic) -> &'static str {
     }
 }
 
-/// Whether the reader has more characters than ASCII.
+/// Whether the locale has characters other than ASCII.
 fn has_unicode() -> bool {
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
         .iter()
@@ -135,6 +135,6 @@ fn text(findings: &Findings, to: &mut dyn Write) -> io::Result<()> {
     if findings.usable {
         writeln!(to, "{}", styled(GOOD, "KVM can be used."))
     } else {
-        writeln!(to, "{}", styled(BAD, "KVM can't be used like this."))
+        writeln!(to, "{}", styled(BAD, "KVM can't be used."))
     }
 }

@@ -28,27 +28,27 @@ use crate::verbs::Found;
 // The command line.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Words: host is user space, by KVM_GET_MSRS, KVM_SET_MSRS or one-regs. An invalid access fails: the \
-guest gets #GP, or user space KVM_MSR_EXIT_REASON_INVAL. An unknown MSR is treated as if it did \
-not exist: likewise, with KVM_MSR_EXIT_REASON_UNKNOWN, unless kvm's parameter ignore_msrs makes it \
-harmless; but the host reads 0 from those of KVM_GET_MSR_INDEX_LIST, and may write 0. A dropped \
-write succeeds, to no effect.
+Terms: host is user space, by KVM_GET_MSRS, KVM_SET_MSRS, KVM_GET_ONE_REG or KVM_SET_ONE_REG. An \
+invalid access fails: the guest gets #GP, or user space KVM_MSR_EXIT_REASON_INVAL. An unknown MSR is \
+treated as if it did not exist: the access fails with KVM_MSR_EXIT_REASON_UNKNOWN, unless kvm's \
+parameter ignore_msrs is set; if it is in KVM_GET_MSR_INDEX_LIST, the host reads 0, and can write 0. \
+A dropped write succeeds without effect.
 
 Examples:
   kvmsr explain 0xc0000080
   kvmsr explain IA32_MC3_CTL ia32_tsc_adjust
-  kvmsr explain mtrr              all that have it in their names
+  kvmsr explain mtrr              all MSRs with this in their names
   kvmsr explain 0x480-0x491 --json")]
 pub struct Options {
     /// Index, name, part of a name, or first-last
     #[arg(required = true, value_name = "MSR")]
     msrs: Vec<String>,
-    /// Whose CPUs to think of, where an index means something else on each vendor's
+    /// The vendor, if an index has different meanings
     #[arg(long, value_enum)]
     vendor: Option<Vendor>,
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(options: &Options, _common: &Common, output: &mut Output) -> anyhow::Result<Found> {
     let mut report = Report {
         schema: SCHEMA,
@@ -67,14 +67,14 @@ fn add(report: &mut Report, text: &str, options: &Options) -> anyhow::Result<()>
     let vendor = options.vendor;
     let mut explain = |index| report.msrs.push(explain::explain(index, vendor));
 
-    // Whatever is no index, no name and no range may be a part of a name.
+    // Text that is neither an index, a name nor a range may be part of a name.
     let is_part = catalogue::index_of(text).is_none()
         && !text.contains(['-', '{'])
         && !text.trim().starts_with(|c: char| c.is_ascii_digit());
 
     if is_part {
         match catalogue::find(text).as_slice() {
-            // This says what there is that is like it.
+            // The error lists similar names.
             [] => catalogue::parse_indices(text).map(|_| ())?,
             [one] => explain(one.first),
             many => report
@@ -93,7 +93,7 @@ fn add(report: &mut Report, text: &str, options: &Options) -> anyhow::Result<()>
             let mut known = many.iter().copied().filter(known).peekable();
 
             if known.peek().is_none() {
-                return Err(Error::Input(format!("no MSR of {text} is known")).into());
+                return Err(Error::Input(format!("{text} has no known MSR")).into());
             }
             known.for_each(explain);
         }
@@ -141,7 +141,7 @@ fn print_msr(msr: &Explanation, to: &mut dyn Write) -> io::Result<()> {
     let name = match (&msr.name, msr.kvm.known) {
         (Some(name), _) => name,
         (None, true) => "(no manual defines it)",
-        (None, false) => "(not known)",
+        (None, false) => "(unknown)",
     };
 
     writeln!(to, "{}  {}", styled(BOLD, msr.index), styled(BOLD, name))?;
@@ -168,7 +168,7 @@ fn print_msr(msr: &Explanation, to: &mut dyn Write) -> io::Result<()> {
     print_kvm(&msr.kvm, to)
 }
 
-/// Columns by hand: to make a table of them takes longer than all the rest.
+/// The columns are formatted directly, because building a table would take longer than the rest.
 fn print_fields(fields: &[FieldReport], owner: &str, to: &mut dyn Write) -> io::Result<()> {
     let width = fields
         .iter()
@@ -189,7 +189,7 @@ fn print_fields(fields: &[FieldReport], owner: &str, to: &mut dyn Write) -> io::
     Ok(())
 }
 
-/// What its values mean, and who has it if not all do.
+/// The meanings of values, and the CPUs or vendors that have the field if not all do.
 fn remarks(field: &FieldReport, owner: &str) -> String {
     let values = field
         .values
@@ -237,12 +237,12 @@ fn print_kvm(kvm: &Kvm, to: &mut dyn Write) -> io::Result<()> {
     bits.dedup_by_key(|(bit, _)| bit.name);
     for (at, (bit, only_with)) in bits.into_iter().enumerate() {
         let condition = only_with
-            .map(|capability| format!(", asked for with {capability} only"))
+            .map(|capability| format!(", only checked with {capability}"))
             .unwrap_or_default();
 
         line(
             to,
-            if at == 0 { "hangs on" } else { "" },
+            if at == 0 { "needs" } else { "" },
             format_args!("{}{condition}", bit.text),
         )?;
     }
@@ -282,7 +282,7 @@ fn print_kvm(kvm: &Kvm, to: &mut dyn Write) -> io::Result<()> {
     )
 }
 
-/// A line of a name and a text, unless there is none.
+/// Prints a line with a name and a text, unless the text is empty.
 fn line(to: &mut dyn Write, name: &str, text: impl std::fmt::Display) -> io::Result<()> {
     let text = text.to_string();
 

@@ -16,57 +16,56 @@ use crate::Common;
 use crate::output::Output;
 use crate::verbs::Found;
 
-// The command line. (A doc comment would replace what the verb is said to do.)
+// Not a doc comment: clap would print it as the description of the verb.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = RULES, after_help = "'kvmsr filter --help' tells how rules are written.")]
+#[command(after_long_help = RULES, after_help = "'kvmsr filter --help' explains how to write rules.")]
 pub struct Options {
     #[command(subcommand)]
     verb: Verb,
 }
 
 const RULES: &str = "\
-Rules are text, one a line:
+Rules are text, one per line:
 
-  # What a guest may do.
+  # What the guest may access.
   default deny
   allow IA32_TIME_STAMP_COUNTER
   allow read 0xfe 0x200-0x20f
   allow rw 0xc0000080-0xc0000103 except 0xc0000082
 
-First comes 'allow' or 'deny', then 'read', 'write' or 'rw' (which is meant if nothing is said), then
-MSRs by index, name, or as first-last, and after 'except' those of them that are left out. One line
-says 'default deny' or 'default allow'. The order of the lines means nothing: two that contradict each
-other are an error.
+A rule is 'allow' or 'deny', then 'read', 'write' or 'rw' (the default), then MSRs by index, name or
+first-last, and after 'except' MSRs that the rule leaves out. One line is 'default deny' or 'default
+allow'. The order of the lines does not matter: rules that contradict each other are an error.
 
-The same as JSON:
+The same rules as JSON:
 
   { \"schema\": 1, \"default\": \"deny\", \"rules\": [
       { \"allow\": [\"IA32_TIME_STAMP_COUNTER\"] },
       { \"allow\": [\"0xfe\", \"0x200-0x20f\"], \"access\": [\"read\"], \"comment\": \"MTRRs\" },
       { \"allow\": [\"0xc0000080-0xc0000103\"], \"except\": [\"0xc0000082\"] } ] }
 
-A filter is JSON, as 'kvmsr filter compile --json' prints it; bit 0 of the first byte of a bitmap is
-that of the MSR 'base', and 1 allows:
+A filter is JSON, as 'kvmsr filter compile --json' prints it. Bit 0 of a bitmap's first byte is for the
+MSR 'base'; 1 allows:
 
   { \"schema\": 1, \"default\": \"deny\", \"ranges\": [
       { \"flags\": [\"read\", \"write\"], \"base\": \"0x10\", \"nmsrs\": 1, \"bitmap\": \"0100000000000000\" } ] }
 
-Each of the verbs takes any of these three.";
+Each verb reads any of these three.";
 
 // What to do with a filter.
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// From rules to the fewest ranges for KVM, as JSON, Rust or C
+    /// Turn rules into the fewest ranges for KVM, as JSON, Rust or C
     Compile(compile::Options),
-    /// Who may do what
+    /// Print what is allowed and denied
     Show(show::Options),
-    /// What will not do what its author thinks
+    /// Find likely mistakes
     Lint(lint::Options),
-    /// How accesses are decided, and by what; on KVM if wanted
+    /// Test how accesses are decided; optionally on KVM
     Test(test::Options),
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::Result<Found> {
     match &options.verb {
         Verb::Compile(options) => compile::run(options, output),
@@ -83,7 +82,7 @@ fn read(file: &Path) -> anyhow::Result<Source> {
     Source::parse(&text).with_context(|| name(file))
 }
 
-/// What to call a file.
+/// The name of a file in messages.
 fn name(file: &Path) -> String {
     if file == Path::new("-") {
         "standard input".to_owned()

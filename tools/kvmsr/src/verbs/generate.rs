@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! `kvmsr generate`: man pages and shell completions, from the command line's own description.
+//! `kvmsr generate`: man pages and shell completions, generated from the command line's
+//! definition.
 
 use std::fs;
 use std::path::Path;
@@ -17,17 +18,17 @@ use crate::output::Output;
 use crate::verbs::Found;
 use crate::verbs::man;
 
-// The command line. (A doc comment would replace what the verb is said to do.)
+// Not a doc comment: clap would print it as the description of the verb.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
                         kvmsr generate man man1        kvmsr.1, kvmsr-get.1 and so on\n  \
-                        kvmsr generate bash            completions, to be sourced")]
+                        kvmsr generate bash            completions, to source in the shell")]
 pub struct Options {
     /// What to generate
     #[arg(value_enum)]
     what: What,
-    /// Where to put the files; it is made if it is not there. Completions go to standard output
-    /// without it, and man pages to the current directory
+    /// The directory for the files, which is created. By default, completions go to standard
+    /// output, and man pages to the current directory
     #[arg(value_name = "DIR")]
     directory: Option<PathBuf>,
 }
@@ -48,7 +49,7 @@ enum What {
     Powershell,
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(options: &Options, _common: &Common, output: &mut Output) -> Result<Found> {
     if let Some(directory) = &options.directory {
         fs::create_dir_all(directory)

@@ -21,32 +21,32 @@ use crate::verbs::Found;
 use crate::verbs::vcpu::AccessOptions;
 use crate::verbs::vcpu::MsrOptions;
 
-/// What the help begins with.
-pub const ABOUT: &str = "Reads MSRs of a scratch vCPU, which is made for this and has its reset values.\n\n\
-    No other VM is touched: KVM lets nobody but a VMM ask for its own VM's MSRs.";
+/// The first part of the help.
+pub const ABOUT: &str = "Reads MSRs of a new scratch vCPU, which has its reset values.\n\n\
+    No other VM is read: KVM lets only a VMM read its VMs' MSRs.";
 
-// The command line. (A doc comment would replace what the verb is said to do.)
+// Not a doc comment: clap would print it as the description of the verb.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
                   kvmsr get 0x277                        IA32_PAT after reset\n  \
                   kvmsr get 0x1b -f 35:12 --irqchip      bits 35 to 12 of IA32_APIC_BASE\n  \
                   kvmsr get 0x480-0x491 --by guest       what a guest reads\n  \
-                  kvmsr get --from list.txt --raw        the values of many, one a line\n\n\
-                  Exit code: 0 all were read; 1 some were refused; 2 it could not be done.")]
+                  kvmsr get --from list.txt --raw        values of many MSRs, one per line\n\n\
+                  Exit code: 0 all were read; 1 some were refused; 2 error.")]
 pub struct Options {
     #[command(flatten)]
     msrs: MsrOptions,
     #[command(flatten)]
     access: AccessOptions,
-    /// Show these bits only, shifted down, as 15:8
+    /// Print only these bits, shifted down, e.g. 15:8
     #[arg(short = 'f', long, value_name = "HI:LO")]
     bits: Option<Bits>,
-    /// Print the values alone, one a line, and 'refused' for those that can't be read
+    /// Print only the values, one per line, and 'refused' for those that can't be read
     #[arg(long, conflicts_with = "json")]
     raw: bool,
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::Result<Found> {
     let indices = options.msrs.indices()?;
     let access = &options.access;

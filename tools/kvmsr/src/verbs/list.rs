@@ -22,33 +22,33 @@ use crate::output::styled;
 use crate::verbs::Found;
 use crate::verbs::vcpu::VcpuOptions;
 
-/// What the help begins with.
-pub const ABOUT: &str = "Shows what this host's KVM lists, with names and values; all lists, if none is \
-    chosen.\n\nThe list of what is to be saved is not complete: MTRRs and machine-check \
-    banks are in none; 'kvmsr snapshot' has these. x2APIC registers belong to KVM_GET_LAPIC.";
+/// The first part of the help.
+pub const ABOUT: &str = "Prints the MSRs that this host's KVM lists, with names and values; all lists, if \
+    none is chosen.\n\nThe list of MSRs to save is incomplete: it lacks MTRRs and machine-check \
+    banks, which 'kvmsr snapshot' has. KVM_GET_LAPIC has the x2APIC registers.";
 
-// The command line. (A doc comment would replace what the verb is said to do.)
+// Not a doc comment: clap would print it as the description of the verb.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
                   kvmsr list                      all lists\n  \
                   kvmsr list --features           what the host supports\n  \
                   kvmsr list --saved --cpu none   values of a vCPU without CPUID\n\n\
-                  Exit code: 0, or 2 if KVM could not be asked.")]
+                  Exit code: 0 success; 2 error.")]
 pub struct Options {
-    /// KVM_GET_MSR_INDEX_LIST: to be saved, and emulated; values of a fresh vCPU
+    /// KVM_GET_MSR_INDEX_LIST: MSRs to save, and emulated MSRs, with values of a new vCPU
     #[arg(long)]
     saved: bool,
-    /// KVM_GET_MSR_FEATURE_INDEX_LIST: what the host supports; values of the device
+    /// KVM_GET_MSR_FEATURE_INDEX_LIST: the host's features, with values of the device
     #[arg(long)]
     features: bool,
-    /// KVM_GET_REG_LIST (Linux 6.18); values of a fresh vCPU
+    /// KVM_GET_REG_LIST (Linux 6.18), with values of a new vCPU
     #[arg(long)]
     one_regs: bool,
     #[command(flatten)]
     vcpu: VcpuOptions,
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::Result<Found> {
     let kvm = kvmsr::scratch::open(&common.device)?;
     let setup = options.vcpu.setup(&kvm)?;
@@ -97,7 +97,7 @@ fn one_regs(registers: &OneRegs) -> String {
     let title = styled(BOLD, "One-regs (KVM_GET_REG_LIST)");
 
     if !registers.supported {
-        return format!("{title}: this kernel has no such list; it came with Linux 6.18");
+        return format!("{title}: this kernel lacks the list, which is in Linux 6.18 and later");
     }
     if registers.registers.is_empty() {
         return format!("{title}: none on this vCPU");

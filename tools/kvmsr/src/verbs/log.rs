@@ -22,37 +22,37 @@ use crate::verbs::stop::Stop;
 use crate::verbs::tracing;
 use crate::verbs::tracing::Running;
 
-/// How long to wait for more.
+/// How long to wait for more events.
 const TICK: Duration = Duration::from_millis(20);
 
-// The command line. (A doc comment would replace what the verb is said to do.)
+// Not a doc comment: clap would print it as the description of the verb.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Reads the tracepoint kvm:kvm_msr, which needs root. Where events come faster than they are read, some
-are lost; a line says so, and how many. A larger --buffer and --msr help.
+Reads the tracepoint kvm:kvm_msr, which needs root. If events are faster than they can be read, some
+are lost; a line says how many. A larger --buffer and --msr help.
 
-The kernel does not trace accesses to MSRs that KVM passes through to the CPU (FS_BASE and the like,
-often SPEC_CTRL and TSC), nor those that user space answers.
+The kernel does not trace accesses to MSRs that KVM passes through to the CPU (e.g. FS_BASE, often
+SPEC_CTRL and TSC), nor accesses that user space answers.
 
 Examples:
-  kvmsr log -p 4711                         of one process's VMs, until Ctrl-C
+  kvmsr log -p 4711                         one process's VMs, until Ctrl-C
   kvmsr log --msr 0x6e0 --count 10          the next ten accesses to TSC_DEADLINE
-  kvmsr log --json -- ./boot-test.sh        as long as a command runs, a JSON object a line")]
+  kvmsr log --json -- ./boot-test.sh        while a command runs, one JSON object per line")]
 pub struct Options {
     #[command(flatten)]
     tracing: tracing::Options,
-    /// End after so many accesses
+    /// End after this number of accesses
     #[arg(long, short = 'n', value_name = "N")]
     count: Option<u64>,
-    /// End after so long
+    /// End after this time
     #[arg(long = "for", value_name = "SECONDS", value_parser = tracing::parse_seconds)]
     duration: Option<Duration>,
-    /// A command to run; ends when it does
+    /// A command to run; the log ends when it ends
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(options: &Options, _common: &Common, output: &mut Output) -> anyhow::Result<Found> {
     let settings = options.tracing.settings()?;
     let stop = Stop::new()?;
@@ -60,14 +60,14 @@ pub fn run(options: &Options, _common: &Common, output: &mut Output) -> anyhow::
 
     // Scripts wait for this line.
     output.note("logging");
-    // The log is to be alone on standard output.
+    // Standard output is for the log only.
     let mut command = Running::start(&options.command, || Stdio::from(io::stderr()))?;
     let start = Instant::now();
     let mut left = options.count.unwrap_or(u64::MAX);
     let mut entries = Vec::new();
 
     while left > 0 {
-        // Asked first, so that what was done up to then is read.
+        // Checked before reading, so that all events up to now are read.
         let ended = stop.requested()
             || options
                 .duration
@@ -99,7 +99,7 @@ pub fn run(options: &Options, _common: &Common, output: &mut Output) -> anyhow::
 
     if lost > 0 {
         output.note(format_args!(
-            "{lost} events were lost: use a larger --buffer, or choose with --msr"
+            "{lost} events were lost: use a larger --buffer, or select MSRs with --msr"
         ));
     }
     Ok(Found::Nothing)
@@ -132,7 +132,7 @@ fn line(entry: &Entry) -> String {
     let name = entry.name.clone().map(|name| format!(" {name}"));
     let value = entry.value.map(|value| format!(" = {value}"));
     let gp = entry.gp.then(|| styled(BAD, " #GP"));
-    // A process can have escapes in its name.
+    // A process's name can contain terminal escapes.
     let comm: String = shown(entry.comm.clone())
         .chars()
         .map(|c| if c.is_control() { '?' } else { c })

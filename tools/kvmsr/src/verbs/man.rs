@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Man pages of the program and of every verb, as `mandoc -T lint` wants them.
+//! Man pages of the program and of every verb, without warnings of `mandoc -T lint`.
 
 use anyhow::Result;
 use clap::Command;
@@ -8,15 +8,15 @@ use clap_mangen::Man;
 use clap_mangen::roff::Roff;
 use clap_mangen::roff::roman;
 
-/// When the pages last changed in a way that readers care about.
+/// The date of the last change of the pages that matters to readers.
 const DATE: &str = "2026-11-21";
 
-/// All pages: their file names, and what is in them.
+/// All pages: their file names and contents.
 pub fn pages(command: Command) -> Result<Vec<(String, String)>> {
     let mut command = command.disable_help_subcommand(true);
     let mut pages = Vec::new();
 
-    // It gives the verbs what is global, and their full names.
+    // This passes the global options and full names to the verbs.
     command.build();
     add(&command, &mut pages)?;
     Ok(pages)
@@ -55,7 +55,7 @@ fn add(command: &Command, pages: &mut Vec<(String, String)>) -> Result<()> {
     Ok(())
 }
 
-/// What stands behind the options in the help: examples as they are, and paragraphs.
+/// The text after the options in the help: examples and paragraphs.
 fn notes(help: &str) -> Roff {
     let mut roff = Roff::default();
     let mut section = "";
@@ -86,7 +86,7 @@ fn notes(help: &str) -> Roff {
     roff
 }
 
-/// Indented lines keep their breaks; others are filled.
+/// Keeps the line breaks of indented lines; fills others.
 fn lines(roff: &mut Roff, text: &str) {
     let mut is_literal = false;
 
@@ -108,7 +108,7 @@ fn lines(roff: &mut Roff, text: &str) {
     }
 }
 
-/// Mends what clap_mangen writes and mandoc complains of.
+/// Fixes the output of clap_mangen where mandoc warns.
 fn tidy(page: &str) -> String {
     const WIDTH: usize = 79;
     let mut tidy: Vec<String> = Vec::new();
@@ -116,7 +116,7 @@ fn tidy(page: &str) -> String {
     let mut is_tag = false;
 
     for line in page.lines().map(str::trim_end) {
-        // Every section comes with a definition of the apostrophe.
+        // clap_mangen defines the apostrophe in every section.
         let is_repeated = line.starts_with(".ie") || line.starts_with(".el");
 
         if is_repeated && tidy.iter().any(|before| before == line) {
@@ -127,7 +127,7 @@ fn tidy(page: &str) -> String {
 
             is_literal = line == ".nf" || is_literal && line != ".fi";
             is_tag = line == ".TP";
-            // An empty line says it already.
+            // After an empty line, .br is redundant.
             if line == ".br" && after_space {
                 continue;
             }
@@ -140,7 +140,7 @@ fn tidy(page: &str) -> String {
                 tidy.push(".sp".to_owned());
             }
         } else if is_literal || is_tag {
-            // The line behind .TP is one tag.
+            // The line after .TP is one tag.
             is_tag = false;
             tidy.push(line.to_owned());
         } else {
@@ -151,7 +151,7 @@ fn tidy(page: &str) -> String {
     tidy.join("\n")
 }
 
-/// Breaks a line of text where there is a space, and where what follows is no macro then.
+/// Breaks a line of text at a space, unless the next line would then start with a macro.
 fn wrap(line: &str, width: usize, to: &mut Vec<String>) {
     let mut part = String::new();
 

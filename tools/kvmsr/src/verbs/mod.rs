@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The verbs, a file each.
+//! The verbs, a module each.
 
 mod bench;
 mod check;
@@ -26,10 +26,10 @@ mod vcpu;
 use crate::Common;
 use crate::output::Output;
 
-/// What the exit code says.
+/// What the exit code reports.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Found {
-    /// All is fine: 0.
+    /// Success: 0.
     Nothing,
     /// Something differs, is refused, or was found: 1.
     Something,
@@ -45,51 +45,51 @@ impl From<bool> for Found {
     }
 }
 
-/// What to do.
-// Options of verbs that nobody gives need not be built: deferred.
+/// The verb.
+// `deferred`: the options of other verbs need not be built.
 #[derive(Debug, clap::Subcommand)]
 #[command(defer = true)]
 pub enum Verb {
-    /// What an MSR is, its fields, and how KVM treats it; offline
+    /// Explain an MSR, its fields, and how KVM treats it; offline
     Explain(explain::Options),
-    /// The fields of a value; offline
+    /// Decode the fields of a value; offline
     Decode(decode::Options),
-    /// What this host's KVM lists, with names and values on a fresh vCPU
+    /// Print the MSRs that this host's KVM lists, with names and values
     #[command(long_about = list::ABOUT)]
     List(list::Options),
     /// Read MSRs of a scratch vCPU
     #[command(long_about = get::ABOUT)]
     Get(get::Options),
-    /// Write an MSR of a scratch vCPU, and say what became of it
+    /// Write MSRs of a scratch vCPU, and print the result
     #[command(long_about = set::ABOUT)]
     Set(set::Options),
-    /// Find out what can be read and written, bit by bit, and what refuses the rest
+    /// Test which bits can be read and written, and why others can't
     #[command(long_about = probe::ABOUT)]
     Probe(probe::Options),
-    /// Everything of a scratch vCPU, as a file for diff, check and compat
+    /// Write the whole state of a scratch vCPU to a file for diff, check and compat
     Snapshot(snapshot::Options),
-    /// The difference of two snapshots, by field; offline
+    /// Compare two snapshots by field; offline
     Diff(diff::Options),
-    /// Would this host take these MSRs? A verdict and a reason for each
+    /// Check whether this host accepts a file's MSRs, with a reason for each refusal
     Check(check::Options),
-    /// The most that all of these hosts take, as a profile; offline
+    /// Compute a profile of what all hosts accept; offline
     Compat(compat::Options),
     /// MSR filters: compile, show, lint, test; offline
     Filter(filter::Options),
-    /// Which VM touches which MSR, how often; live
+    /// Count which VM accesses which MSR; live
     Top(top::Options),
-    /// Each access to an MSR as it happens
+    /// Print each access to an MSR as it happens
     Log(log::Options),
-    /// What this host takes for an exit, an entry of KVM_GET_MSRS, a filter
+    /// Measure an exit, an entry of KVM_GET_MSRS and a filter on this host
     Bench(bench::Options),
-    /// What is there of KVM, and what to do about what is not
+    /// Check whether KVM can be used, and how to fix what is missing
     Doctor(doctor::Options),
     #[command(hide = true)]
-    /// Man pages and shell completions
+    /// Generate man pages and shell completions
     Generate(generate::Options),
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(verb: Verb, common: &Common, output: &mut Output) -> anyhow::Result<Found> {
     match verb {
         Verb::Explain(options) => explain::run(&options, common, output),

@@ -32,22 +32,21 @@ use crate::verbs::Found;
 use crate::verbs::vcpu::MsrOptions;
 use crate::verbs::vcpu::VcpuOptions;
 
-/// What the help begins with.
+/// The first part of the help.
 pub const ABOUT: &str = "\
-Finds out what user space and the guest can do with MSRs, before the vCPU has run and after: which \
-can be read and written, which bits stick, which are ignored, which are refused, and what refuses \
-them.
+Tests what user space and the guest can do with MSRs, before the vCPU has run and after: which MSRs can \
+be read and written, which bits are stored, ignored or refused, and why.
 
-Each bit is tried alone, from the value that is there, on scratch vCPUs. No other VM is touched. \
-What would hang the machine is not tried.";
+Each bit is inverted alone, starting from the current value, on scratch vCPUs. No other VM is changed. \
+Bits that would hang the machine are not tried.";
 
-/// Up to so many MSRs have each bit tried with the guest's first instruction, if not asked for.
+/// For up to this number of MSRs, try each bit with the guest's first instruction by default.
 const FEW: usize = 2;
 
-/// More than this have nothing tried with it.
+/// For more MSRs than this, try nothing with the guest's first instruction.
 const MANY: usize = 256;
 
-/// The columns of the table, and of the details.
+/// The columns of the table, and the sections of the details.
 const STAGES: [(Who, When, &str); 4] = [
     (
         Who::User,
@@ -63,27 +62,26 @@ const STAGES: [(Who, When, &str); 4] = [
     (Who::Guest, When::AfterRun, "Guest, later"),
 ];
 
-// The command line. (A doc comment would replace what the verb is said to do.)
+// Not a doc comment: clap would print it as the description of the verb.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
                   kvmsr probe 0x10a                    IA32_ARCH_CAPABILITIES, in detail\n  \
                   kvmsr probe 0x480-0x491              a table of the VMX capabilities\n  \
-                  kvmsr probe 0x48 --cpu none          as a vCPU without CPUID has it\n\n\
-                  Exit code: 0 all can be accessed in some way; 1 some can't; 2 it could not be \
-                  done.")]
+                  kvmsr probe 0x48 --cpu none          on a vCPU without CPUID\n\n\
+                  Exit code: 0 all can be accessed in some way; 1 some can't; 2 error.")]
 pub struct Options {
     #[command(flatten)]
     msrs: MsrOptions,
     #[command(flatten)]
     vcpu: VcpuOptions,
-    /// Try each bit with the guest's first instruction too, for which each needs a vCPU of its
-    /// own; done anyway for one or two MSRs. Of up to 256, a read and a write are tried so
-    /// anyway, of more, nothing
+    /// Try each bit with the guest's first instruction, too. This needs a vCPU for each bit, and
+    /// is the default for one or two MSRs. For up to 256 MSRs, one read and one write are tried;
+    /// for more, nothing
     #[arg(long)]
     thorough: bool,
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::Result<Found> {
     let indices = options.msrs.indices()?;
     let kvm = kvmsr::scratch::open(&common.device)?;
@@ -119,7 +117,7 @@ fn progress(count: usize) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(count as u64);
-    let template = "{bar:40} {pos} of {len} MSRs, {eta} to go";
+    let template = "{bar:40} {pos} of {len} MSRs, {eta} left";
 
     match ProgressStyle::with_template(template) {
         Ok(style) => bar.with_style(style),
@@ -165,7 +163,7 @@ fn rows(msrs: &[Probed], to: &mut dyn Write) -> io::Result<()> {
         "\n{}",
         styled(
             DIM,
-            "r can be read, w can be written, and how many bits stick"
+            "r: can be read; w: can be written, and the number of bits that are stored"
         )
     )
 }
@@ -183,7 +181,7 @@ fn cell(access: Option<&Access>) -> String {
     text
 }
 
-/// What refuses anything, each once.
+/// What refuses accesses, without repetitions.
 fn causes(msr: &Probed) -> String {
     let mut kinds: Vec<CauseKind> = Vec::new();
 
@@ -212,7 +210,7 @@ fn causes(msr: &Probed) -> String {
 }
 
 fn details(msr: &Probed, to: &mut dyn Write) -> io::Result<()> {
-    let name = msr.name.as_deref().unwrap_or("no name is known");
+    let name = msr.name.as_deref().unwrap_or("(unknown)");
 
     writeln!(to, "{} {name}", styled(BOLD, msr.index))?;
     for (who, when, title) in STAGES {
@@ -223,13 +221,13 @@ fn details(msr: &Probed, to: &mut dyn Write) -> io::Result<()> {
         }
     }
     if !msr.needs.is_empty() {
-        writeln!(to, "\n{}", styled(BOLD, "It hangs on CPUID"))?;
+        writeln!(to, "\n{}", styled(BOLD, "Depends on CPUID"))?;
         for each in &msr.needs {
             writeln!(to, "  {}", need(each))?;
         }
     }
     if !msr.causes.is_empty() {
-        writeln!(to, "\n{}", styled(BOLD, "What refuses"))?;
+        writeln!(to, "\n{}", styled(BOLD, "Causes of refusals"))?;
         for cause in &msr.causes {
             writeln!(to, "  {cause}")?;
         }
@@ -239,7 +237,7 @@ fn details(msr: &Probed, to: &mut dyn Write) -> io::Result<()> {
 
 fn stage(access: &Access, to: &mut dyn Write) -> io::Result<()> {
     match (&access.value, &access.read_refused) {
-        (Some(value), _) if access.moves => writeln!(to, "  reads {value}, and moves")?,
+        (Some(value), _) if access.moves => writeln!(to, "  reads {value}, and changes by itself")?,
         (Some(value), _) => writeln!(to, "  reads {value}")?,
         (None, Some(refusal)) => writeln!(to, "  can't be read: {}", styled(BAD, refusal))?,
         (None, None) => writeln!(to, "  can't be read")?,
@@ -250,7 +248,7 @@ fn stage(access: &Access, to: &mut dyn Write) -> io::Result<()> {
         }
         Some(refusal) => writeln!(
             to,
-            "  can be written, though not with the value that is there: {refusal}"
+            "  can be written, but not with the current value: {refusal}"
         )?,
         None => writeln!(to, "  can be written")?,
     }
@@ -259,13 +257,13 @@ fn stage(access: &Access, to: &mut dyn Write) -> io::Result<()> {
     };
 
     for (what, mask) in [
-        ("stick", bits.sticks),
+        ("stored", bits.sticks),
         ("ignored", bits.ignored),
         ("refused", bits.refused),
-        ("taken, unseen", bits.unclear),
+        ("accepted, hidden", bits.unclear),
         ("leave the guest", bits.left),
-        ("change along", bits.dragged),
-        ("may hang, untried", bits.untried),
+        ("change others", bits.dragged),
+        ("may hang, not tried", bits.untried),
     ] {
         if mask.0 != 0 {
             writeln!(to, "  {what:<18} {}", bit_ranges(mask.0))?;
@@ -284,11 +282,11 @@ fn need(need: &Need) -> String {
         What::Write => "writes",
     };
     let proof = match (need.present, need.proven) {
-        (true, Some(true)) => "; without, it can't: tried",
-        (true, Some(false)) => "; without, it can as well on this host: tried",
-        (false, Some(true)) => "; with it, it can: tried",
-        (false, Some(false)) => "; with it, it can't either on this host: tried",
-        (_, None) => "; KVM refuses a vCPU that differs in this",
+        (true, Some(true)) => "; tried: not possible without it",
+        (true, Some(false)) => "; tried: also possible without it on this host",
+        (false, Some(true)) => "; tried: possible with it",
+        (false, Some(false)) => "; tried: not possible with it on this host",
+        (_, None) => "; not tried: KVM refuses such a vCPU",
     };
 
     format!(

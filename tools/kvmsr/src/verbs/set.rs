@@ -26,11 +26,11 @@ use crate::output::styled;
 use crate::verbs::Found;
 use crate::verbs::vcpu::AccessOptions;
 
-/// What the help begins with.
-pub const ABOUT: &str = "Writes MSRs of a scratch vCPU, one after the other, reads each back, and says \
-    what stuck.\n\nThe vCPU is made for this. No other VM is touched.";
+/// The first part of the help.
+pub const ABOUT: &str = "Writes MSRs of a new scratch vCPU, one after the other, reads each back, and \
+    prints the result.\n\nNo other VM is changed.";
 
-// The command line. (A doc comment would replace what the verb is said to do.)
+// Not a doc comment: clap would print it as the description of the verb.
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "kvmsr set [OPTIONS] MSR VALUE\n       \
@@ -42,18 +42,18 @@ pub const ABOUT: &str = "Writes MSRs of a scratch vCPU, one after the other, rea
                   kvmsr set 0xc0000080 1 -f 8            bit 8 of EFER, the others as they are\n  \
                   kvmsr set --irqchip 0x1b=0xfee00d00 0x808=0x20\n  \
                   kvmsr set --from values.txt            lines of MSR VALUE or MSR=VALUE\n\n\
-                  Exit code: 0 all stuck; 1 some were refused or ignored; 2 it could not be done."
+                  Exit code: 0 all were stored; 1 some were refused or ignored; 2 error."
 )]
 pub struct Options {
     /// An MSR and its value, or any number of MSR=VALUE
     #[arg(value_name = "MSR VALUE|MSR=VALUE", required_unless_present = "from")]
     values: Vec<String>,
-    /// Take them from a file, or from standard input (-): MSR VALUE or MSR=VALUE, # for comments
+    /// Read them from a file, or from standard input (-): MSR VALUE or MSR=VALUE, # for comments
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
     #[command(flatten)]
     access: AccessOptions,
-    /// The values are for these bits, as 15:8; the others stay as they are
+    /// The values are for these bits, e.g. 15:8; the others do not change
     #[arg(short = 'f', long, value_name = "HI:LO")]
     bits: Option<Bits>,
 }
@@ -70,14 +70,14 @@ impl Options {
             );
         }
         if writes.is_empty() {
-            bail!("no MSR is named: give MSR VALUE, or MSR=VALUE");
+            bail!("no MSR is given: use MSR VALUE, or MSR=VALUE");
         }
         kvmsr::access::fit(&writes, self.bits)?;
         Ok(writes)
     }
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::Result<Found> {
     let writes = options.writes()?;
     let access = &options.access;
@@ -123,12 +123,12 @@ fn outcome(msr: &Written) -> String {
     } else if msr.ignored.0 != 0 {
         styled(
             ODD,
-            format_args!("taken, and bits {} ignored", bit_ranges(msr.ignored.0)),
+            format_args!("accepted, but bits {} ignored", bit_ranges(msr.ignored.0)),
         )
     } else if msr.moves {
-        styled(GOOD, "taken; it changes by itself")
+        styled(GOOD, "accepted; it changes by itself")
     } else if msr.after.is_none() {
-        styled(GOOD, "taken; it can't be read back")
+        styled(GOOD, "accepted; it can't be read back")
     } else {
         styled(GOOD, "stuck")
     }

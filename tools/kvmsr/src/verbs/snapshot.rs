@@ -20,26 +20,25 @@ use crate::output::Output;
 use crate::verbs::Found;
 use crate::verbs::vcpu::CpuOption;
 
-// The command line. (A doc comment would replace what the verb is said to do.)
+// Not a doc comment: clap would print it as the description of the verb.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  kvmsr snapshot -o here.json             what a vCPU has on this host
+  kvmsr snapshot -o here.json             a vCPU on this host
   kvmsr snapshot --cpu no-pmu | less      without performance counters
-  kvmsr snapshot | ssh there kvmsr check - would the other host take that?
+  kvmsr snapshot | ssh there kvmsr check - does the other host accept it?
 
-KVM lets nobody but a VMM ask for its own VM's MSRs, so this is a vCPU that has never run. A
-snapshot of a real guest comes from its VMM, with kvmsr's library: see samples/src/bin/
-msr_snapshot.rs.")]
+KVM lets only a VMM read its VMs' MSRs, so this is a new vCPU that has never run. A VMM can write a
+snapshot of a real guest with kvmsr's library: see samples/src/bin/msr_snapshot.rs.")]
 pub struct Options {
     #[command(flatten)]
     cpu: CpuOption,
-    /// Write it to a file
+    /// Write to this file
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::Result<Found> {
     let kvm = scratch::open(&common.device)?;
     let scratch = Scratch::new(
@@ -60,7 +59,7 @@ pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::R
     Ok(Found::Nothing)
 }
 
-/// Writes a file, or leaves what there was as it is.
+/// Writes a file completely, or leaves the existing one unchanged.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let is_special = fs::metadata(path).is_ok_and(|file| !file.is_file());
 
@@ -75,7 +74,7 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::write(&new, bytes)
         .and_then(|()| fs::rename(&new, path))
         .inspect_err(|_| {
-            // What is half written helps nobody.
+            // Do not leave an incomplete file.
             let _ = fs::remove_file(&new);
         })
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Signals that end the program, turned into a question, so that all is tidied up first.
+//! Turns signals that end the program into a flag, so that it can clean up.
 
 use std::io;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use signal_hook::consts::SIGQUIT;
 use signal_hook::consts::SIGTERM;
 use signal_hook::flag;
 
-/// Whether one of SIGINT, SIGTERM, SIGHUP and SIGQUIT has come.
+/// Whether SIGINT, SIGTERM, SIGHUP or SIGQUIT was received.
 #[derive(Clone, Debug)]
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// From now on, the first of them does not end the program; a second one does.
+    /// From now on, the first signal only sets the flag; a second one ends the program.
     pub fn new() -> io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
 
@@ -29,7 +29,7 @@ impl Stop {
         Ok(Stop(stop))
     }
 
-    /// Whether one has come.
+    /// Whether a signal was received.
     pub fn requested(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

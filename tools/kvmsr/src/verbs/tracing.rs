@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What the verbs that trace have in common.
+//! Common options and functions of verbs that trace.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -19,19 +19,19 @@ use kvmsr::trace::Settings;
 
 // What to trace.
 #[derive(Debug, clap::Args)]
-// Its name would be that of the verb's own options.
+// The name would clash with the verb's own options.
 #[group(skip)]
 pub struct Options {
     /// Only the VMs of this process
     #[arg(long, short, value_name = "PID")]
     pid: Option<u32>,
-    /// Only the VMs of processes whose name has this in it
+    /// Only the VMs of processes whose name contains this
     #[arg(long, short, value_name = "NAME")]
     guest: Option<String>,
     /// Only these MSRs: an index, a name, or first-last
     #[arg(long, value_name = "MSR")]
     msr: Vec<String>,
-    /// Room for events, in KiB for each CPU
+    /// Buffer size in KiB per CPU
     #[arg(long, value_name = "KIB", default_value_t = 4096,
           value_parser = clap::value_parser!(u32).range(4..=1 << 20))]
     buffer: u32,
@@ -41,7 +41,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// What the library takes.
+    /// The settings for the library.
     pub fn settings(&self) -> anyhow::Result<Settings> {
         if let Some(pid) = self.pid
             && !Path::new("/proc").join(pid.to_string()).exists()
@@ -73,15 +73,15 @@ impl Options {
 pub fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text
         .parse()
-        .map_err(|_| format!("'{text}' is not a number of seconds, as 2 or 0.5"))?;
+        .map_err(|_| format!("'{text}' is not a number of seconds, e.g. 2 or 0.5"))?;
 
     if !(0.01..=1e7).contains(&seconds) {
-        return Err("give between 0.01 and 10000000 seconds".to_owned());
+        return Err("use a value between 0.01 and 10000000 seconds".to_owned());
     }
     Ok(Duration::from_secs_f64(seconds))
 }
 
-/// A command during whose life is traced.
+/// A command that runs while the program traces.
 #[derive(Debug)]
 pub struct Running {
     program: String,
@@ -89,7 +89,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it, if there is one. What it prints goes where `output` says.
+    /// Starts the command, if there is one, with its output to `output`.
     pub fn start(command: &[String], output: impl Fn() -> Stdio) -> anyhow::Result<Option<Self>> {
         let Some((program, arguments)) = command.split_first() else {
             return Ok(None);
@@ -128,7 +128,7 @@ impl Running {
         }
     }
 
-    /// Its process.
+    /// Its process ID.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What a scratch vCPU is made with, for every verb that has one.
+//! Options for scratch vCPUs, for all verbs that use one.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -23,15 +23,15 @@ use crate::Common;
 // The vCPU's CPUID.
 #[derive(Clone, Debug, clap::Args)]
 pub struct CpuOption {
-    /// The vCPU's CPUID: host (all that KVM offers here), none, no-pmu, other-vendor, or a file: a
-    /// snapshot of kvmsr, what 'cpuid -r' prints, a template or fingerprint of Firecracker, a
+    /// The vCPU's CPUID: host (all that KVM supports here), none, no-pmu, other-vendor, or a file:
+    /// a snapshot of kvmsr, the output of 'cpuid -r', a template or fingerprint of Firecracker, a
     /// profile of cloud-hypervisor
     #[arg(long, value_name = "PRESET|FILE", default_value = "host")]
     pub cpu: String,
 }
 
 impl CpuOption {
-    /// The CPUID that is meant.
+    /// The CPUID.
     pub fn cpuid(&self, kvm: &Kvm) -> anyhow::Result<Cpuid> {
         if let Some(cpuid) = Cpuid::preset(kvm, &self.cpu)? {
             return Ok(cpuid);
@@ -51,23 +51,23 @@ impl CpuOption {
     }
 }
 
-// All of a vCPU.
+// All options of a vCPU.
 #[derive(Clone, Debug, clap::Args)]
 pub struct VcpuOptions {
     #[command(flatten)]
     pub cpu: CpuOption,
-    /// Have KVM emulate the interrupt controllers, without which there is no local APIC
+    /// Create the in-kernel interrupt controllers; without them, there is no local APIC
     #[arg(long)]
     pub irqchip: bool,
 }
 
 impl VcpuOptions {
-    /// What is being made, for errors.
+    /// A description for errors.
     pub fn what(&self) -> String {
         format!("can't make a vCPU with --cpu {}", self.cpu.cpu)
     }
 
-    /// What the scratch VM is made with; user space is told why the guest's accesses fail.
+    /// The setup of the scratch VM, in which failed guest accesses exit to user space.
     pub fn setup(&self, kvm: &Kvm) -> anyhow::Result<Setup> {
         Ok(Setup {
             cpuid: self.cpu.cpuid(kvm)?,
@@ -77,13 +77,13 @@ impl VcpuOptions {
     }
 }
 
-// Which MSRs.
+// The MSRs.
 #[derive(Clone, Debug, clap::Args)]
 pub struct MsrOptions {
-    /// Indices, names, or ranges as 0x400-0x47f
+    /// Indices, names, or ranges such as 0x400-0x47f
     #[arg(value_name = "MSR", required_unless_present = "from")]
     pub msrs: Vec<String>,
-    /// Take them from a file, or from standard input (-): one or several a line, # for comments
+    /// Read them from a file, or from standard input (-): one or several per line, # for comments
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
 }
@@ -102,13 +102,13 @@ impl MsrOptions {
             );
         }
         if indices.is_empty() {
-            bail!("no MSR is named: give an index, as 0x10, or a name");
+            bail!("no MSR is given: use an index, e.g. 0x10, or a name");
         }
         Ok(indices)
     }
 }
 
-/// Who makes an access.
+/// The initiator of an access.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub enum ByOption {
     /// User space, with KVM_GET_MSRS and KVM_SET_MSRS
@@ -122,18 +122,18 @@ pub enum ByOption {
 // How MSRs are accessed.
 #[derive(Clone, Debug, clap::Args)]
 pub struct AccessOptions {
-    /// Who makes the access
+    /// The initiator of the access
     #[arg(long, value_name = "WHO", value_enum, default_value = "ioctl")]
     pub by: ByOption,
     #[command(flatten)]
     pub vcpu: VcpuOptions,
-    /// Have the vCPU run once before, which fixes some MSRs
+    /// Run the vCPU once before; then feature MSRs can't change
     #[arg(long)]
     pub after_run: bool,
 }
 
 impl AccessOptions {
-    /// Who makes the access, for the library.
+    /// The initiator, for the library.
     pub fn by(&self) -> By {
         match self.by {
             ByOption::Ioctl => By::Ioctl,
@@ -142,7 +142,7 @@ impl AccessOptions {
         }
     }
 
-    /// Makes the vCPU and does something with it.
+    /// Creates the vCPU, and calls a function with it.
     pub fn with<T>(
         &self,
         common: &Common,

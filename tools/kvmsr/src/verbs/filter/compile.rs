@@ -20,7 +20,7 @@ use crate::output::styled;
 use crate::output::table;
 use crate::verbs::Found;
 
-// The command line. (A doc comment would replace what the verb is said to do.)
+// Not a doc comment: clap would print it as the description of the verb.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -28,16 +28,16 @@ Examples:
   kvmsr filter compile rules.txt --format c --name guest_msrs > guest_msrs.h
   printf 'default deny\\nallow read 0x10\\n' | kvmsr filter compile - --json
 
-The number of ranges is the least that there can be. Exit code 1: it takes
-more than the 16 that KVM has; what to do about it is said.")]
+The number of ranges is the minimum. Exit code 1: the rules need more than
+KVM's 16 ranges; the message suggests what to change.")]
 pub struct Options {
-    /// Rules, or a filter to be packed again; - is standard input
+    /// Rules, or a filter to compile again; - is standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// How to print it
+    /// The output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
-    /// What it is called in Rust and C
+    /// The name in Rust and C
     #[arg(long, default_value = "msr_filter", value_name = "NAME", value_parser = identifier)]
     name: String,
 }
@@ -48,7 +48,7 @@ enum Format {
     /// For people
     #[default]
     Table,
-    /// For kvmsr and other programs; the same as --json
+    /// For kvmsr and other programs; same as --json
     Json,
     /// For VmFd::set_msr_filter() of kvm-ioctls
     Rust,
@@ -56,14 +56,17 @@ enum Format {
     C,
 }
 
-/// A name that both languages take.
+/// A name that is valid in Rust and C.
 fn identifier(name: &str) -> Result<String, String> {
     let starts_well = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
 
     if starts_well && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
         Ok(name.to_owned())
     } else {
-        Err("a name has letters, digits and '_', and does not begin with a digit".to_owned())
+        Err(
+            "a name consists of letters, digits and '_', and does not start with a digit"
+                .to_owned(),
+        )
     }
 }
 
@@ -133,7 +136,7 @@ fn print(filter: &Filter, to: &mut dyn Write) -> io::Result<()> {
     )
 }
 
-/// As many of them as people read.
+/// The first runs, for people.
 fn abridged(runs: &Runs) -> String {
     const SHOWN: usize = 8;
     let first: Vec<String> = runs.iter().take(SHOWN).map(|run| run.to_string()).collect();
@@ -147,12 +150,12 @@ fn abridged(runs: &Runs) -> String {
     }
 }
 
-/// Says why there is no filter.
+/// Prints why there is no filter.
 fn refuse(refused: &Refused, output: &mut Output) -> anyhow::Result<()> {
     if output.json() {
         return output.report(refused, |_, _| Ok(()));
     }
-    // As many as there are too many, and some more to choose from.
+    // Print as many as there are too many, and some more to choose from.
     let shown = refused.needs.map_or(0, |needs| needs - filter::MAX_RANGES) + 4;
     let mut clusters = table(&["MSRs", "Access", "From", "To", "By"]);
 
@@ -169,7 +172,7 @@ fn refuse(refused: &Refused, output: &mut Output) -> anyhow::Result<()> {
     }
     output.note(format_args!("{} {refused}", styled(BAD, "refused:")));
     if !refused.clusters.is_empty() {
-        output.note(format_args!("those with the fewest MSRs:\n{clusters}"));
+        output.note(format_args!("groups with the fewest MSRs:\n{clusters}"));
     }
     Ok(())
 }

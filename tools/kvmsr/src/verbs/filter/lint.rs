@@ -18,26 +18,26 @@ use crate::output::Output;
 use crate::output::styled;
 use crate::verbs::Found;
 
-// The command line. (A doc comment would replace what the verb is said to do.)
+// Not a doc comment: clap would print it as the description of the verb.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   kvmsr filter lint rules.txt
   kvmsr filter lint filter.json --guest other
 
-Exit code 1: it found something.")]
+Exit code 1: something was found.")]
 pub struct Options {
     /// A filter or rules; - is standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// What is to run in the guest, whose needs are known then
+    /// The guest's operating system, whose needs are checked
     #[arg(long, value_enum, default_value_t, value_name = "GUEST")]
     guest: GuestOption,
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 enum GuestOption {
-    /// Linux: accesses are found that it does not expect to fail
+    /// Linux: find denied accesses that Linux does not expect to fail
     #[default]
     Linux,
     /// Anything else
@@ -78,7 +78,7 @@ fn print(report: &LintReport, to: &mut dyn Write) -> io::Result<()> {
             finding.what
         )?;
         writeln!(to, "  {}", finding.why)?;
-        // Once for all that it is good for.
+        // Print the advice once for consecutive findings that share it.
         if findings
             .peek()
             .is_none_or(|next| next.advice != finding.advice)

@@ -19,7 +19,7 @@ use crate::output::styled;
 use crate::output::table;
 use crate::verbs::Found;
 
-// The command line. (A doc comment would replace what the verb is said to do.)
+// Not a doc comment: clap would print it as the description of the verb.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// A filter or rules; - is standard input

@@ -26,7 +26,7 @@ use crate::output::styled;
 use crate::output::table;
 use crate::verbs::Found;
 
-// The command line. (A doc comment would replace what the verb is said to do.)
+// Not a doc comment: clap would print it as the description of the verb.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -34,7 +34,7 @@ Examples:
   kvmsr filter test filter.json read:0x200-0x20f --expect allow
   kvmsr filter test filter.json --on-kvm < accesses.txt
 
-Exit code 1: a verdict is not the expected one, or KVM did something else.")]
+Exit code 1: a verdict differs from the expected one, or from KVM's.")]
 pub struct Options {
     /// A filter or rules; - is standard input
     #[arg(value_name = "FILE")]
@@ -42,7 +42,7 @@ pub struct Options {
     /// read:MSR, write:MSR or write:MSR=VALUE; without any, words from standard input
     #[arg(value_name = "ACCESS")]
     accesses: Vec<String>,
-    /// What all of these are to be
+    /// The expected verdict of all accesses
     #[arg(long, value_enum, value_name = "VERDICT")]
     expect: Option<Expected>,
     /// Set the filter on a scratch VM, and have its guest make each access
@@ -77,7 +77,7 @@ pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::R
     Ok(Found::from(report.is_bad()))
 }
 
-/// What goes to KVM.
+/// Converts the source to a filter for KVM.
 fn filter(source: &Source) -> anyhow::Result<Filter> {
     let policy = source.policy()?;
 
@@ -91,8 +91,8 @@ fn accesses(options: &Options) -> anyhow::Result<Vec<Accesses>> {
     let words = if options.accesses.is_empty() {
         if options.file == Path::new("-") {
             bail!(
-                "both the filter and the accesses would come from standard input: name the \
-                 accesses, as read:0x10"
+                "standard input can't be both the filter and the accesses: name the \
+                 accesses, e.g. read:0x10"
             );
         }
         let text = kvmsr::input::read(Path::new("-"))?;
@@ -104,7 +104,7 @@ fn accesses(options: &Options) -> anyhow::Result<Vec<Accesses>> {
     let mut accesses = Vec::new();
 
     if words.is_empty() {
-        bail!("there is no access to test: give some as read:0x10 or write:0x10=1");
+        bail!("there is no access to test: use e.g. read:0x10 or write:0x10=1");
     }
     for word in &words {
         accesses.extend(parse_accesses(word)?);

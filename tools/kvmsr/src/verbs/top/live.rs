@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The live table: looks, draws and listens to keys until it is told to end.
+//! The live table: reads counts, draws and handles keys.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -23,11 +23,11 @@ use crate::verbs::Found;
 use crate::verbs::stop::Stop;
 use crate::verbs::tracing::Running;
 
-/// Threads live long enough to be looked up, if that is done as often as this.
+/// How often threads are looked up, so that short-lived ones are found.
 const TICK: Duration = Duration::from_millis(100);
 
-/// The terminal as it is for drawing; as it was, once it is dropped. Panics are taken care of by
-/// the hook that [`ratatui::try_init`] sets.
+/// The terminal in the mode for drawing, which is reset when this is dropped. On a panic, the hook
+/// of [`ratatui::try_init`] resets it.
 struct Screen(DefaultTerminal);
 
 impl Screen {
@@ -42,7 +42,7 @@ impl Drop for Screen {
     }
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(options: &Options, settings: &Settings, output: &Output) -> anyhow::Result<Found> {
     let stop = Stop::new()?;
     let mut session = Session::new(settings)?;

@@ -18,41 +18,41 @@ use crate::output::Output;
 use crate::verbs::Found;
 use crate::verbs::tracing;
 
-// The command line. (A doc comment would replace what the verb is said to do.)
+// Not a doc comment: clap would print it as the description of the verb.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Counts by the tracepoint kvm:kvm_msr, which needs root. The kernel itself counts where it has
-histogram triggers (CONFIG_HIST_TRIGGERS), and nothing is lost; else each event is read, and those
-that were lost are reported.
+Counts events of the tracepoint kvm:kvm_msr, which needs root. With histogram triggers
+(CONFIG_HIST_TRIGGERS), the kernel counts, and no event is lost. Otherwise each event is read, and lost
+events are reported.
 
-The kernel does not trace accesses to MSRs that KVM passes through to the CPU (FS_BASE and the like,
-often SPEC_CTRL and TSC), nor those that user space answers: they are not counted.
+The kernel does not trace accesses to MSRs that KVM passes through to the CPU (e.g. FS_BASE, often
+SPEC_CTRL and TSC), nor accesses that user space answers: they are not counted.
 
-Of VMs that kvm-msr.ko serves, the engine's own counters are shown as well, and the VM's filter.
+For VMs that kvm-msr.ko serves, it also shows the engine's own counters, and the VM's filter.
 
-Keys, as kvm_stat's: q quit, h help, r reset, p and g filter by guest, f by MSR, c clear filters,
-o order by rate or total, b guests apart or together, x with or without MSRs, s set the delay.
+Keys, as in kvm_stat: q quit, h help, r reset, p and g filter by guest, f by MSR, c clear filters,
+o order by rate or total, b guests separately or together, x with or without MSRs, s set the delay.
 
 Examples:
   kvmsr top                                 live, until q is pressed
   kvmsr top -p 4711 --msr 0x6e0             one VM, one MSR
   kvmsr top --once --for 10 --json          ten seconds, as JSON
-  kvmsr top --once -- ./boot-test.sh        as long as a command runs")]
+  kvmsr top --once -- ./boot-test.sh        while a command runs")]
 pub struct Options {
     #[command(flatten)]
     tracing: tracing::Options,
-    /// Print one table and end: after a second, --for, or when the command ends
+    /// Print one table and end: after a second, after --for, or when the command ends
     #[arg(long, short = '1', visible_alias = "batch")]
     once: bool,
-    /// Count for so long; with --once
+    /// Count for this time; with --once
     #[arg(long = "for", value_name = "SECONDS", value_parser = tracing::parse_seconds,
           conflicts_with = "command")]
     duration: Option<Duration>,
-    /// How often the live table is refreshed
+    /// The refresh interval of the live table
     #[arg(long, short = 's', visible_alias = "set-delay", value_name = "SECONDS",
           default_value = "1", value_parser = tracing::parse_seconds)]
     interval: Duration,
-    /// How to count; the histogram, if the kernel has it
+    /// How to count; the default is histogram if the kernel supports it
     #[arg(long, value_enum, value_name = "WAY")]
     by: Option<By>,
     /// A command to run; counts until it ends
@@ -65,11 +65,11 @@ pub struct Options {
 enum By {
     /// The kernel counts
     Histogram,
-    /// Every event is read
+    /// kvmsr reads every event
     Pipe,
 }
 
-/// Does it.
+/// Runs the verb.
 pub fn run(options: &Options, _common: &Common, output: &mut Output) -> anyhow::Result<Found> {
     let mut settings = options.tracing.settings()?;
 
@@ -81,7 +81,7 @@ pub fn run(options: &Options, _common: &Common, output: &mut Output) -> anyhow::
         return once::run(options, &settings, output);
     }
     if !io::stdout().is_terminal() {
-        bail!("the live table needs a terminal: use --once, or --json");
+        bail!("the live table needs a terminal: use --once or --json");
     }
     live::run(options, &settings, output)
 }

@@ -25,10 +25,10 @@ use crate::verbs::Found;
 use crate::verbs::stop::Stop;
 use crate::verbs::tracing::Running;
 
-/// Threads live long enough to be looked up, if that is done as often as this.
+/// How often threads are looked up, so that short-lived ones are found.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Does it.
+/// Runs the verb.
 pub fn run(options: &Options, settings: &Settings, output: &mut Output) -> anyhow::Result<Found> {
     let stop = Stop::new()?;
     let mut session = Session::new(settings)?;
@@ -37,7 +37,7 @@ pub fn run(options: &Options, settings: &Settings, output: &mut Output) -> anyho
     output.note(format_args!("counting by {}", way(session.method())));
     let json = output.json();
     let mut command = Running::start(&options.command, || {
-        // JSON is to be alone on standard output.
+        // Standard output is for the JSON only.
         if json {
             io::stderr().into()
         } else {
@@ -74,7 +74,7 @@ pub fn run(options: &Options, settings: &Settings, output: &mut Output) -> anyho
 
         if !command.has_ended()? {
             output.note(format_args!(
-                "'{}' goes on, as process {}",
+                "'{}' continues as process {}",
                 end.program,
                 command.pid()
             ));
@@ -90,7 +90,7 @@ pub fn run(options: &Options, settings: &Settings, output: &mut Output) -> anyho
     Ok(Found::Nothing)
 }
 
-/// A way to count, in words.
+/// A way to count, as text.
 pub fn way(method: Method) -> &'static str {
     match method {
         Method::Histogram => "the kernel's histogram",
@@ -139,7 +139,7 @@ fn text(top: &Top, to: &mut dyn Write) -> io::Result<()> {
             styled(
                 BAD,
                 format_args!(
-                    "{} more were lost: use a larger --buffer, or choose with --msr",
+                    "{} more were lost: use a larger --buffer, or select MSRs with --msr",
                     top.lost
                 )
             )

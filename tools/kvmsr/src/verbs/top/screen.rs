@@ -32,14 +32,14 @@ const HELP: &[(&str, &str)] = &[
     ("f", "filter by MSR: its index or a part of its name"),
     ("c", "clear filters"),
     ("o", "order by rate or by total"),
-    ("b", "guests apart or together"),
+    ("b", "guests separately or together"),
     ("x", "with or without MSRs"),
     ("s", "set the delay between refreshes"),
     ("↑ ↓", "scroll, also page up and down"),
-    ("any", "other key refreshes at once"),
+    ("any", "other key: refresh now"),
 ];
 
-/// The engine's pane takes a third of the screen at most.
+/// The engine's pane takes at most a third of the screen.
 const ENGINE_SHARE: u16 = 3;
 
 /// Draws all of it.
@@ -112,7 +112,7 @@ fn head_of(view: &View, colour: bool) -> Vec<Text<'static>> {
 
 fn draw_table(frame: &mut Frame<'_>, view: &mut View, area: Rect, colour: bool) {
     let lines = view.lines();
-    // The head takes a line.
+    // The header takes a line.
     let room = usize::from(area.height.saturating_sub(1));
 
     view.offset = view.offset.min(lines.len().saturating_sub(room));
@@ -128,7 +128,7 @@ fn draw_table(frame: &mut Frame<'_>, view: &mut View, area: Rect, colour: bool) 
         .take(room)
         .map(|line| cells_of(line, view.tells_vms_apart()))
         .collect();
-    // The name of the MSR has what is left.
+    // The MSR's name gets the remaining width.
     let widths = (0..COLUMNS).map(|column| {
         let widest = widest(heads, &cells, column);
 
@@ -167,7 +167,7 @@ fn cells_of(line: &Line, with_vm: bool) -> [String; COLUMNS] {
     ]
 }
 
-/// The width that a column takes.
+/// The width of a column.
 fn widest<const N: usize>(heads: [&str; N], cells: &[[String; N]], column: usize) -> u16 {
     let widest = cells
         .iter()
@@ -176,13 +176,13 @@ fn widest<const N: usize>(heads: [&str; N], cells: &[[String; N]], column: usize
         .chain(heads.get(column).map(|head| head.chars().count()))
         .max();
 
-    // A thread's name has 15 characters at most.
+    // A thread's name has at most 15 characters.
     u16::try_from(widest.unwrap_or(0))
         .unwrap_or(u16::MAX)
         .min(40)
 }
 
-/// Numbers to the right.
+/// Right-aligns numbers.
 fn row<'a, S: AsRef<str>>(cells: &'a [S; COLUMNS], gp: bool) -> Row<'a> {
     let cells = cells.iter().enumerate().map(|(column, text)| {
         let text = Text::from(text.as_ref());
@@ -202,7 +202,7 @@ fn row<'a, S: AsRef<str>>(cells: &'a [S; COLUMNS], gp: bool) -> Row<'a> {
     Row::new(cells)
 }
 
-/// A process can have escapes in its name.
+/// A process's name can contain terminal escapes.
 fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '?' } else { c })
@@ -300,7 +300,7 @@ fn foot_of(view: &View, colour: bool) -> Text<'static> {
 fn draw_help(frame: &mut Frame<'_>) {
     let area = frame.area();
     let width = 64.min(area.width);
-    // A frame, and what is not counted below.
+    // A frame, and lines that are not counted below.
     let height = u16::try_from(HELP.len() + 8)
         .unwrap_or(u16::MAX)
         .min(area.height);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What the live table shows, and what keys do. It knows nothing of terminals' escapes, so that
-//! it can be tested.
+//! The content of the live table, and the effect of keys. It prints nothing, so that it can be
+//! tested.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use kvmsr::trace::Count;
 use kvmsr::trace::Row;
 use kvmsr::trace::Top;
 
-/// What a key asks of the loop.
+/// What the main loop has to do after a key.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Action {
-    /// Draw what is there.
+    /// Draw.
     Draw,
-    /// Look again now.
+    /// Read the counts now.
     Refresh,
     /// Count from 0.
     Reset,
@@ -27,10 +27,10 @@ pub enum Action {
     Quit,
 }
 
-/// What is being typed in.
+/// The input that is being typed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Prompt {
-    /// A process or a part of its name.
+    /// A process, or part of its name.
     Guest,
     /// An index or a part of a name.
     Msr,
@@ -41,51 +41,51 @@ pub enum Prompt {
 /// A line of the table.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Line {
-    /// The VM; empty if all are together.
+    /// The VM; empty if all are combined.
     pub guest: String,
     /// The VM's folder in debugfs.
     pub vm: String,
-    /// The MSR's index; empty if all are together.
+    /// The MSR's index; empty if all are combined.
     pub index: String,
     /// The MSR's name.
     pub name: String,
-    /// How often.
+    /// The counts.
     pub count: Count,
-    /// Accesses in a second, between the last two looks.
+    /// Accesses per second, between the last two readings.
     pub rate: f64,
 }
 
-/// What is shown.
+/// The state of the table.
 #[derive(Debug)]
 pub struct View {
-    /// The last look.
+    /// The last reading.
     pub top: Option<Top>,
-    /// From one look to the next.
+    /// The refresh interval.
     pub interval: Duration,
-    /// Whether lines are ordered by rate, else by total.
+    /// Whether lines are sorted by rate; otherwise by total.
     pub by_rate: bool,
-    /// Whether each VM has lines of its own.
+    /// Whether each VM has its own lines.
     pub guests_apart: bool,
-    /// Whether each MSR has lines of its own.
+    /// Whether each MSR has its own lines.
     pub msrs_apart: bool,
-    /// Shown are VMs whose process or name has this.
+    /// Shows only VMs whose process or name contains this.
     pub guest: String,
-    /// Shown are MSRs whose index or name has this.
+    /// Shows only MSRs whose index or name contains this.
     pub msr: String,
-    /// What is being typed in, and what has been up to now.
+    /// The input that is being typed, and its text so far.
     pub prompt: Option<(Prompt, String)>,
-    /// What was wrong with it.
+    /// The error in the last input.
     pub complaint: Option<String>,
-    /// Whether the keys are explained.
+    /// Whether the help is shown.
     pub help: bool,
-    /// How many lines are scrolled past.
+    /// The number of lines scrolled.
     pub offset: usize,
-    /// What has become of the command, if there is one.
+    /// The state of the command, if there is one.
     pub status: Option<String>,
     rates: BTreeMap<Key, f64>,
 }
 
-/// By what the looks are compared: process or thread, VM, index.
+/// The key by which readings are compared: process or thread, VM, index.
 type Key = (Option<u32>, Option<u32>, Option<String>, u32);
 
 fn key(row: &Row) -> Key {
@@ -93,7 +93,7 @@ fn key(row: &Row) -> Key {
 }
 
 impl View {
-    /// Nothing yet.
+    /// An empty table.
     pub fn new(interval: Duration) -> Self {
         View {
             top: None,
@@ -112,10 +112,10 @@ impl View {
         }
     }
 
-    /// Takes the next look.
+    /// Adds a reading.
     pub fn take(&mut self, top: Top) {
         let before = self.top.take();
-        // After a reset, there is nothing to compare with.
+        // After a reset, there is no previous reading.
         let before = before.filter(|before| before.seconds <= top.seconds);
         let seconds = top.seconds - before.as_ref().map_or(0.0, |before| before.seconds);
         let earlier: BTreeMap<Key, u64> = before
@@ -145,13 +145,13 @@ impl View {
         self.top = Some(top);
     }
 
-    /// Forgets the last look, as counting starts from 0.
+    /// Forgets the last reading, as counting starts from 0.
     pub fn forget(&mut self) {
         self.top = None;
         self.rates.clear();
     }
 
-    /// The lines of the table, in order.
+    /// The lines of the table, sorted.
     pub fn lines(&self) -> Vec<Line> {
         let mut lines: BTreeMap<Key, Line> = BTreeMap::new();
 
@@ -220,7 +220,7 @@ impl View {
         guest && msr
     }
 
-    /// Whether some process has several VMs, and there is something to tell them by.
+    /// Whether a process has several VMs that can be told apart.
     pub fn tells_vms_apart(&self) -> bool {
         let mut of_process: BTreeMap<u32, &str> = BTreeMap::new();
 
@@ -234,7 +234,7 @@ impl View {
             })
     }
 
-    /// What is filtered, in words; empty if nothing is.
+    /// The active filters as text; empty if there is none.
     pub fn filters(&self) -> String {
         [("guest", &self.guest), ("MSR", &self.msr)]
             .iter()
@@ -244,7 +244,7 @@ impl View {
             .join(", ")
     }
 
-    /// Does what a key is for.
+    /// Handles a key.
     pub fn press(&mut self, event: KeyEvent) -> Action {
         if event.modifiers.contains(KeyModifiers::CONTROL) && event.code == KeyCode::Char('c') {
             return Action::Quit;
@@ -304,7 +304,7 @@ impl View {
             Prompt::Guest => self.guest = text.to_owned(),
             Prompt::Msr => self.msr = text.to_owned(),
             Prompt::Delay => match text.parse::<f64>() {
-                // As kvm_stat has it.
+                // The same limits as in kvm_stat.
                 Ok(seconds) if (0.1..=25.5).contains(&seconds) => {
                     self.interval = Duration::from_secs_f64(seconds);
                 }
