@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Turns the tables of `data/` into arrays that need no parsing when the program runs.
+//! Converts the tables of `data/` to arrays, so that the program does not parse them.
 
 #[path = "build/literal.rs"]
 mod literal;
@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build");
     println!("cargo::rerun-if-changed=data");
     println!("cargo::rerun-if-changed=src/catalogue/spelling.rs");
-    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?);
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     let msrs = msrs::read()?;
     let rules = rules::read()?;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Runs in the VM of `make test-kvmsr`: has `kvmsr` and its library work on real KVM, and judges
-//! what they say by raw ioctls and by a raw guest.
+//! Tests `kvmsr` and its library on real KVM, in the VM of `make test-kvmsr`: compares their
+//! results with plain ioctls and a plain guest.
 
 mod report;
 mod run;
@@ -15,19 +15,19 @@ use clap::Parser;
 use crate::report::Report;
 use crate::run::Kvmsr;
 
-/// Compares kvmsr with raw ioctls and a raw guest.
+/// Compares kvmsr with plain ioctls and a plain guest
 #[derive(Debug, Parser)]
 struct Options {
-    /// Only the tests of this suite
+    /// Run only the tests of this suite
     #[arg(long)]
     suite: Option<String>,
-    /// All but the tests of this suite
+    /// Run all tests except those of this suite
     #[arg(long, conflicts_with = "suite")]
     skip: Option<String>,
-    /// The program
+    /// The path of the program kvmsr
     #[arg(long, default_value = "/programs/kvmsr")]
     kvmsr: PathBuf,
-    /// Files that the tests read
+    /// The directory of files for the tests
     #[arg(long, default_value = "/kvmsr")]
     data: PathBuf,
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The verdicts: a line each for people, and one frame of JSON for the suite on the host.
+//! The results: a line each for people, and one frame of JSON for the suite on the host.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -8,7 +8,7 @@ use std::time::Instant;
 use serde_json::Value;
 use serde_json::json;
 
-/// What the tests came to.
+/// The results of the tests.
 #[derive(Debug, Default)]
 pub struct Report {
     suite: &'static str,
@@ -17,12 +17,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// Names the suite that the tests to come belong to: the verb.
+    /// Sets the suite of the following tests: the verb.
     pub fn begin(&mut self, suite: &'static str) {
         self.suite = suite;
     }
 
-    /// Runs a test. What it returns is shown beside its name, as "10,073 MSRs compared".
+    /// Runs a test. Prints the text that it returns beside its name, e.g. "10,073 MSRs compared".
     pub fn test(&mut self, name: &str, test: impl FnOnce() -> anyhow::Result<String>) {
         let start = Instant::now();
         let result = test();
@@ -40,7 +40,7 @@ impl Report {
         }));
     }
 
-    /// Hands a document over to the suite on the host, which validates it against its schema.
+    /// Passes a document to the suite on the host, which validates it with its schema.
     pub fn document(&self, schema: &str, document: &str) {
         let document: Value = serde_json::from_str(document).unwrap_or(Value::Null);
 

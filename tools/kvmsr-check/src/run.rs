@@ -19,19 +19,19 @@ pub struct Kvmsr {
     data: PathBuf,
 }
 
-/// What a run of it came to.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Said {
     /// The exit code.
     pub code: i32,
-    /// What it printed.
+    /// Its standard output.
     pub stdout: String,
-    /// What it complained of.
+    /// Its standard error.
     pub stderr: String,
 }
 
 impl Kvmsr {
-    /// The program at a path, and the directory of files for it.
+    /// The program with this path, and the directory of its files.
     pub fn new(program: &Path, data: &Path) -> Self {
         Kvmsr {
             program: program.to_owned(),
@@ -44,7 +44,7 @@ impl Kvmsr {
         self.data.join(name)
     }
 
-    /// The program with arguments, to be run.
+    /// A command with the program and these arguments.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
 
@@ -64,7 +64,7 @@ impl Kvmsr {
         let mut stdin = child.stdin.take().context("its standard input")?;
         let input = input.to_owned();
         let writer = std::thread::spawn(move || {
-            // A program that does not read it closes it.
+            // The program may close it without reading.
             let _ = stdin.write_all(input.as_bytes());
         });
         let output = child.wait_with_output()?;
@@ -77,7 +77,7 @@ impl Kvmsr {
         })
     }
 
-    /// Runs it with `--json`, takes one of these exit codes, and parses what it says.
+    /// Runs it with `--json`, expects one of these exit codes, and parses its output.
     pub fn json(&self, arguments: &[&str], input: &str, codes: &[i32]) -> anyhow::Result<Value> {
         let mut all = vec!["--json"];
 
@@ -92,6 +92,6 @@ impl Kvmsr {
                 said.stderr
             );
         }
-        serde_json::from_str(&said.stdout).context("what it printed is not JSON")
+        serde_json::from_str(&said.stdout).context("its output is not JSON")
     }
 }

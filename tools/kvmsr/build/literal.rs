@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Values as Rust spells them.
+//! Values as Rust literals.
 
 use std::error::Error;
 use std::fmt::Debug;
 use std::fmt::Write;
 
-/// A number as the files have it: `0x1f` or `31`.
+/// Parses a number in the files: `0x1f` or `31`.
 pub fn number(text: &str) -> Result<u64, Box<dyn Error>> {
     match text.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16),
@@ -15,7 +15,7 @@ pub fn number(text: &str) -> Result<u64, Box<dyn Error>> {
     .map_err(|error| format!("{text}: {error}").into())
 }
 
-/// A number that has 32 bits.
+/// Parses a number of up to 32 bits.
 pub fn index(text: &str) -> Result<u32, Box<dyn Error>> {
     Ok(number(text)?.try_into()?)
 }
@@ -45,7 +45,7 @@ pub fn table(name: &str, of: &str, items: &[String]) -> String {
     text + "];\n"
 }
 
-/// An owner of registers, as `Owner` has it.
+/// A variant of `Owner`.
 pub fn owner(text: &str) -> Result<&'static str, Box<dyn Error>> {
     Ok(match text {
         "intel" => "Owner::Intel",
@@ -53,11 +53,11 @@ pub fn owner(text: &str) -> Result<&'static str, Box<dyn Error>> {
         "both" => "Owner::Both",
         "kvm" => "Owner::Kvm",
         "hyperv" => "Owner::HyperV",
-        other => return Err(format!("nobody is called '{other}'").into()),
+        other => return Err(format!("there is no owner '{other}'").into()),
     })
 }
 
-/// What is quoted like Rust's strings.
+/// A string in quotes.
 pub fn quoted(text: impl Debug) -> String {
     format!("{text:?}")
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::literal;
 use crate::rows;
 
-/// A row of `msrs.csv`, with all that other files say of it.
+/// A row of `msrs.csv`, with data from the other files.
 pub struct Msr {
     pub first: u32,
     pub count: u32,
@@ -20,7 +20,7 @@ pub struct Msr {
     pub owner: String,
     /// In the order of the file.
     pub aliases: Vec<Alias>,
-    /// As Rust has it.
+    /// As a Rust literal.
     fields: Vec<String>,
 }
 
@@ -46,7 +46,7 @@ pub struct Alias {
 struct FieldRow {
     name: String,
     vendor: String,
-    /// `variants.csv` only.
+    /// In `variants.csv` only.
     #[serde(default)]
     variant: String,
     hi: u8,
@@ -73,7 +73,7 @@ struct Control {
     source: String,
 }
 
-/// Reads what is known of MSRs.
+/// Reads the files about MSRs.
 pub fn read() -> Result<Vec<Msr>, Box<dyn Error>> {
     let mut aliases: HashMap<(String, String), Vec<Alias>> = HashMap::new();
 
@@ -87,7 +87,7 @@ pub fn read() -> Result<Vec<Msr>, Box<dyn Error>> {
     let mut msrs = Vec::new();
 
     for row in rows::read::<MsrRow>("msrs.csv")? {
-        // Of the one index that has two, each has its vendor's.
+        // One index has two MSRs. Each has its vendor's fields.
         msrs.push(Msr {
             first: literal::index(&row.index)?,
             count: row.count,
@@ -106,12 +106,12 @@ pub fn read() -> Result<Vec<Msr>, Box<dyn Error>> {
     Ok(msrs)
 }
 
-/// Fields of registers by name, those of all CPUs first.
+/// Fields of registers by name. Fields of all CPUs come first.
 fn fields() -> Result<HashMap<String, Vec<String>>, Box<dyn Error>> {
     let addresses = rows::read::<Address>("addresses.csv")?;
     let controls = rows::read::<Control>("vmx_controls.csv")?;
     let mut fields: HashMap<_, Vec<_>> = HashMap::new();
-    // Which bits a name of a register has, to tell what the condition of a variant is about.
+    // The bits of a register's names, to find the register of a variant's condition.
     let mut places = HashMap::new();
     let mut wholes = HashSet::new();
 
@@ -129,7 +129,7 @@ fn fields() -> Result<HashMap<String, Vec<String>>, Box<dyn Error>> {
             places
                 .entry((row.name.clone(), row.field.clone()))
                 .or_insert((row.hi, row.lo));
-            // Our own have parts that others name.
+            // In own_fields.csv, a field can contain fields of other sources.
             let is_part = file == "fields.csv" && wholes.contains(&row.name);
 
             if file == "own_fields.csv" {
@@ -155,7 +155,7 @@ fn field(
     for value in row.values.split(';').filter(|value| !value.is_empty()) {
         let (number, meaning) = value
             .split_once('=')
-            .ok_or_else(|| format!("{}: '{value}' is no value", row.name))?;
+            .ok_or_else(|| format!("{}: '{value}' is not a value", row.name))?;
 
         values.push(format!("({}, {meaning:?})", literal::number(number)?));
     }
@@ -174,7 +174,7 @@ fn field(
     ))
 }
 
-/// The name of a variant and what the register's value has to be for it, out of texts as
+/// The name of a variant and its condition on the register's value, from texts such as
 /// `Nehalem;SandyBridge`, `proprietary;bit63=0` and `gpa_register;INFO=18_or_19`.
 fn variant(
     row: &FieldRow,
@@ -258,7 +258,7 @@ pub fn arrays(msrs: &[Msr]) -> String {
     literal::table("MSRS", "Msr", &items) + &literal::table("ELEMENTS", "(u32, u16)", &elements)
 }
 
-/// What others call it, each spelling once.
+/// The other names, without repeated spellings.
 fn other_names(msr: &Msr) -> impl Iterator<Item = &str> {
     let mut seen = vec![msr.name.replace("{n}", "0").to_ascii_lowercase()];
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The names by which MSRs are found.
+//! The names of MSRs, for lookups.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -10,14 +10,14 @@ use crate::msrs::Msr;
 use crate::rules::Rules;
 use crate::spelling;
 
-/// Whose name wins if two MSRs have it: the lowest.
+/// If two MSRs have the same name, the lowest rank wins.
 const OURS: u8 = 0;
 const OF_THE_TABLE: u8 = 1;
 const OF_LINUX: u8 = 2;
 const OF_OTHERS: u8 = 3;
 const RANKS: u8 = 4;
 
-/// A key, the rank of who has it, and the index; none if MSRs of the same rank have it.
+/// A key, the rank of its MSR, and the index; none if MSRs of the same rank have it.
 type Names = BTreeMap<String, (u8, Option<u32>)>;
 
 /// The array `NAMES`, in the order of the keys.
@@ -66,7 +66,7 @@ pub fn array(msrs: &[Msr], rules: &Rules) -> String {
     literal::table("NAMES", "(&str, u32)", &items)
 }
 
-/// Whether a key is found without being in the array, by a shorter form.
+/// Whether a shorter form of the key finds the same MSR.
 fn is_spared(names: &Names, key: &str, index: Option<u32>) -> bool {
     spelling::forms(key)
         .iter()
@@ -75,7 +75,7 @@ fn is_spared(names: &Names, key: &str, index: Option<u32>) -> bool {
         .is_some_and(|&(_, other)| other == index)
 }
 
-/// Where another name of the first element has its number, a lone 0.
+/// The position of the number in another name of the first element: a lone 0.
 fn place(name: &str, alias: &str, count: u32) -> Option<usize> {
     if count == 1 || !name.contains("{n}") {
         return None;
@@ -86,12 +86,12 @@ fn place(name: &str, alias: &str, count: u32) -> Option<usize> {
             .is_some_and(u8::is_ascii_digit)
     };
 
-    // The first, as the bank of MC0_MISC0 is.
+    // The first one, which is the bank in MC0_MISC0.
     (0..bytes.len())
         .find(|&at| bytes[at] == b'0' && !is_digit(at.checked_sub(1)) && !is_digit(Some(at + 1)))
 }
 
-/// Adds a name in all its forms, of which a longer one wins.
+/// Adds a name in all its forms. A longer form wins.
 fn add(names: &mut Names, name: &str, rank: u8, index: u32) {
     for (key, form) in spelling::forms(name).into_iter().zip(0..) {
         add_key(names, key, rank + form * RANKS, index);

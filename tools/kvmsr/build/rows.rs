@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-/// All rows of a file, with the columns that `Row` has.
+/// All rows of a file, as `Row`.
 pub fn read<Row: DeserializeOwned>(file: &str) -> Result<Vec<Row>, Box<dyn Error>> {
     csv::Reader::from_path(Path::new("data").join(file))?
         .deserialize()
@@ -16,7 +16,7 @@ pub fn read<Row: DeserializeOwned>(file: &str) -> Result<Vec<Row>, Box<dyn Error
         .map_err(|error| format!("data/{file}: {error}").into())
 }
 
-/// Whether a row with these sources is wanted.
+/// Whether rows with these sources are included.
 pub fn is_wanted(sources: &str) -> bool {
     const GPL: [&str; 4] = ["linux", "xen", "qemu", "public"];
     let is_gpl = |source: &str| GPL.contains(&source.split(':').next().unwrap_or_default());

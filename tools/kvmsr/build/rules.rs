@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! KVM's rules: those of its table, which `make registers` writes, and those of its modules.
+//! KVM's rules: those of its register table, which `make registers` writes, and those of its
+//! vendor modules.
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use serde::Deserialize;
 use crate::literal;
 use crate::rows;
 
-/// All that is known of KVM's rules.
+/// All rules.
 pub struct Rules {
     table: Table,
     of_modules: Vec<ModuleRow>,
@@ -21,7 +22,7 @@ pub struct Rules {
     features: HashMap<String, String>,
 }
 
-/// `registers.json`, whose words tools/engine-host/src/reference/data.rs explains.
+/// `registers.json`; tools/engine-host/src/reference/data.rs describes its values.
 #[derive(Deserialize)]
 struct Table {
     registers: Vec<Register>,
@@ -106,7 +107,7 @@ struct ModuleRow {
     words: String,
 }
 
-/// A row of `bit_rules.csv`: what some bits that are written need.
+/// A row of `bit_rules.csv`: what writes of some bits need.
 #[derive(Deserialize)]
 struct BitRow {
     first: String,
@@ -134,7 +135,7 @@ struct FeatureRow {
     bit: u8,
 }
 
-/// Reads what is known of KVM's rules.
+/// Reads the files with rules.
 pub fn read() -> Result<Rules, Box<dyn Error>> {
     let mut features = HashMap::new();
 
@@ -168,7 +169,7 @@ pub fn read() -> Result<Rules, Box<dyn Error>> {
 }
 
 impl Rules {
-    /// The names of the table, and their first index.
+    /// The names in the table, and their first indices.
     pub fn names(&self) -> impl Iterator<Item = (&str, u32)> {
         self.table.registers.iter().filter_map(|register| {
             Some((
@@ -217,8 +218,8 @@ impl Rules {
         .concat())
     }
 
-    /// Ranges that do not overlap, in the order of their indices: of two declarations for an index
-    /// the first counts.
+    /// Ranges that do not overlap, sorted by index. If two declarations have an index, the first
+    /// one applies.
     fn ranges(&self) -> Result<Vec<String>, Box<dyn Error>> {
         let mut declared = Vec::new();
         let mut starts = BTreeSet::new();
@@ -362,7 +363,7 @@ fn ways(ways: &Ways) -> Result<String, Box<dyn Error>> {
         "kvm" => Ok("Server::Kvm"),
         "vendor" => Ok("Server::Module"),
         "vendor-in-l2" => Ok("Server::ModuleInL2"),
-        other => Err(format!("nobody called '{other}' serves MSRs")),
+        other => Err(format!("there is no server '{other}' of MSRs")),
     };
 
     Ok(format!(
@@ -403,7 +404,7 @@ fn way(text: &str) -> Result<&'static str, Box<dyn Error>> {
         "read" => "Some(Way::Read)",
         "write" => "Some(Way::Write)",
         "any" => "None",
-        other => return Err(format!("'{other}' is no way of access").into()),
+        other => return Err(format!("'{other}' is not a kind of access").into()),
     })
 }
 
@@ -412,7 +413,7 @@ fn by(text: &str) -> Result<&'static str, Box<dyn Error>> {
         "guest" => "Some(Initiator::Guest)",
         "host" => "Some(Initiator::Host)",
         "any" => "None",
-        other => return Err(format!("nobody called '{other}' accesses MSRs").into()),
+        other => return Err(format!("there is no initiator '{other}'").into()),
     })
 }
 
@@ -422,6 +423,6 @@ fn otherwise(text: &str) -> Result<&'static str, Box<dyn Error>> {
         "invalid" => "Some(Otherwise::Invalid)",
         "dropped" => "Some(Otherwise::Dropped)",
         "remark" => "None",
-        other => return Err(format!("no access is '{other}'").into()),
+        other => return Err(format!("there is no result '{other}'").into()),
     })
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Writes the JSON schema of everything that `kvmsr --json` prints.
+//! Writes the JSON schemas of the output of `kvmsr --json`.
 //!
 //! `cargo run -p kvmsr --features schema --example schemas -- Documentation/kvmsr/schema`
 
@@ -46,7 +46,7 @@ fn main() -> anyhow::Result<()> {
     let directory = std::env::args_os()
         .nth(1)
         .map(PathBuf::from)
-        .context("name the directory that the schemas are to be written to")?;
+        .context("the argument must be the directory for the schemas")?;
 
     fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
     for &(name, schema) in REPORTS {
@@ -55,7 +55,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// JSON Schema 2020-12 of what is written, rather than of what would be understood.
+/// JSON Schema 2020-12 of serialised data; deserialisation accepts more.
 fn of<T: JsonSchema>() -> Schema {
     SchemaSettings::draft2020_12()
         .for_serialize()
@@ -82,23 +82,23 @@ fn write(directory: &Path, name: &str, mut schema: Value) -> anyhow::Result<()> 
     fs::write(&path, text).with_context(|| path.display().to_string())
 }
 
-/// What a document of this name is.
+/// The description of a document.
 fn title(name: &str) -> String {
     match name {
-        "filter-refused" => "kvmsr filter compile --json, where there is no filter".to_owned(),
+        "filter-refused" => "kvmsr filter compile --json, if there is no filter".to_owned(),
         "filter-rules" => "Rules for kvmsr filter".to_owned(),
         name => format!("kvmsr {} --json", name.replace('-', " ")),
     }
 }
 
-/// Has every object take nothing but what is named.
+/// Forbids undeclared members in every object.
 fn strict(schema: &mut Value) {
     match schema {
         Value::Object(object) => {
             let is_combined = ["oneOf", "anyOf", "allOf", "$ref"]
                 .iter()
                 .any(|keyword| object.contains_key(*keyword));
-            // Parts of a combination know nothing of each other.
+            // The parts of a combination do not know each other's members.
             let keyword = if is_combined {
                 "unevaluatedProperties"
             } else {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Reads and writes of a scratch vCPU's MSRs, one after the other, and what becomes of each.
+//! Reads and writes of a scratch vCPU's MSRs, one after the other, with their results.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ use crate::scratch::Reason;
 use crate::scratch::Scratch;
 use crate::scratch::Setup;
 
-/// Who makes an access, and how.
+/// The initiator of an access, and its means.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -41,7 +41,7 @@ pub enum By {
 pub struct Refusal {
     /// The kind.
     pub kind: RefusalKind,
-    /// More about it, for people.
+    /// Details, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
@@ -51,19 +51,19 @@ pub struct Refusal {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum RefusalKind {
-    /// KVM refused an ioctl's MSR, and does not say why.
+    /// KVM refused the MSR in an ioctl, which gives no reason.
     Refused,
-    /// The guest got #GP, and KVM says that it knows no such MSR.
+    /// The guest got #GP, because KVM does not know the MSR.
     Unknown,
-    /// The guest got #GP, and KVM says that it knows the MSR, but not this access or value.
+    /// The guest got #GP. KVM knows the MSR, but refuses this access or value.
     Invalid,
-    /// The guest got #GP, and KVM says that the filter denies it.
+    /// The guest got #GP, because the filter denies the access.
     Filter,
-    /// The guest got #GP, and KVM did not say why: the processor itself may have refused.
+    /// The guest got #GP for an unknown reason: the CPU itself may have refused the access.
     Unsaid,
     /// The guest got another exception.
     Exception,
-    /// KVM left the guest, which can't go on.
+    /// KVM_RUN returned with an error, and the guest can't continue.
     Left,
 }
 
@@ -74,7 +74,7 @@ impl From<RefusalKind> for Refusal {
 }
 
 impl Refusal {
-    /// What kept a guest's access from going through; none if nothing did.
+    /// Why a guest's access failed; none if it succeeded.
     pub fn of(outcome: &Outcome) -> Option<Self> {
         match outcome {
             Outcome::Value(_) | Outcome::Done => None,
@@ -103,12 +103,12 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
             RefusalKind::Refused => "refused",
-            RefusalKind::Unknown => "#GP: KVM knows no such MSR",
-            RefusalKind::Invalid => "#GP: KVM knows the MSR, and refuses this",
+            RefusalKind::Unknown => "#GP: KVM does not know the MSR",
+            RefusalKind::Invalid => "#GP: KVM knows the MSR, but refuses this access",
             RefusalKind::Filter => "#GP: the filter denies it",
             RefusalKind::Unsaid => "#GP",
-            RefusalKind::Exception => "another exception than #GP",
-            RefusalKind::Left => "KVM left the guest, which can't go on",
+            RefusalKind::Exception => "an exception other than #GP",
+            RefusalKind::Left => "KVM_RUN failed, and the guest can't continue",
         })?;
         match &self.detail {
             Some(detail) => write!(f, " ({detail})"),
@@ -117,10 +117,10 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// What must not be tried, because it hangs the machine rather than fails, and why.
+/// Why an access must not be tried: it would hang the machine rather than fail.
 ///
-/// A guest whose emulated local APIC is off, or that sends itself INIT, waits for interrupts
-/// that nobody sends.
+/// A guest whose emulated local APIC is disabled, or that sends itself INIT, waits for interrupts
+/// that never come.
 pub fn forbidden(setup: &Setup, index: u32, value: u64) -> Option<&'static str> {
     const APIC_BASE: u32 = 0x1b;
     const APIC_ENABLE: u64 = 1 << 11;
@@ -139,11 +139,11 @@ pub fn forbidden(setup: &Setup, index: u32, value: u64) -> Option<&'static str> 
     }
 }
 
-/// Whether values fit into the bits that they are for.
+/// Checks that values fit into these bits.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] with one that does not.
+/// [`Error::Input`] if a value does not fit.
 pub fn fit(writes: &[(u32, u64)], bits: Option<Bits>) -> Result<()> {
     let Some(bits) = bits else { return Ok(()) };
 
@@ -158,7 +158,7 @@ pub fn fit(writes: &[(u32, u64)], bits: Option<Bits>) -> Result<()> {
     }
 }
 
-/// A vCPU that is replaced by a new one when a guest's access leaves it of no more use.
+/// A vCPU, which is replaced by a new one if a guest's access makes it unusable.
 #[derive(Debug)]
 pub struct Session<'a> {
     kvm: &'a Kvm,
@@ -169,7 +169,7 @@ pub struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// A fresh vCPU, which has run once if it `runs_first`.
+    /// A new vCPU, which has run once if `runs_first`.
     ///
     /// # Errors
     ///
@@ -184,12 +184,12 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Whose MSRs the vCPU has.
+    /// The vCPU.
     pub fn vendor(&self) -> Option<Vendor> {
         self.vendor
     }
 
-    /// Starts again with a new vCPU.
+    /// Replaces the vCPU by a new one.
     ///
     /// # Errors
     ///
@@ -199,12 +199,12 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Reads MSRs, any number of them.
+    /// Reads any number of MSRs.
     ///
     /// # Errors
     ///
     /// [`Error::Kvm`] if an ioctl as a whole fails, [`Error::Missing`] if this kernel has no
-    /// one-regs. That an MSR is refused is no error.
+    /// KVM_GET_ONE_REG. A refused MSR is not an error.
     pub fn read(&mut self, by: By, indices: &[u32]) -> Result<Vec<Result<u64, Refusal>>> {
         if by == By::Ioctl {
             return self.read_by_ioctl(indices);
@@ -215,8 +215,8 @@ impl<'a> Session<'a> {
             .collect()
     }
 
-    /// `KVM_GET_MSRS` stops at the first MSR that it refuses, and copies all that it is given.
-    /// Where most are refused, it is given few.
+    /// `KVM_GET_MSRS` stops at the first MSR that it refuses, but copies the whole list. So lists
+    /// are short if most MSRs are refused.
     fn read_by_ioctl(&self, indices: &[u32]) -> Result<Vec<Result<u64, Refusal>>> {
         let mut read = Vec::with_capacity(indices.len());
         let mut size = MAX_ENTRIES;
@@ -270,11 +270,11 @@ impl<'a> Session<'a> {
         Ok(value.ok_or(RefusalKind::Refused.into()))
     }
 
-    /// Writes an MSR. The inner result says whether KVM took it.
+    /// Writes an MSR. The inner result is the refusal, if KVM refuses it.
     ///
     /// # Errors
     ///
-    /// As [`Session::read`], and [`Error::Input`] for what [`forbidden`] says.
+    /// As [`Session::read`], and [`Error::Input`] if the access is [`forbidden`].
     pub fn write(&mut self, by: By, index: u32, value: u64) -> Result<Result<(), Refusal>> {
         let taken = match by {
             By::Ioctl => self.scratch.set(index, value)?,
@@ -305,9 +305,9 @@ impl<'a> Session<'a> {
         Ok(Refusal::of(outcome).unwrap_or(RefusalKind::Unsaid.into()))
     }
 
-    /// Writes MSRs one after the other, and reads each before and behind its write.
+    /// Writes MSRs one after the other, and reads each before and after its write.
     ///
-    /// With `bits`, each value is for these bits, and the others stay as they are.
+    /// With `bits`, each value is for these bits; the others do not change.
     ///
     /// # Errors
     ///
@@ -333,8 +333,8 @@ impl<'a> Session<'a> {
             (Some(bits), Some(before)) => bits.put(before, value).unwrap_or(value),
             (Some(bits), None) => {
                 return Err(Error::Input(format!(
-                    "{index:#x} can't be read, so that its bits other than {bits} are not known: \
-                     give the whole value"
+                    "{index:#x} can't be read, so its bits other than {bits} are unknown: \
+                     use the whole value"
                 )));
             }
         };
@@ -347,7 +347,7 @@ impl<'a> Session<'a> {
         };
         let mut moves = false;
 
-        // What differs may be a clock, which goes on between the write and the read.
+        // A difference may be due to a clock, which advances between the write and the read.
         if refused.is_none() && after.is_some_and(|after| after != value) {
             let again = self.read_one(by, index)?.ok();
 
@@ -381,24 +381,24 @@ fn fresh(kvm: &Kvm, setup: &Setup, runs_first: bool) -> Result<Scratch> {
     Ok(scratch)
 }
 
-/// What `kvmsr get` found.
+/// The output of `kvmsr get`.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct GetReport {
     /// [`SCHEMA`](crate::snapshot::SCHEMA)
     pub schema: u32,
-    /// Who read.
+    /// The initiator of the reads.
     pub by: By,
-    /// The vCPU's CPUID, as the command line has it.
+    /// The vCPU's CPUID, as in the command line.
     pub cpu: String,
     /// Whether the VM has an in-kernel irqchip.
     pub irqchip: bool,
     /// Whether the vCPU had run before.
     pub after_run: bool,
-    /// The bits that were asked for, as `15:8`.
+    /// The selected bits, e.g. `15:8`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bits: Option<String>,
-    /// The MSRs, in the order in which they were asked for.
+    /// The MSRs, in the order of the command line.
     pub msrs: Vec<Got>,
 }
 
@@ -414,7 +414,7 @@ pub struct Got {
     /// Its value, if it can be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Hex<u64>>,
-    /// The bits of it that were asked for, shifted down.
+    /// The value of the selected bits, shifted down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<Hex<u64>>,
     /// Why it can't be read.
@@ -422,15 +422,15 @@ pub struct Got {
     pub refused: Option<Refusal>,
 }
 
-/// What `kvmsr set` did.
+/// The output of `kvmsr set`.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SetReport {
     /// [`SCHEMA`](crate::snapshot::SCHEMA)
     pub schema: u32,
-    /// Who wrote.
+    /// The initiator of the writes.
     pub by: By,
-    /// The vCPU's CPUID, as the command line has it.
+    /// The vCPU's CPUID, as in the command line.
     pub cpu: String,
     /// Whether the VM has an in-kernel irqchip.
     pub irqchip: bool,
@@ -440,7 +440,7 @@ pub struct SetReport {
     pub msrs: Vec<Written>,
 }
 
-/// An MSR that was written, or was not.
+/// The write of an MSR.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Written {
@@ -449,26 +449,26 @@ pub struct Written {
     /// Its name, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What it was, if it can be read.
+    /// The value before, if it can be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<Hex<u64>>,
-    /// What was written.
+    /// The value that was written.
     pub value: Hex<u64>,
-    /// Why that was not taken.
+    /// Why it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refusal>,
-    /// What it is now, if it can be read.
+    /// The value after, if it can be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<Hex<u64>>,
-    /// Whether it changes by itself, so that what it is now tells nothing.
+    /// Whether it changes by itself, so that the value after is not conclusive.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub moves: bool,
-    /// The bits that KVM took and that are now another value than was written.
+    /// The bits that KVM accepted, but that have another value now.
     pub ignored: Hex<u64>,
 }
 
 impl Written {
-    /// Whether all is now as it was written, as far as can be seen.
+    /// Whether all values are now as written, as far as can be seen.
     pub fn is_fine(&self) -> bool {
         self.refused.is_none() && self.ignored.0 == 0
     }

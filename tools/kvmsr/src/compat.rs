@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The most that several hosts take, as a profile.
+//! Computes a profile of what several hosts accept.
 //!
-//! A profile has the MSRs that all files have, and of CPUID and of feature MSRs what all hosts
-//! offer. How bits combine hangs on what they are: most say what a host can do, some what it lacks
-//! or demands, some are numbers. What is a guest's state and not a host's offer is kept where all
-//! files agree; where they do not, each host's own reset value is as good.
+//! A profile has the MSRs that all files have, and the CPUID and feature MSRs that all hosts
+//! support. How bits combine depends on their meaning: most say what a host supports, some what it
+//! lacks or requires, some are numbers. A guest's state is kept if all files agree; otherwise,
+//! each host's own reset value is as good.
 //!
-//! A file that says nothing of CPUID, of lists or of features, as a template does, has no say in
-//! these. The profile does not hang on the order of the files.
+//! A file without CPUID, lists or features, e.g. a template, does not affect these. The profile
+//! does not depend on the order of the files.
 
 pub mod features;
 pub mod leaves;
@@ -64,9 +64,9 @@ pub fn combine(files: &[(String, Snapshot)]) -> Result<Report> {
     })
 }
 
-/// The file that the profile has the order of its lists from, and what describes a host: the one
-/// of the oldest CPU. What else is compared only makes it the same one in whichever order files
-/// come.
+/// The file from which the profile takes the order of lists, and the description of the host: the
+/// one with the oldest CPU. The other criteria only make the choice independent of the files'
+/// order.
 fn base(snapshots: &[&Snapshot]) -> Option<usize> {
     let key = |snapshot: &Snapshot| {
         let cpuid: Vec<[u32; 7]> = snapshot
@@ -103,7 +103,7 @@ fn base(snapshots: &[&Snapshot]) -> Option<usize> {
     (0..snapshots.len()).min_by_key(|&place| snapshots.get(place).map(|snapshot| key(snapshot)))
 }
 
-/// What all files say of their hosts.
+/// The data of all files about their hosts.
 fn host(snapshots: &[&Snapshot]) -> Host {
     let mut hosts = snapshots.iter().map(|snapshot| &snapshot.host);
     let Some(first) = hosts.next() else {
@@ -148,8 +148,8 @@ fn warn(
 ) {
     if msrs::differ_in_vendor(snapshots) {
         warnings.push(
-            "the files are of different vendors: a guest that runs on one vendor's CPU is not \
-             expected to go on on another's, even though KVM takes these MSRs"
+            "the files are of different vendors: a guest of one vendor's CPU is not expected to run \
+             on another vendor's CPU, even though KVM accepts these MSRs"
                 .to_owned(),
         );
     }
@@ -162,7 +162,7 @@ fn warn(
         && std::collections::BTreeSet::from_iter(models).len() > 1
     {
         warnings.push(format!(
-            "family, model, caches and topology are those of {name}"
+            "family, model, caches and topology are taken from {name}"
         ));
     }
     if profile.msrs.is_empty() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What a vCPU's CPUID says: presets, and the bits that MSRs hang on.
+//! The CPUID of a vCPU: presets, and the bits on which MSRs depend.
 
 mod modifiers;
 mod registers;
@@ -19,7 +19,7 @@ use crate::number::Hex;
 pub use modifiers::Modifier;
 pub use modifiers::Modifiers;
 
-/// One leaf of CPUID, as `struct kvm_cpuid_entry2`.
+/// One leaf of CPUID, like `struct kvm_cpuid_entry2`.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -30,13 +30,13 @@ pub struct Leaf {
     pub index: Hex<u32>,
     /// `KVM_CPUID_FLAG_*`; 1: the index matters.
     pub flags: u32,
-    /// What it gives.
+    /// The output EAX.
     pub eax: Hex<u32>,
-    /// What it gives.
+    /// The output EBX.
     pub ebx: Hex<u32>,
-    /// What it gives.
+    /// The output ECX.
     pub ecx: Hex<u32>,
-    /// What it gives.
+    /// The output EDX.
     pub edx: Hex<u32>,
 }
 
@@ -69,7 +69,7 @@ impl From<&Leaf> for kvm_cpuid_entry2 {
     }
 }
 
-/// A register of CPUID's.
+/// A register of CPUID.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -84,7 +84,7 @@ pub enum Register {
     Edx,
 }
 
-/// The vendor that CPUID names, as far as KVM tells them apart.
+/// The vendor in CPUID, as far as KVM distinguishes them.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
@@ -97,7 +97,7 @@ pub enum Vendor {
 }
 
 impl Vendor {
-    /// Whose name it is that CPUID or the kernel gives, as `GenuineIntel`.
+    /// The vendor for a name in CPUID or /proc/cpuinfo, e.g. `GenuineIntel`.
     pub fn of_name(name: &str) -> Option<Self> {
         match name.trim() {
             "AuthenticAMD" | "HygonGenuine" => Some(Vendor::Amd),
@@ -107,26 +107,26 @@ impl Vendor {
     }
 }
 
-/// What a vCPU is given by `KVM_SET_CPUID2`. Empty: it is not called.
+/// The argument of `KVM_SET_CPUID2`. If it is empty, the ioctl is not called.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Cpuid(pub Vec<Leaf>);
 
 impl Cpuid {
-    /// Names of the presets that [`Cpuid::preset`] takes, and what they are.
+    /// The presets that [`Cpuid::preset`] accepts, with descriptions.
     pub const PRESETS: [(&'static str, &'static str); 4] = [
-        ("host", "all that KVM_GET_SUPPORTED_CPUID offers"),
+        ("host", "all features of KVM_GET_SUPPORTED_CPUID"),
         ("none", "nothing: KVM_SET_CPUID2 is not called"),
         ("no-pmu", "as host, without the performance counters"),
         ("other-vendor", "as host, under the other vendor's name"),
     ];
 
-    /// All that KVM offers on this host.
+    /// All that KVM supports on this host.
     ///
     /// # Errors
     ///
-    /// [`Error::Kvm`] if KVM does not tell.
+    /// [`Error::Kvm`] if the ioctl fails.
     pub fn supported(kvm: &Kvm) -> Result<Self> {
         let supported = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
@@ -180,7 +180,7 @@ impl Cpuid {
         }
     }
 
-    /// Has CPUID name a vendor.
+    /// Sets the vendor's name.
     pub fn set_vendor(&mut self, name: &[u8; 12]) {
         let word = |at: usize| {
             Hex(u32::from_le_bytes([
@@ -198,7 +198,7 @@ impl Cpuid {
         }
     }
 
-    /// The vendor that it names, if it is one that KVM knows.
+    /// The vendor, if KVM knows it.
     pub fn vendor(&self) -> Option<Vendor> {
         let leaf = self.leaf(0, 0)?;
         let name = [leaf.ebx.0, leaf.edx.0, leaf.ecx.0].map(u32::to_le_bytes);
@@ -210,7 +210,7 @@ impl Cpuid {
         }
     }
 
-    /// The leaf that the instruction would give.
+    /// The leaf that the instruction would return.
     pub fn leaf(&self, function: u32, index: u32) -> Option<&Leaf> {
         self.0.iter().find(|leaf| {
             leaf.function.0 == function && (leaf.flags & 1 == 0 || leaf.index.0 == index)
@@ -266,17 +266,17 @@ impl Cpuid {
         };
     }
 
-    /// As `KVM_SET_CPUID2` takes it.
+    /// Converts it for `KVM_SET_CPUID2`.
     ///
     /// # Errors
     ///
-    /// [`Error::Input`] if there are more leaves than KVM takes.
+    /// [`Error::Input`] if there are too many leaves.
     pub fn to_kvm(&self) -> Result<CpuId> {
         let entries: Vec<_> = self.0.iter().map(kvm_cpuid_entry2::from).collect();
 
         CpuId::from_entries(&entries).map_err(|_| {
             Error::Input(format!(
-                "a CPUID of {} leaves is more than KVM takes, which is {KVM_MAX_CPUID_ENTRIES}",
+                "a CPUID of {} leaves is too large: KVM accepts {KVM_MAX_CPUID_ENTRIES}",
                 entries.len()
             ))
         })

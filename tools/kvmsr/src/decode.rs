@@ -14,57 +14,57 @@ use crate::number::parse_u64;
 use crate::snapshot::SCHEMA;
 use crate::snapshot::Snapshot;
 
-/// An MSR with a value, or with two to be compared.
+/// An MSR with a value, or with two values to compare.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Input {
     /// Its index.
     pub index: u32,
     /// Its value.
     pub value: u64,
-    /// Its new one.
+    /// The new value, if there are two.
     pub new: Option<u64>,
 }
 
-/// How numbers are written that have no `0x`.
+/// How to read numbers without `0x`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Radix {
-    /// As people do.
+    /// Decimal.
     #[default]
     Decimal,
-    /// As `rdmsr` does.
+    /// Hexadecimal, as `rdmsr` prints them.
     Hexadecimal,
 }
 
-/// What `kvmsr decode` prints.
+/// The output of `kvmsr decode`.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Report {
     /// [`SCHEMA`]
     pub schema: u32,
-    /// In the order in which they were given.
+    /// In the order of the input.
     pub msrs: Vec<MsrReport>,
 }
 
-/// An MSR's value in fields, or the fields that two values have otherwise.
+/// The fields of an MSR's value, or the fields in which two values differ.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MsrReport {
     /// Its index.
     pub index: Hex<u32>,
-    /// Its name, if it is known.
+    /// Its name, if known.
     pub name: Option<String>,
     /// Its value.
     pub value: Hex<u64>,
-    /// Its new one, if there are two.
+    /// The new value, if there are two.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new: Option<Hex<u64>>,
-    /// All fields; if there are two values, those that differ.
+    /// All fields; for two values, those that differ.
     pub fields: Vec<FieldReport>,
-    /// Bits that are set, or differ, and of which no field is known.
+    /// Bits that are set, or differ, but belong to no known field.
     pub undefined: Hex<u64>,
 }
 
-/// A field's value.
+/// A field with its value.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FieldReport {
@@ -72,18 +72,18 @@ pub struct FieldReport {
     pub bits: String,
     /// Its name.
     pub name: &'static str,
-    /// An address where its bits are, all else shifted down.
+    /// Addresses in place, other fields shifted down.
     pub value: Hex<u64>,
-    /// What the value means, where that is known.
+    /// The meaning of the value, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub meaning: Option<&'static str>,
     /// The new value, if there are two.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new: Option<Hex<u64>>,
-    /// What that means.
+    /// The meaning of the new value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub new_meaning: Option<&'static str>,
-    /// The vendor, the CPU families or the message that have it, if not all do.
+    /// The vendor, CPU families or message that have the field, if not all do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub only: Option<String>,
 }
@@ -161,11 +161,11 @@ fn of_msr(input: &Input, vendor: Option<Vendor>) -> MsrReport {
 ///
 /// # Errors
 ///
-/// [`Error::Input`] with what is wrong.
+/// [`Error::Input`] if it is invalid.
 pub fn parse_argument(text: &str, radix: Radix) -> Result<Input> {
     let (msr, values) = text.split_once('=').ok_or_else(|| {
         Error::Input(format!(
-            "'{}' has no value: give MSR=VALUE, as EFER=0xd01, or MSR=OLD,NEW",
+            "'{}' has no value: use MSR=VALUE, e.g. EFER=0xd01, or MSR=OLD,NEW",
             start(text)
         ))
     })?;
@@ -173,12 +173,12 @@ pub fn parse_argument(text: &str, radix: Radix) -> Result<Input> {
     parse_parts(msr, values, radix)
 }
 
-/// Parses what is piped in: a line for each MSR, as `MSR=VALUE`, `MSR: VALUE` or `MSR VALUE`, or a
-/// snapshot. Whose host that is of comes along.
+/// Parses standard input: a line for each MSR (`MSR=VALUE`, `MSR: VALUE` or `MSR VALUE`), or a
+/// snapshot. Also returns the vendor of the snapshot's host.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] with what is wrong, and in which line.
+/// [`Error::Input`] with the line, if it is invalid.
 pub fn parse_text(text: &str, radix: Radix) -> Result<(Vec<Input>, Option<Vendor>)> {
     if text.trim_start().starts_with('{') {
         return parse_snapshot(text);
@@ -200,13 +200,13 @@ pub fn parse_text(text: &str, radix: Radix) -> Result<(Vec<Input>, Option<Vendor
 fn parse_snapshot(text: &str) -> Result<(Vec<Input>, Option<Vendor>)> {
     let snapshot: Snapshot = serde_json::from_str(text).map_err(|error| {
         Error::Input(format!(
-            "the JSON on standard input is no snapshot of kvmsr's: {error}"
+            "the JSON on standard input is not a snapshot of kvmsr: {error}"
         ))
     })?;
 
     if snapshot.schema != SCHEMA {
         return Err(Error::Input(format!(
-            "the snapshot on standard input has schema {}, and this kvmsr knows {SCHEMA}",
+            "the snapshot on standard input has schema {}, but this kvmsr supports {SCHEMA}",
             snapshot.schema
         )));
     }
@@ -229,7 +229,7 @@ fn parse_line(line: &str, radix: Radix) -> Result<Input> {
         .or_else(|| line.split_once(char::is_whitespace))
         .ok_or_else(|| {
             Error::Input(format!(
-                "'{}' is not an MSR and a value, as 'EFER 0xd01'",
+                "'{}' is not an MSR and a value, e.g. 'EFER 0xd01'",
                 start(line)
             ))
         })?;
@@ -259,8 +259,7 @@ fn parse_value(text: &str, radix: Radix) -> Result<u64> {
         Radix::Hexadecimal if is_hexadecimal => parse_u64(&format!("0x{text}")),
         Radix::Decimal if is_hexadecimal && !text.chars().all(|c| c.is_ascii_digit()) => {
             Err(Error::Input(format!(
-                "'{}' is not a number: give it as 0x{}, or with --hex, which takes what rdmsr \
-                 prints",
+                "'{}' is not a number: write it as 0x{}, or use --hex for the output of rdmsr",
                 start(text),
                 start(text)
             )))
@@ -269,7 +268,7 @@ fn parse_value(text: &str, radix: Radix) -> Result<u64> {
     }
 }
 
-/// As much of a text as an error quotes.
+/// The part of a text that an error quotes.
 fn start(text: &str) -> String {
     text.chars().take(60).collect()
 }
@@ -351,7 +350,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        // To look for what is like a name takes its time.
+        // Searching similar names takes long.
         #![proptest_config(proptest::test_runner::Config::with_cases(64))]
 
         #[test]

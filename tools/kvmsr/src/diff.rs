@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What two snapshots have otherwise, field by field.
+//! Compares two snapshots, field by field.
 
 mod fields;
 
@@ -23,12 +23,12 @@ use crate::snapshot::Value;
 
 pub use fields::Field;
 
-/// What to compare. By default all, but for MSRs that change by themselves.
+/// What to compare. By default all, except MSRs that change by themselves.
 #[derive(Clone, Debug, Default)]
 pub struct Scope {
-    /// MSRs that change by themselves as well.
+    /// Whether to compare MSRs that change by themselves.
     pub moving: bool,
-    /// Parts that are not compared.
+    /// Parts to ignore.
     pub ignored: Vec<Part>,
 }
 
@@ -39,9 +39,9 @@ pub enum Part {
     Host,
     /// CPUID.
     Cpuid,
-    /// What is listed as saved, and what can't be read.
+    /// MSRs that are listed to save, and MSRs that can't be read.
     Lists,
-    /// What the host supports.
+    /// The host's features.
     Features,
     /// The vCPU's MSRs.
     Msrs,
@@ -53,13 +53,13 @@ pub enum Part {
 pub struct Report {
     /// [`SCHEMA`]
     pub schema: u32,
-    /// The name of the first.
+    /// The name of the first snapshot.
     pub a: String,
-    /// The name of the second.
+    /// The name of the second snapshot.
     pub b: String,
-    /// Whether there is none.
+    /// Whether there is no difference.
     pub equal: bool,
-    /// What is said otherwise of the host.
+    /// Differences of the hosts.
     pub host: Vec<Fact>,
     /// Registers of CPUID.
     pub cpuid: Vec<CpuidRegister>,
@@ -67,24 +67,24 @@ pub struct Report {
     pub saved: Lists,
     /// MSRs that are listed, and can't be read.
     pub unreadable: Lists,
-    /// What the host supports.
+    /// The host's features.
     pub features: Vec<Msr>,
     /// The vCPU's MSRs.
     pub msrs: Vec<Msr>,
-    /// How many MSRs were not compared, as they change by themselves.
+    /// The number of MSRs that were not compared, because they change by themselves.
     pub moving: usize,
 }
 
-/// Something that is said of the host.
+/// A fact about the host.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Fact {
-    /// What it is about.
+    /// Its name.
     pub name: String,
-    /// What the first says.
+    /// Its value in the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub a: Option<String>,
-    /// What the second says.
+    /// Its value in the second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub b: Option<String>,
 }
@@ -97,15 +97,15 @@ pub struct CpuidRegister {
     pub function: Hex<u32>,
     /// ECX of the instruction.
     pub index: Hex<u32>,
-    /// The last ECX that it is for, in a VMM's template.
+    /// The last ECX, in a VMM's template.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_index: Option<Hex<u32>>,
     /// The register.
     pub register: Register,
-    /// What the first has; none: it has no such leaf, or leaves it to the host.
+    /// The value in the first; none if the leaf is missing or left to the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub a: Option<Hex<u32>>,
-    /// What the second has.
+    /// The value in the second.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub b: Option<Hex<u32>>,
     /// The numbers of the bits that differ.
@@ -116,9 +116,9 @@ pub struct CpuidRegister {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Lists {
-    /// Those in the first only.
+    /// Those only in the first.
     pub only_a: Vec<Listed>,
-    /// Those in the second only.
+    /// Those only in the second.
     pub only_b: Vec<Listed>,
 }
 
@@ -145,7 +145,7 @@ pub struct Msr {
     /// Whether it changes by itself.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub moves: bool,
-    /// Its value in the first; none: it is not there.
+    /// Its value in the first; none if it is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub a: Option<Hex<u64>>,
     /// Its value in the second.
@@ -154,7 +154,7 @@ pub struct Msr {
     /// Bits that only one of the two gives, in a VMM's template.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub given_by_one: Option<Hex<u64>>,
-    /// The fields that differ, if both have it.
+    /// The fields that differ, if both have the MSR.
     pub fields: Vec<Field>,
 }
 
@@ -205,7 +205,7 @@ pub fn compare(a: (&str, &Snapshot), b: (&str, &Snapshot), scope: &Scope) -> Rep
     report
 }
 
-/// Everything that is said of a host, by name.
+/// All facts about a host, by name.
 fn all_facts(host: &Host) -> BTreeMap<String, String> {
     let mut facts = BTreeMap::from([("engine".to_owned(), host.engine.to_string())]);
     let vendor = host.vendor.map(|vendor| match vendor {
@@ -254,7 +254,7 @@ fn facts(a: &Host, b: &Host) -> Vec<Fact> {
 
 fn registers(a: &Cpuid, b: &Cpuid) -> Vec<CpuidRegister> {
     let by_place = |cpuid: &Cpuid| -> BTreeMap<(Hex<u32>, Hex<u32>), Leaf> {
-        // Of two for a place the first counts.
+        // If two are for the same place, the first one applies.
         cpuid
             .0
             .iter()
@@ -276,8 +276,8 @@ fn registers(a: &Cpuid, b: &Cpuid) -> Vec<CpuidRegister> {
     differing
 }
 
-/// Bits that have the APIC ID of the CPU that happened to answer KVM_GET_SUPPORTED_CPUID. They say
-/// nothing of a host.
+/// Bits with the APIC ID of the CPU on which KVM_GET_SUPPORTED_CPUID ran. They do not describe the
+/// host.
 fn apic_id(function: u32, register: Register) -> u32 {
     match (function, register) {
         (0x1, Register::Ebx) => 0xff << 24,
@@ -286,7 +286,7 @@ fn apic_id(function: u32, register: Register) -> u32 {
     }
 }
 
-/// The register if it differs. One that is missing and one that is 0 are told apart by none.
+/// The register if it differs. A missing one and one that is 0 differ if one is a template's.
 fn differ(
     (function, index): (Hex<u32>, Hex<u32>),
     last_index: Option<Hex<u32>>,
@@ -307,7 +307,7 @@ fn differ(
     })
 }
 
-/// Changes of templates: bits that are given otherwise, or by one only.
+/// Compares changes of templates: bits that differ, or that only one gives.
 fn modifiers(a: &Snapshot, b: &Snapshot) -> Vec<CpuidRegister> {
     let (a, b) = (&a.cpuid_modifiers, &b.cpuid_modifiers);
     let place = |m: &Modifier| (m.function, m.index, m.last_index, m.register as u8);

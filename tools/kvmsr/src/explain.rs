@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! All that is known of an MSR, for people and as JSON.
+//! Everything about an MSR, for people and as JSON.
 
 use serde::Serialize;
 
@@ -21,57 +21,57 @@ use crate::cpuid::Register;
 use crate::cpuid::Vendor;
 use crate::number::Hex;
 
-/// What `kvmsr explain` prints.
+/// The output of `kvmsr explain`.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Report {
     /// [`crate::snapshot::SCHEMA`]
     pub schema: u32,
-    /// The MSRs that were asked for.
+    /// The MSRs of the command line.
     pub msrs: Vec<Explanation>,
-    /// Those that have what was asked for in one of their names.
+    /// MSRs whose names contain the text of the command line.
     pub matches: Vec<Match>,
 }
 
-/// An MSR that has a text in one of its names.
+/// An MSR whose name contains a text.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Match {
-    /// Its index, of several the first one.
+    /// Its index; for several MSRs, the first one's.
     pub index: Hex<u32>,
-    /// How many there are.
+    /// The number of MSRs.
     pub count: u32,
-    /// Its name; of several with `{n}` for the number.
+    /// Its name; for several MSRs, with `{n}` for the number.
     pub name: &'static str,
-    /// Whose it is.
+    /// Its owner.
     pub owner: &'static str,
     /// Its other names.
     pub aliases: &'static [&'static str],
 }
 
-/// All that is known of an MSR.
+/// Everything about an MSR.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Explanation {
     /// Its index.
     pub index: Hex<u32>,
-    /// Its name in the manuals, if one defines it.
+    /// Its name in the manuals, if they define it.
     pub name: Option<String>,
     /// Its other names.
     pub aliases: &'static [&'static str],
-    /// Whose it is.
+    /// Its owner.
     pub owner: Option<&'static str>,
-    /// If it is one of several that are alike.
+    /// The group of similar MSRs that it belongs to, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub series: Option<Series>,
-    /// Its fields, of all vendors and in all variants; without those, fields of one vendor do not
-    /// overlap, but for parts of a field that is a list of controls.
+    /// Its fields, of all vendors and variants. Without variants, fields of one vendor do not
+    /// overlap, except for parts of a field that is a list of controls.
     pub fields: Vec<FieldReport>,
     /// How KVM treats it.
     pub kvm: Kvm,
 }
 
-/// Several MSRs that are alike.
+/// A group of similar MSRs.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Series {
@@ -79,11 +79,11 @@ pub struct Series {
     pub name: &'static str,
     /// The index of the first.
     pub first: Hex<u32>,
-    /// How many there are.
+    /// The number of MSRs.
     pub count: u32,
-    /// From one index to the next.
+    /// The distance of their indices.
     pub stride: u32,
-    /// The number of this one.
+    /// The number of this MSR.
     pub number: u32,
 }
 
@@ -95,21 +95,21 @@ pub struct FieldReport {
     pub bits: String,
     /// Its name.
     pub name: &'static str,
-    /// Whose registers have it.
+    /// Its owner.
     pub owner: &'static str,
-    /// What values mean, where that is known.
+    /// The meanings of values, if known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<Meaning>,
-    /// Whether it is an address, to be read where its bits are.
+    /// Whether it is an address, which is printed in place.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub address: bool,
-    /// The CPU families or the message that have it, if not all do.
+    /// The CPU families or message that have it, if not all do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<&'static str>,
-    /// What the register's value has to be for that.
+    /// The condition on the register's value for this variant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
-    /// Who says so, see data/README of the package.
+    /// Its sources, see data/README of the package.
     pub source: &'static str,
 }
 
@@ -119,7 +119,7 @@ pub struct FieldReport {
 pub struct Meaning {
     /// The field's value, shifted down.
     pub value: Hex<u64>,
-    /// What it means.
+    /// Its meaning.
     pub meaning: &'static str,
 }
 
@@ -127,43 +127,43 @@ pub struct Meaning {
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Kvm {
-    /// Whether KVM's common code knows it; if not, only the PMU may.
+    /// Whether KVM's common code knows it; if not, only the PMU may know it.
     pub known: bool,
-    /// Linux's name for it, or for the first of those that KVM treats alike.
+    /// Linux's name for it, or for the first MSR of its group in KVM.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub name: &'static str,
-    /// The first of these.
+    /// The first index of the group.
     pub first: Hex<u32>,
-    /// The last of these; the first and the last 32-bit number if KVM does not know it.
+    /// The last index of the group; if KVM does not know it, the group is all 32-bit numbers.
     pub last: Hex<u32>,
-    /// Who serves it on AMD's hosts.
+    /// What serves it on AMD's hosts.
     pub amd: ServedReport,
-    /// Who serves it on Intel's hosts.
+    /// What serves it on Intel's hosts.
     pub intel: ServedReport,
-    /// What is checked, in a sentence; the vendors' modules' checks follow it.
+    /// The checks, as a sentence; the vendor modules' checks follow.
     pub checked: Vec<String>,
-    /// What becomes of reads.
+    /// The effect of reads.
     pub read: String,
-    /// What becomes of writes.
+    /// The effect of writes.
     pub write: String,
     /// What accesses need, for programs.
     pub checks: Vec<CheckReport>,
-    /// Bits that are refused whoever writes them, on all hosts.
+    /// Bits that nobody can set, on all hosts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reserved: Option<Hex<u64>>,
-    /// The same on AMD's hosts, if they are more.
+    /// The same on AMD's hosts, if there are more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reserved_amd: Option<Hex<u64>>,
-    /// The same on Intel's.
+    /// The same on Intel's hosts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reserved_intel: Option<Hex<u64>>,
-    /// Its place in KVM_GET_MSR_INDEX_LIST: `saved`, if the host's CPU has it, or `emulated`.
+    /// Its kind in KVM_GET_MSR_INDEX_LIST: `saved`, if the host's CPU has it, or `emulated`.
     pub list: Option<&'static str>,
     /// Whether it is in KVM_GET_MSR_FEATURE_INDEX_LIST.
     pub feature_msr: bool,
-    /// Whether KVM_SET_MSRS takes no other value once the vCPU has run.
+    /// Whether KVM_SET_MSRS accepts only the current value once the vCPU has run.
     pub fixed_after_run: bool,
-    /// The lists that it is in, in a sentence.
+    /// The lists that have it, as a sentence.
     pub lists: String,
     /// Whether a filter can deny it to the guest.
     pub filtered: bool,
@@ -171,8 +171,8 @@ pub struct Kvm {
     pub moves: bool,
 }
 
-/// Who serves an MSR: `kvm`, KVM's common code; `module`, kvm_amd or kvm_intel, which may ask the
-/// former; or `module in L2`.
+/// What serves an MSR: `kvm`, KVM's common code; `module`, kvm_amd or kvm_intel, which may call
+/// the common code; or `module in L2`.
 #[derive(Clone, Copy, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ServedReport {
@@ -182,7 +182,7 @@ pub struct ServedReport {
     pub write: &'static str,
 }
 
-/// What an access needs.
+/// A condition of an access.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CheckReport {
@@ -192,31 +192,31 @@ pub struct CheckReport {
     /// `guest` or `host`; none: both.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<&'static str>,
-    /// On whose hosts; none: on all.
+    /// The vendor of the host; none for all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vendor: Option<Vendor>,
-    /// The bits that a write has to have any of for this; none: any access.
+    /// The condition applies to writes that set any of these bits; none: to any access.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bits: Option<Hex<u64>>,
     /// The vCPU's CPUID needs one of these bits.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cpuid: Vec<CpuidBit>,
-    /// Something else that it needs.
+    /// Another condition.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub other: Option<&'static str>,
-    /// `unknown`, `invalid` or `dropped`; none: this is a remark.
+    /// `unknown`, `invalid` or `dropped`: the result if it is not met; none for a remark.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub otherwise: Option<&'static str>,
-    /// It is asked for only if user space has enabled this capability.
+    /// Checked only if user space has enabled this capability.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub only_with: Option<&'static str>,
 }
 
-/// Where a bit of CPUID is.
+/// A CPUID bit.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CpuidBit {
-    /// As in Linux, without `X86_FEATURE_`.
+    /// The name in Linux, without `X86_FEATURE_`.
     pub name: &'static str,
     /// EAX of the instruction.
     pub leaf: Hex<u32>,
@@ -226,7 +226,7 @@ pub struct CpuidBit {
     pub register: Register,
     /// The bit.
     pub bit: u8,
-    /// All of that for people.
+    /// The same as text.
     #[serde(skip)]
     pub text: String,
 }
@@ -289,8 +289,8 @@ impl From<&Msr> for Match {
     }
 }
 
-/// All that is known of an MSR. For an index that means something else on each vendor, `vendor`
-/// decides.
+/// Everything about an MSR. If the vendors have different MSRs with an index, `vendor` selects
+/// one.
 pub fn explain(index: u32, vendor: Option<Vendor>) -> Explanation {
     let msr = catalogue::msr(index, vendor);
     let number = msr.and_then(|msr| msr.number(index));
@@ -299,7 +299,7 @@ pub fn explain(index: u32, vendor: Option<Vendor>) -> Explanation {
     fields.sort_by_key(|field| {
         (
             field.variant.is_some(),
-            // Those of a variant stay together, in the order of the file.
+            // The fields of a variant stay together, in the file's order.
             field
                 .variant
                 .is_none()
@@ -384,7 +384,7 @@ fn module(vendor: Vendor) -> &'static str {
     }
 }
 
-/// What becomes of an access, in a sentence.
+/// The effect of an access, as a sentence.
 fn becomes(rule: &Rule, way: Way) -> String {
     let words = match way {
         Way::Read => rule.words.read,
@@ -422,7 +422,7 @@ fn becomes(rule: &Rule, way: Way) -> String {
         ([], _, words) => format!("{words}{}", in_l2.concat()),
         (modules, [], "") => format!("by {}", modules.join(" or ")),
         (modules, [], words) => format!(
-            "by {}, which pass it on to KVM's common code: {words}",
+            "by {}, which call KVM's common code: {words}",
             modules.join(" or ")
         ),
         (modules, elsewhere, words) => {
@@ -431,7 +431,7 @@ fn becomes(rule: &Rule, way: Way) -> String {
             let passed_on = if rule.is_unsupported(way) {
                 String::new()
             } else {
-                format!(", and if {modules} passes it on")
+                format!(", and if {modules} calls it")
             };
 
             format!(
@@ -442,7 +442,7 @@ fn becomes(rule: &Rule, way: Way) -> String {
     }
 }
 
-/// What is checked: the table's sentence, and one for each of the modules' checks.
+/// The checks: the table's sentence, and one for each of the vendor modules' checks.
 fn checked(index: u32, rule: &Rule) -> Vec<String> {
     let of_table = Some(rule.words.checked)
         .filter(|words| !words.is_empty())
@@ -454,7 +454,7 @@ fn checked(index: u32, rule: &Rule) -> Vec<String> {
         .collect()
 }
 
-/// A module's check in words; none if there are only reserved bits to it.
+/// A vendor module's check as text; none if it only has reserved bits.
 fn sentence(check: &Check, words: &str) -> Option<String> {
     let mut who: Vec<_> = check.vendor.map(module).into_iter().collect();
 

@@ -3,13 +3,13 @@
 //! The model-specific registers of KVM guests, for VMM authors and for people who run guests.
 //!
 //! - [`state`] saves and restores a vCPU's MSRs: the complete list, in an order that works, any
-//! number of entries, with a status for each.
+//!   number of entries, with a status for each.
 //! - [`catalogue`] has the names of MSRs, their bit fields, and KVM's rules for them. It needs no
-//! KVM. [`explain`] and [`decode`] describe them in text.
+//!   KVM. [`explain`] and [`decode`] describe them in text.
 //! - [`filter`] turns rules into the minimum number of ranges for `KVM_X86_SET_MSR_FILTER`, and
-//! describes what a filter does.
+//!   describes what a filter does.
 //! - [`snapshot`], [`check`], [`compat`] and [`diff`] compare vCPUs, and what hosts accept;
-//! [`formats`] reads the files of other VMMs.
+//!   [`formats`] reads the files of other VMMs.
 //! - [`scratch`] is a VM to try things on.
 //!
 //! The program `kvmsr` is built on these modules.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What KVM lists: MSRs to be saved, feature MSRs, and one-regs.
+//! KVM's lists: MSRs to save, feature MSRs, and registers of KVM_GET_ONE_REG.
 
 use kvm_bindings::Msrs;
 use kvm_bindings::kvm_msr_entry;
@@ -19,24 +19,23 @@ use crate::scratch::Scratch;
 use crate::scratch::Setup;
 use crate::snapshot::SCHEMA;
 
-/// What `kvmsr list` found. A list that was not asked for is not there.
+/// The output of `kvmsr list`. Lists that were not requested are missing.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ListReport {
     /// [`SCHEMA`]
     pub schema: u32,
-    /// The vCPU's CPUID, as the command line has it.
+    /// The vCPU's CPUID, as in the command line.
     pub cpu: String,
     /// Whether the VM has an in-kernel irqchip.
     pub irqchip: bool,
-    /// `KVM_GET_MSR_INDEX_LIST`: to be saved, and emulated; with the values of a fresh vCPU.
+    /// `KVM_GET_MSR_INDEX_LIST`: MSRs to save, and emulated MSRs, with values of a new vCPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub saved: Option<Vec<Listed>>,
-    /// `KVM_GET_MSR_FEATURE_INDEX_LIST`; with the values of the device, which say what the host
-    /// supports.
+    /// `KVM_GET_MSR_FEATURE_INDEX_LIST`, with values of the device, i.e. the host's features.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub features: Option<Vec<Listed>>,
-    /// `KVM_GET_REG_LIST`; with the values of a fresh vCPU.
+    /// `KVM_GET_REG_LIST`, with values of a new vCPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub one_regs: Option<OneRegs>,
 }
@@ -50,22 +49,22 @@ pub struct Listed {
     /// Its name, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Its value; none if it is listed and can't be read.
+    /// Its value; none if it can't be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Hex<u64>>,
 }
 
-/// The one-regs, if this kernel lists them.
+/// The registers of KVM_GET_ONE_REG, if this kernel lists them.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct OneRegs {
-    /// Whether there is `KVM_GET_REG_LIST` (Linux 6.18 and later).
+    /// Whether the kernel has `KVM_GET_REG_LIST` (Linux 6.18 and later).
     pub supported: bool,
     /// The list.
     pub registers: Vec<OneReg>,
 }
 
-/// A one-reg.
+/// A register of KVM_GET_ONE_REG.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct OneReg {
@@ -74,12 +73,12 @@ pub struct OneReg {
     /// Its name, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Its value; none if it is listed and can't be read.
+    /// Its value; none if it can't be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Hex<u64>>,
 }
 
-/// Which lists are wanted.
+/// The requested lists.
 #[derive(Clone, Copy, Debug)]
 pub struct Lists {
     /// `KVM_GET_MSR_INDEX_LIST`
@@ -90,7 +89,7 @@ pub struct Lists {
     pub one_regs: bool,
 }
 
-/// Asks KVM for its lists, and for the values.
+/// Reads KVM's lists and the values.
 ///
 /// # Errors
 ///
@@ -147,7 +146,7 @@ fn listed(index: u32, value: Option<u64>, vendor: Option<Vendor>) -> Listed {
     }
 }
 
-/// `KVM_GET_MSRS` of the device: a feature MSR as the host supports it; none if it can't be read.
+/// `KVM_GET_MSRS` of the device: a feature MSR as supported by the host; none if it can't be read.
 ///
 /// # Errors
 ///
@@ -192,7 +191,8 @@ fn one_regs(scratch: &Scratch) -> OneRegs {
     }
 }
 
-/// The name of a one-reg: an MSR's, or one of KVM's own registers (api.rst, 4.68).
+/// The name of a register: an MSR's, or one of KVM's own registers (see KVM_GET_ONE_REG in
+/// api.rst).
 fn one_reg_name(id: u64) -> Option<String> {
     const GUEST_SSP: u64 = 0x2030_0003_0000_0000;
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! A VM with one vCPU to try MSRs on: by ioctl, and by instructions of a guest of a few bytes.
+//! A VM with one vCPU to try MSRs on: by ioctl, and by RDMSR and WRMSR of a small guest.
 //!
-//! The guest runs in 32-bit protected mode without paging. It is put in front of an RDMSR or WRMSR
-//! with the index and the value in its registers, and says by an OUT how the access went.
+//! The guest runs in 32-bit protected mode without paging. RIP is set to an RDMSR or WRMSR, the
+//! registers to the index and the value. An OUT reports the result.
 
 use std::ffi::CString;
 use std::io;
@@ -34,14 +34,14 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::ioctl;
 
-/// Where KVM is found.
+/// The path of KVM's device.
 pub const DEVICE: &str = "/dev/kvm";
 
 /// Opens KVM.
 ///
 /// # Errors
 ///
-/// [`Error::Missing`] if there is none or it may not be opened, with what to do.
+/// [`Error::Missing`] with advice, if it does not exist or can't be opened.
 pub fn open(device: &Path) -> Result<Kvm> {
     let path = CString::new(device.as_os_str().as_bytes())
         .map_err(|_| Error::Input(format!("{} is not a path", device.display())))?;
@@ -51,14 +51,14 @@ pub fn open(device: &Path) -> Result<Kvm> {
 
         Error::Missing(match error.kind() {
             io::ErrorKind::NotFound => format!(
-                "{shown} is not there: load kvm-amd or kvm-intel (modprobe), and enable \
-                 virtualisation in the firmware; 'kvmsr doctor' tells more"
+                "{shown} does not exist: load kvm-amd or kvm-intel (modprobe), and enable \
+                 virtualisation in the firmware; see 'kvmsr doctor'"
             ),
             io::ErrorKind::PermissionDenied => format!(
-                "{shown} may not be opened: run this as root, or become a member of its group \
-                 (usually kvm); 'kvmsr doctor' tells more"
+                "you may not open {shown}: run this as root, or become a member of its group \
+                 (usually kvm); see 'kvmsr doctor'"
             ),
-            _ => format!("{shown} can't be opened: {error}; 'kvmsr doctor' tells more"),
+            _ => format!("{shown} can't be opened: {error}; see 'kvmsr doctor'"),
         })
     })?;
 
@@ -68,49 +68,49 @@ pub fn open(device: &Path) -> Result<Kvm> {
     }
 }
 
-/// What a [`Scratch`] is made with.
+/// The setup of a [`Scratch`].
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
     /// The vCPU's CPUID.
     pub cpuid: Cpuid,
-    /// Whether KVM emulates the interrupt controllers.
+    /// Whether to create the in-kernel interrupt controllers.
     pub irqchip: bool,
-    /// Whether user space is told why a guest's access fails, see [`Outcome::Refused`].
+    /// Whether a guest's failed access exits to user space, see [`Outcome::Refused`].
     pub reasons: bool,
 }
 
 /// Why KVM refuses a guest's access (`KVM_MSR_EXIT_REASON_*`).
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Reason {
-    /// It knows no such MSR.
+    /// It does not know the MSR.
     Unknown,
-    /// It knows the MSR, and not this access or value.
+    /// It knows the MSR, but refuses this access or value.
     Invalid,
     /// The filter denies it.
     Filter,
-    /// It does not say: such exits are not enabled, or not to be had.
+    /// Unknown: such exits are not enabled, or not supported.
     Unsaid,
 }
 
-/// How a guest's access ended.
+/// The result of a guest's access.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Outcome {
-    /// RDMSR gave a value.
+    /// RDMSR read a value.
     Value(u64),
-    /// WRMSR went through.
+    /// WRMSR succeeded.
     Done,
     /// The guest got #GP.
     Refused(Reason),
     /// The guest got another exception.
     Exception(u8),
-    /// The vCPU can't go on: it shut down, or KVM gave up. It is of no more use.
+    /// The vCPU can't continue: it shut down, or KVM_RUN failed.
     Dead(String),
 }
 
-/// Guest memory in bytes, from guest-physical address 0.
+/// Size of guest memory in bytes, from guest-physical address 0.
 ///
-/// Nothing lies at a power of two: some MSRs have KVM write a clock to the address in them, and
-/// whoever tries one bit after the other gives it each of these.
+/// Nothing is at a power of two: KVM writes a clock to the address in some MSRs, and probing sets
+/// each single bit.
 const MEMORY: usize = 0x10000;
 const GDT: u64 = 0x9000;
 const IDT: u64 = 0xa000;
@@ -127,7 +127,7 @@ const NOTHING: (u64, &[u8]) = (0x6020, &[0xe6, PORT_DONE]);
 const RDMSR_LOOP: (u64, &[u8]) = (0x6030, &[0x0f, 0x32, 0x4e, 0x75, 0xfb, 0xe6, PORT_DONE]);
 /// WRMSR, ESI times; OUT 0xb0, AL.
 const WRMSR_LOOP: (u64, &[u8]) = (0x6040, &[0x0f, 0x30, 0x4e, 0x75, 0xfb, 0xe6, PORT_DONE]);
-/// For each exception: OUT its port, AL, and a jump back to that.
+/// For each exception: OUT to its port, and a jump back.
 const EXCEPTIONS: u64 = 0x7000;
 const EXCEPTION_SIZE: u64 = 4;
 const NR_EXCEPTIONS: u8 = 32;
@@ -144,7 +144,7 @@ const RFLAGS_FIXED: u64 = 1 << 1;
 /// A VM with one vCPU.
 #[derive(Debug)]
 pub struct Scratch {
-    // Dropped in this order: KVM uses the memory until both are closed.
+    // Dropped in this order: KVM uses the memory until VM and vCPU are closed.
     vcpu: VcpuFd,
     vm: VmFd,
     memory: Vec<GuestMemoryMmap>,
@@ -161,7 +161,7 @@ impl Scratch {
         let memory = guest_memory()?;
         let vm = kvm.create_vm().map_err(Error::kvm("KVM_CREATE_VM"))?;
 
-        // Three pages that are no memory of the guest's, for VMX without unrestricted guests.
+        // Three pages that are not guest memory, for VMX without unrestricted guests.
         vm.set_tss_address(0xfffb_d000)
             .map_err(Error::kvm("KVM_SET_TSS_ADDR"))?;
         if setup.irqchip {
@@ -181,7 +181,7 @@ impl Scratch {
             );
             vm.enable_cap(&reasons).map_err(|error| {
                 Error::Missing(format!(
-                    "this kernel does not say why it refuses an access \
+                    "this kernel does not report why it refuses an access \
                      (KVM_CAP_X86_USER_SPACE_MSR, Linux 5.10): {error}"
                 ))
             })?;
@@ -202,11 +202,11 @@ impl Scratch {
         })
     }
 
-    /// Gives the guest another page of memory: the one that a guest-physical address is in.
+    /// Adds a page to the guest's memory, which contains a guest-physical address.
     ///
     /// # Errors
     ///
-    /// [`Error::Kvm`] if KVM can't have memory there, or there is some.
+    /// [`Error::Kvm`] if KVM can't add memory there, or there is some.
     pub fn add_page(&mut self, address: u64) -> Result<()> {
         const PAGE: u64 = 0x1000;
         let page = GuestMemoryMmap::<()>::from_ranges(&[(
@@ -233,7 +233,7 @@ impl Scratch {
         &self.vcpu
     }
 
-    /// Whether the vCPU has run, which fixes some MSRs.
+    /// Whether the vCPU has run, so that feature MSRs can't change.
     pub fn has_run(&self) -> bool {
         self.has_run
     }
@@ -280,14 +280,14 @@ impl Scratch {
         }
     }
 
-    /// Tells a refused MSR from a kernel without the ioctl, which answers `EINVAL` as well.
+    /// Distinguishes a refused MSR from a kernel without the ioctl: both fail with `EINVAL`.
     fn one_reg_refusal(&self, error: io::Error) -> Result<()> {
         if error.raw_os_error() == Some(EINVAL) && ioctl::one_reg_list(&self.vcpu).is_ok() {
             return Ok(());
         }
         if ioctl::one_reg_list(&self.vcpu).is_err() {
             return Err(Error::Missing(
-                "this kernel has no KVM_GET_ONE_REG for MSRs: it came with Linux 6.18".to_owned(),
+                "this kernel lacks KVM_GET_ONE_REG for MSRs, which needs Linux 6.18".to_owned(),
             ));
         }
         Err(Error::kvm("KVM_GET_ONE_REG")(error))
@@ -336,17 +336,17 @@ impl Scratch {
         self.execute(WRMSR_LOOP.0, index, value, count)
     }
 
-    /// Has the vCPU run, without any access to an MSR.
+    /// Runs the vCPU without an access to an MSR.
     ///
     /// # Errors
     ///
-    /// [`Error::Kvm`] if it can't.
+    /// [`Error::Kvm`] if it fails.
     pub fn run_once(&mut self) -> Result<()> {
         match self.execute(NOTHING.0, 0, 0, 1)? {
             Outcome::Done => Ok(()),
             outcome => Err(Error::Kvm {
                 ioctl: "KVM_RUN",
-                source: io::Error::other(format!("the guest came to no proper end: {outcome:?}")),
+                source: io::Error::other(format!("the guest ended unexpectedly: {outcome:?}")),
             }),
         }
     }
@@ -384,15 +384,15 @@ impl Scratch {
                 Reason::Unknown
             };
 
-            // The guest's access is to end in #GP, as without exits to user space.
+            // The access ends with #GP, as without exits to user space.
             *error = 1;
             self.complete()?;
             return Ok(Outcome::Refused(reason));
         }
     }
 
-    /// Has KVM take the answer to an exit, without running the guest. The #GP that it then has for
-    /// the guest is gone with the next `KVM_SET_REGS`.
+    /// Completes an exit without running the guest. The next `KVM_SET_REGS` drops the #GP that KVM
+    /// injects.
     fn complete(&mut self) -> Result<()> {
         self.vcpu.set_kvm_immediate_exit(1);
         let run = self.vcpu.run().map(|exit| format!("{exit:?}"));
@@ -403,7 +403,7 @@ impl Scratch {
             Err(error) => Err(Error::kvm("KVM_RUN")(error)),
             Ok(exit) => Err(Error::Kvm {
                 ioctl: "KVM_RUN",
-                source: io::Error::other(format!("the guest went on to {exit}")),
+                source: io::Error::other(format!("the guest continued to {exit}")),
             }),
         }
     }
@@ -412,7 +412,7 @@ impl Scratch {
 const EINTR: i32 = 4;
 const EINVAL: i32 = 22;
 
-/// What the guest says by an OUT to a port.
+/// The result that the guest reports by an OUT to a port.
 fn reported(port: u16) -> Outcome {
     match u8::try_from(port) {
         Ok(PORT_DONE) => Outcome::Done,
@@ -428,7 +428,7 @@ fn reported(port: u16) -> Outcome {
 
 /// Memory with descriptor tables and code.
 fn guest_memory() -> Result<GuestMemoryMmap> {
-    // Base, limit and type of i386 descriptors, all flat but the task state.
+    // Base, limit and type of the descriptors. All are flat except the task state.
     const FLAT_CODE: u64 = 0x00cf_9b00_0000_ffff;
     const FLAT_DATA: u64 = 0x00cf_9300_0000_ffff;
     const BUSY_TSS: u64 = 0x0000_8b00_0000_0067 | TSS << 16;
@@ -485,8 +485,8 @@ fn give_memory(vm: &VmFd, slot: u32, memory: &GuestMemoryMmap) -> Result<()> {
         userspace_addr: address.expose_provenance() as u64,
     };
 
-    // SAFETY: The memory is mapped for as long as the VM is open, as `Scratch` drops it last, and
-    // is accessed by no other means than volatile ones of vm-memory.
+    // SAFETY: The memory is mapped as long as the VM is open, because `Scratch` drops it last. It
+    // is only accessed by volatile operations of vm-memory.
     unsafe { vm.set_user_memory_region(region) }.map_err(Error::kvm("KVM_SET_USER_MEMORY_REGION"))
 }
 
@@ -530,8 +530,8 @@ fn set_protected_mode(vcpu: &VcpuFd) -> Result<()> {
     sregs.idt.base = IDT;
     sregs.idt.limit = u16::from(NR_EXCEPTIONS) * 8 - 1;
     sregs.cr0 = CR0_PE | CR0_ET | CR0_NE;
-    // Without paging it does nothing. With it, a guest that sets EFER.LME is in a state that
-    // emulators of SVM cope with.
+    // It has no effect without paging. Without it, a guest that sets EFER.LME brings emulators of
+    // SVM into an inconsistent state.
     sregs.cr4 |= CR4_PAE;
     vcpu.set_sregs(&sregs).map_err(Error::kvm("KVM_SET_SREGS"))
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What a vCPU has and what a host offers, in a file.
+//! The state of a vCPU and the features of a host, in a file.
 
 mod host;
 mod take;
@@ -18,27 +18,27 @@ use crate::number::Hex;
 /// The version of every file and of every output.
 pub const SCHEMA: u32 = 1;
 
-/// Where a snapshot was taken.
+/// The host of a snapshot.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Host {
-    /// The kernel's release, as `uname -r`.
+    /// The kernel's release, as in `uname -r`.
     pub kernel: String,
-    /// Whose virtualisation it has.
+    /// The vendor of its virtualisation.
     pub vendor: Option<Vendor>,
     /// The CPU's name.
     pub cpu: String,
-    /// Microcode revision, as the kernel says it.
+    /// Microcode revision, as in /proc/cpuinfo.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub microcode: Option<String>,
-    /// Parameters of KVM's modules that can be read, by module.
+    /// Readable parameters of KVM's modules, by module.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, BTreeMap<String, String>>,
     /// Whether the Rust engine (kvm-msr.ko) served the VM.
     #[serde(default)]
     pub engine: bool,
-    /// What a VMM's file says besides, by the name that it has there.
+    /// Other facts in a VMM's file, by their names there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub facts: BTreeMap<String, String>,
 }
@@ -55,54 +55,54 @@ pub struct Value {
     pub name: Option<String>,
     /// Its value.
     pub value: Hex<u64>,
-    /// Which bits of it are given, if not all are: a template leaves the others as they are.
+    /// The bits that are given, if not all are: a template leaves the others unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<Hex<u64>>,
-    /// Whether it changes by itself, as a clock does.
+    /// Whether it changes by itself, e.g. a clock.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub moves: bool,
 }
 
 impl Value {
-    /// Which bits are given.
+    /// The mask of given bits.
     pub fn given(&self) -> u64 {
         self.mask.map_or(u64::MAX, |mask| mask.0)
     }
 
-    /// What it makes of a vCPU's value.
+    /// Applies the entry to a vCPU's value.
     pub fn apply(&self, value: u64) -> u64 {
         value & !self.given() | self.value.0 & self.given()
     }
 }
 
-/// Everything about the MSRs of a vCPU, in the order in which they can be restored.
+/// The MSRs of a vCPU, in an order in which they can be restored.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Snapshot {
     /// [`SCHEMA`]
     pub schema: u32,
-    /// `snapshot`, or `profile` if it is what several hosts have in common.
+    /// `snapshot`, or `profile` for the common part of several hosts.
     pub kind: Kind,
     /// Where it was taken.
     #[serde(default)]
     pub host: Host,
-    /// What the vCPU's CPUID says.
+    /// The vCPU's CPUID.
     #[serde(default)]
     pub cpuid: Cpuid,
-    /// How the host's CPUID is to be changed, in a VMM's template.
+    /// Changes to the host's CPUID, in a VMM's template.
     #[serde(default, skip_serializing_if = "Modifiers::is_empty")]
     pub cpuid_modifiers: Modifiers,
     /// `KVM_GET_MSR_INDEX_LIST`
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub saved: Vec<Hex<u32>>,
-    /// `KVM_GET_MSR_FEATURE_INDEX_LIST`, with what `KVM_GET_MSRS` of the device says: what the
-    /// host supports.
+    /// `KVM_GET_MSR_FEATURE_INDEX_LIST`, with values from `KVM_GET_MSRS` of the device, i.e. the
+    /// host's features.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<Value>,
     /// The vCPU's MSRs.
     pub msrs: Vec<Value>,
-    /// The vCPU's IA32_MCG_CAP, for `KVM_X86_SETUP_MCE`: how many machine check banks there are.
+    /// The vCPU's IA32_MCG_CAP, for `KVM_X86_SETUP_MCE`, with the number of machine-check banks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mcg_cap: Option<Hex<u64>>,
     /// MSRs that are listed, and can't be read.
@@ -111,13 +111,13 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Whose virtualisation it is of, as far as it says.
+    /// The vendor of its virtualisation, if known.
     pub fn vendor(&self) -> Option<Vendor> {
         self.host.vendor.or_else(|| self.cpuid.vendor())
     }
 }
 
-/// What a [`Snapshot`] is of.
+/// The kind of a [`Snapshot`].
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -125,6 +125,6 @@ pub enum Kind {
     /// One vCPU.
     #[default]
     Snapshot,
-    /// What several hosts take.
+    /// The common part of several hosts.
     Profile,
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The source that `kvmsr filter compile` makes is taken by compilers.
+//! Compilers accept the source that `kvmsr filter compile` generates.
 //!
 //! `tests/generated/guest_msrs.rs` is such source; `SNAPSHOTS=overwrite cargo test --test
-//! filter_source` writes it anew.
+//! filter_source` writes it again.
 
 use std::io::Write;
 use std::process::Command;
@@ -18,7 +18,7 @@ mod generated {
     include!("generated/guest_msrs.rs");
 }
 
-/// That it is what `VmFd::set_msr_filter()` takes is for the compiler to say.
+/// The compiler checks that `VmFd::set_msr_filter()` accepts it.
 #[allow(dead_code)]
 fn set(vm: &VmFd) -> Result<(), kvm_ioctls::Error> {
     vm.set_msr_filter(generated::GUEST_MSRS_DEFAULT, &generated::GUEST_MSRS)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What the program prints, as `tests/cmd` has it: `*.trycmd` for commands, `*.toml` for those that
-//! read standard input. `TRYCMD=overwrite cargo test --test golden` writes what has changed.
+//! The program's output, as in `tests/cmd`: `*.trycmd` for commands, `*.toml` for commands with
+//! standard input. `TRYCMD=overwrite cargo test --test golden` writes changes.
 
 #[test]
 fn golden() {

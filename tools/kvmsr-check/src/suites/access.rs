@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! `list`, `get`, `set` and `probe` against raw ioctls and a raw guest: every listed MSR, and many
-//! that are not.
+//! Compares `list`, `get`, `set` and `probe` with plain ioctls and a plain guest: every listed
+//! MSR, and many others.
 //!
-//! What differs is made in the raw once more, on another VM. If the raw VMs differ as well, the
-//! MSR depends on time, and what kvmsr said can't be judged.
+//! An MSR that differs is accessed once more by plain ioctls, on another VM. If the two plain VMs
+//! differ as well, the MSR depends on time, and kvmsr's result can't be checked.
 
 mod bits;
 mod raw;
@@ -35,10 +35,10 @@ use raw::Raw;
 
 const SEED: u64 = 0x6b76_6d73_7200;
 
-/// Random MSRs, besides those that are listed.
+/// Number of random MSRs, in addition to the listed ones.
 const RANDOM: usize = 10_000;
 
-/// Where MSRs may be.
+/// Index ranges with MSRs.
 const INHABITED: [(u32, u32); 5] = [
     (0, 0x2000),
     (0x4000_0000, 0x200),
@@ -47,20 +47,19 @@ const INHABITED: [(u32, u32); 5] = [
     (0xc001_0000, 0x2000),
 ];
 
-/// How many of the random MSRs that can be accessed, or that KVM refuses but knows, have each bit
-/// tried in the raw.
+/// Number of random MSRs, accessible or known to KVM, whose bits are all tried by plain accesses.
 const BIT_BY_BIT: usize = 100;
 
-/// MSRs that may depend on time, in one test.
+/// The maximum number of MSRs per test that may depend on time.
 const MOVING: usize = 24;
 
-/// Differences that are told.
+/// The number of differences that are printed.
 const TOLD: usize = 5;
 
-/// What KVM logs of MSRs that it does not know, and where that is switched off.
+/// The parameter by which KVM logs accesses to unknown MSRs.
 const LOGS: &str = "/sys/module/kvm/parameters/report_ignored_msrs";
 
-/// How long an MSR that seems to move may take to do so.
+/// The time in which an MSR that may change by itself has to do so.
 const PATIENCE: Duration = Duration::from_millis(40);
 
 /// Runs the tests.
@@ -68,7 +67,7 @@ pub fn run(kvmsr: &Kvmsr, report: &mut Report) {
     let logs = fs::read_to_string(LOGS);
     let mut documents = Vec::new();
 
-    // The log would be most of what is done; if it can't be had, it is.
+    // Without this, the kernel would spend most of the time logging. It is optional.
     let _ = fs::write(LOGS, "N");
 
     report.test("list", || list(kvmsr, &mut documents));
@@ -171,7 +170,7 @@ fn ask<T: DeserializeOwned>(kvmsr: &Kvmsr, arguments: &[&str], input: &str) -> R
         said.code,
         said.stderr
     );
-    let said: Said<T> = serde_json::from_str(&said.stdout).context("what it printed")?;
+    let said: Said<T> = serde_json::from_str(&said.stdout).context("its output")?;
 
     Ok(said.msrs)
 }
@@ -190,7 +189,7 @@ fn listed() -> Result<Vec<u32>> {
     Ok(all.into_iter().collect())
 }
 
-/// Random MSRs: half of them where there may be one, half anywhere.
+/// Random MSRs: half of them in ranges with MSRs, half anywhere.
 fn random(seed: u64) -> Vec<u32> {
     let mut random = Random::new(SEED ^ seed);
 
@@ -205,7 +204,7 @@ fn random(seed: u64) -> Vec<u32> {
         .collect()
 }
 
-/// One of the MSRs of `INHABITED`.
+/// An MSR in `INHABITED`.
 fn inhabited(mut number: u32) -> u32 {
     for (base, count) in INHABITED {
         if number < count {
@@ -235,7 +234,7 @@ fn moves<T: PartialEq>(is: &T, mut read: impl FnMut() -> Result<T>) -> Result<bo
     Ok(false)
 }
 
-/// Fails if there are differences, and tells the first of them.
+/// Fails if there are differences, and prints the first ones.
 fn judge(differences: &[String], excused: &BTreeSet<u32>) -> Result<()> {
     ensure!(
         excused.len() <= MOVING,
@@ -288,7 +287,7 @@ fn list(kvmsr: &Kvmsr, documents: &mut Vec<(&'static str, String)>) -> Result<St
             said.iter()
                 .copied()
                 .eq(indices.iter().map(|&index| u64::from(index))),
-            "the list of what is {what} differs"
+            "the list of {what} MSRs differs"
         );
         for (msr, &index) in list.iter().zip(indices) {
             let said = value(msr.value.as_ref())?;
@@ -334,7 +333,7 @@ fn get(kvmsr: &Kvmsr, by: By) -> Result<String> {
 
     ensure!(said.len() == indices.len(), "{} answers", said.len());
     for (said, &index) in said.iter().zip(&indices) {
-        ensure!(hex(&said.index)? == u64::from(index), "another order");
+        ensure!(hex(&said.index)? == u64::from(index), "the order differs");
         let got = match &said.refused {
             Some(refusal) => Err(refusal.kind.as_str()),
             None => Ok(value(said.value.as_ref())?.context("neither value nor refusal")?),
@@ -360,10 +359,10 @@ fn get(kvmsr: &Kvmsr, by: By) -> Result<String> {
     ))
 }
 
-/// What a write came to: before, whether it was refused and how, and after.
+/// The result of a write: the value before, the refusal if any, and the value after.
 type Write3 = (Option<u64>, Result<(), String>, Option<u64>);
 
-/// The writes in the raw; with some delay before and behind those to some MSRs.
+/// Makes the writes by plain accesses; for some MSRs with a delay before and after.
 fn raw_writes(by: By, writes: &[(u32, u64)], delayed: &BTreeSet<u32>) -> Result<Vec<Write3>> {
     const DELAY: Duration = Duration::from_micros(50);
     let mut raw = Raw::new(false)?;
@@ -405,7 +404,7 @@ fn set(kvmsr: &Kvmsr, by: By) -> Result<String> {
     for (number, (said, &(index, written))) in said.iter().zip(&writes).enumerate() {
         ensure!(
             hex(&said.index)? == u64::from(index) && hex(&said.value)? == written,
-            "another order"
+            "the order differs"
         );
         let wrote = (
             value(said.before.as_ref())?,
@@ -425,14 +424,14 @@ fn set(kvmsr: &Kvmsr, by: By) -> Result<String> {
 
     judge(&differences, &moving)?;
     Ok(format!(
-        "{} writes to {} listed MSRs and {RANDOM} others are equal; {taken} were taken; {} move",
+        "{} writes to {} listed MSRs and {RANDOM} others are equal; {taken} were accepted; {} move",
         writes.len(),
         listed.len(),
         moving.len()
     ))
 }
 
-/// Tells differences from what depends on time, which the raw VM does otherwise when delayed.
+/// Distinguishes differences from dependence on time, which a delayed plain VM shows.
 fn suspected(
     by: By,
     writes: &[(u32, u64)],
@@ -455,7 +454,7 @@ fn suspected(
         let (index, value) = writes[*number];
         let is = &raw[*number];
 
-        // Whether a write is taken can always be judged.
+        // Whether a write is accepted can always be compared.
         if wrote.1 == is.1 && again[*number] != *is {
             moving.insert(index);
         } else {
@@ -473,7 +472,7 @@ fn writes(listed: &[u32]) -> Result<Vec<(u32, u64)>> {
 
     for &index in listed {
         let reset = raw.get(index)?.unwrap_or(0);
-        // No bit that has KVM write to the page of the raw guest's tables.
+        // Leaves out bits that would make KVM write to the page with the plain guest's tables.
         let values = [
             0,
             reset,
@@ -503,7 +502,7 @@ fn writes(listed: &[u32]) -> Result<Vec<(u32, u64)>> {
     Ok(writes)
 }
 
-/// The raw VMs: for user space, never run and run; for the guest.
+/// The plain VMs: for user space, before and after a run; for the guest.
 struct Judges([Raw; 3]);
 
 impl Judges {
@@ -523,7 +522,7 @@ impl Judges {
 }
 
 impl Access {
-    /// What is compared. Of bits, nothing if they were not tried here or there.
+    /// Selects what is compared. Bits are left out if they were not tried on either side.
     fn found(&self, each_bit: bool) -> Result<Found> {
         let masks = match &self.bits {
             Some(bits) if each_bit => Some(Masks {
@@ -533,7 +532,7 @@ impl Access {
                 unclear: hex(&bits.unclear)?,
                 left: hex(&bits.left)?,
             }),
-            // KVM does not know it: there is no need to try.
+            // KVM does not know the MSR, so it is not tried.
             None if each_bit => Some(Masks {
                 refused: u64::MAX,
                 ..Default::default()
@@ -544,7 +543,7 @@ impl Access {
         Ok(Found {
             readable: self.readable,
             moves: self.moves,
-            // Without bits, it is about the value that is there.
+            // Without bits, only the current value is compared.
             writable: if each_bit {
                 self.writable
             } else {
@@ -555,7 +554,7 @@ impl Access {
     }
 }
 
-/// Whether what was said is what is. Of what moves, the bits that are taken can't be seen.
+/// Whether kvmsr's result is right. The stored bits of an MSR that changes by itself are unknown.
 fn agrees(said: &Found, is: &Found) -> bool {
     let taken = |found: &Found| found.masks.map(|masks| (masks.refused, masks.left));
 
@@ -579,7 +578,7 @@ fn probe(kvmsr: &Kvmsr) -> Result<String> {
 
     ensure!(said.len() == indices.len(), "{} answers", said.len());
     for (number, (said, &index)) in said.iter().zip(&indices).enumerate() {
-        ensure!(hex(&said.index)? == u64::from(index), "another order");
+        ensure!(hex(&said.index)? == u64::from(index), "the order differs");
         let stages = [
             said.user.before_run.as_ref().context("never ran")?,
             &said.user.after_run,
@@ -609,7 +608,7 @@ fn probe(kvmsr: &Kvmsr) -> Result<String> {
 
         bit_by_bit += usize::from(each_bit);
         if !agree(&is) {
-            // The raw VMs are used for one MSR after the other: these may have left something.
+            // The plain VMs are reused for all MSRs, so earlier ones may have had side effects.
             is = Judges::new()?.find(index, each_bit)?;
         }
         if is.iter().any(|found| found.moves) {
@@ -629,7 +628,7 @@ fn probe(kvmsr: &Kvmsr) -> Result<String> {
     ))
 }
 
-/// The guest's first instruction, for which each bit needs a VM.
+/// Tests the guest's first instruction, which needs a VM for each bit.
 fn first(kvmsr: &Kvmsr) -> Result<String> {
     const PAT: u32 = 0x277;
     const FEW: usize = 8;
@@ -637,7 +636,7 @@ fn first(kvmsr: &Kvmsr) -> Result<String> {
     let listed: Vec<u32> = listed()?.into_iter().step_by(9).take(FEW).collect();
     let said: Vec<Probed> = ask(kvmsr, &["probe", "--from", "-"], &lines(&listed))?;
 
-    // Reads and writes of the value that is there.
+    // Reads, and writes of the current value.
     for (said, &index) in said.iter().zip(&listed) {
         let value = Raw::new(false)?.get(index)?.unwrap_or(0);
         let readable = Raw::new(false)?.read(By::Guest, index)?.is_ok();
@@ -652,7 +651,7 @@ fn first(kvmsr: &Kvmsr) -> Result<String> {
             differences.push(differs(index, &said, &(readable, writable)));
         }
     }
-    // Every third bit, as each needs a VM.
+    // Every third bit, because each needs a VM.
     let said: Vec<Probed> = ask(kvmsr, &["probe", &format!("{PAT:#x}")], "")?;
     let said = said
         .first()
@@ -683,7 +682,7 @@ fn first(kvmsr: &Kvmsr) -> Result<String> {
     ))
 }
 
-/// A few MSRs of every kind, for the schemas.
+/// Some MSRs of each kind, for the schemas.
 fn few(kvmsr: &Kvmsr, documents: &mut Vec<(&'static str, String)>) -> Result<String> {
     let msrs = [
         "0x40000020",
@@ -711,5 +710,5 @@ fn few(kvmsr: &Kvmsr, documents: &mut Vec<(&'static str, String)>) -> Result<Str
 
     ensure!(said.code == 1, "exit code {}: {}", said.code, said.stderr);
     documents.push(("set", said.stdout));
-    Ok(format!("{} documents are to be validated", count + 2))
+    Ok(format!("{} documents for validation", count + 2))
 }

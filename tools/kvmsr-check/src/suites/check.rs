@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! `kvmsr check` of the other vendor's snapshot, with faults in it that are planted here: what is
-//! refused is judged by a `KVM_SET_MSRS` for each entry, and the reasons by what was planted.
+//! Tests `kvmsr check` with the other vendor's snapshot, to which faults are added: verdicts are
+//! compared with a `KVM_SET_MSRS` for each entry, and reasons with the added faults.
 
 mod faults;
 
@@ -31,21 +31,19 @@ use self::faults::Fault;
 
 /// Runs the tests.
 pub fn run(kvmsr: &Kvmsr, report: &mut Report) {
-    report.test("this host takes its own snapshot", || own(kvmsr));
+    report.test("this host accepts its own snapshot", || own(kvmsr));
     let mut document = String::new();
 
     report.test("the other vendor's snapshot with 20 faults", || {
         with_faults(kvmsr, &mut document)
     });
     report.document("check", &document);
-    report.test("all of its bits, one after the other", || {
-        reserved_bits(kvmsr)
-    });
-    report.test("what comes too late", || too_late(kvmsr));
-    report.test("what can't be checked is a sentence", || errors(kvmsr));
+    report.test("each bit of some MSRs", || reserved_bits(kvmsr));
+    report.test("MSRs that come too late", || too_late(kvmsr));
+    report.test("errors are sentences", || errors(kvmsr));
 }
 
-/// Of this machine's vendor, or of the other one.
+/// The snapshot of this machine's vendor, or of the other vendor.
 fn snapshot(kvmsr: &Kvmsr, other: bool) -> Result<(Vendor, Snapshot)> {
     let vendor = Cpuid::supported(&Kvm::new()?)?
         .vendor()
@@ -71,15 +69,15 @@ fn hex(value: &Value) -> Option<u64> {
     u64::from_str_radix(value.as_str()?.strip_prefix("0x")?, 16).ok()
 }
 
-/// What each entry comes to if it is written by itself.
+/// The result of each entry on its own.
 struct Truth {
-    /// Whether KVM takes it.
+    /// Whether KVM accepts it.
     taken: Vec<bool>,
-    /// What each MSR has in the end; none if that changes by itself, or can't be read.
+    /// The final value of each MSR; none if it changes by itself, or can't be read.
     reads: Vec<Option<u64>>,
 }
 
-/// A vCPU as `kvmsr check` says that it makes one, in the raw.
+/// Creates a vCPU like `kvmsr check`, with plain ioctls.
 fn raw_guest(snapshot: &Snapshot, after_run: bool) -> Result<Guest> {
     let options = Options {
         irqchip: true,
@@ -124,7 +122,7 @@ fn truth(snapshot: &Snapshot, after_run: bool) -> Result<Truth> {
     Ok(Truth { taken, reads })
 }
 
-/// Compares verdicts with what KVM does; returns how many were refused and changed.
+/// Compares verdicts with KVM's results; returns how many were refused and changed.
 fn judge(snapshot: &Snapshot, truth: &Truth, said: &Value) -> Result<(usize, usize)> {
     let entries = said["msrs"].as_array().context("no msrs")?;
     let (mut refused, mut changed) = (0, 0);
@@ -156,7 +154,7 @@ fn judge(snapshot: &Snapshot, truth: &Truth, said: &Value) -> Result<(usize, usi
             msr.index,
             entry["index"]
         );
-        // A clock that is slow may look as if it stood.
+        // A slow clock may seem to stand still.
         let is_clock = matches!(msr.index.0, 0x10 | 0x4000_0010 | 0x4000_0020);
 
         ensure!(
@@ -172,7 +170,7 @@ fn judge(snapshot: &Snapshot, truth: &Truth, said: &Value) -> Result<(usize, usi
     Ok((refused, changed))
 }
 
-/// A file of 500 MSRs: those of both vendors, and for the rest some that nobody has.
+/// A file of 500 MSRs: those of both vendors, filled up with unknown ones.
 pub(super) fn five_hundred(kvmsr: &Kvmsr) -> Result<PathBuf> {
     let (_, mut own) = snapshot(kvmsr, false)?;
     let (_, other) = snapshot(kvmsr, true)?;
@@ -225,11 +223,11 @@ fn with_faults(kvmsr: &Kvmsr, document: &mut String) -> Result<String> {
     ensure!(wrong.len() <= 1, "{}", wrong.join("; "));
     ensure!(
         said["order"].is_array(),
-        "no working order is named: {}",
+        "there is no working order: {}",
         said["vcpu"]
     );
     Ok(format!(
-        "{refused} of {} refused and {changed} changed, as KVM does it; {} of 20 reasons right{}",
+        "{refused} of {} refused and {changed} changed, as in KVM; {} of 20 reasons right{}",
         snapshot.msrs.len(),
         20 - wrong.len(),
         wrong
@@ -238,7 +236,7 @@ fn with_faults(kvmsr: &Kvmsr, document: &mut String) -> Result<String> {
     ))
 }
 
-/// What is wrong with the reason of a fault.
+/// The difference between the reason and the fault, if any.
 fn wrong_reason(fault: &Fault, snapshot: &Snapshot, said: &Value) -> Option<String> {
     let at = snapshot
         .msrs
@@ -254,7 +252,7 @@ fn wrong_reason(fault: &Fault, snapshot: &Snapshot, said: &Value) -> Option<Stri
     })
 }
 
-/// Sets each bit of some MSRs: that it is named as reserved exactly if KVM refuses it.
+/// Sets each bit of some MSRs: it must be named as reserved exactly if KVM refuses it.
 fn reserved_bits(kvmsr: &Kvmsr) -> Result<String> {
     let (_, mut snapshot) = snapshot(kvmsr, false)?;
     let mut bits = 0;
@@ -276,7 +274,7 @@ fn reserved_bits(kvmsr: &Kvmsr) -> Result<String> {
         let Some(msr) = values.iter().find(|msr| msr.index.0 == index) else {
             continue;
         };
-        // All bits that KVM refuses by themselves, and one that it takes.
+        // Tests all bits that KVM refuses together with one that it accepts.
         let guest = raw_guest(&snapshot, false)?;
         let mut value = msr.value.0;
 
@@ -305,7 +303,7 @@ fn reserved_bits(kvmsr: &Kvmsr) -> Result<String> {
         let takes = hex(&reason["takes"]).context("takes")?;
         let fresh = raw_guest(&snapshot, false)?;
 
-        // What it says has to be so, and none of the bits may be too much.
+        // The bits must be right, and none of them superfluous.
         ensure!(takes == value & !clear && msrs::set(fresh.vcpu(), index, takes)?);
         for bit in (0..64)
             .map(|bit| 1u64 << bit)
@@ -322,7 +320,7 @@ fn reserved_bits(kvmsr: &Kvmsr) -> Result<String> {
     Ok(format!("{bits} reserved bits, none too many"))
 }
 
-/// AMD's VM_CR can't turn SVM off behind EFER, which turns it on.
+/// Once EFER enables SVM, AMD's VM_CR can't disable it.
 fn too_late(kvmsr: &Kvmsr) -> Result<String> {
     let (vendor, mut snapshot) = snapshot(kvmsr, false)?;
 
@@ -352,8 +350,7 @@ fn too_late(kvmsr: &Kvmsr) -> Result<String> {
         "{}",
         said["msrs"][last]
     );
-    // In the order that it names, KVM takes all. What the file has of clocks may be another
-    // machine's.
+    // In the printed order, KVM accepts all entries. The file's clocks may be another machine's.
     let order = said["order"].as_array().context("no order is named")?;
 
     snapshot.msrs = order
@@ -392,7 +389,7 @@ fn errors(kvmsr: &Kvmsr) -> Result<String> {
     let said = kvmsr.run(&["check", "/nonexistent.json"], "")?;
 
     ensure!(said.code == 2 && said.stderr.contains("/nonexistent.json"));
-    // Half a file is not written.
+    // No incomplete file is written.
     let said = kvmsr.run(&["snapshot", "-o", "/nonexistent/snapshot.json"], "")?;
 
     ensure!(said.code == 2 && said.stderr.contains("/nonexistent/snapshot.json"));

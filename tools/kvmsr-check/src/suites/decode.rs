@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! How much of a vCPU `decode` has names for.
+//! Tests how many bits of a vCPU's state `decode` can name.
 
 use anyhow::Context;
 use anyhow::ensure;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::report::Report;
 use crate::run::Kvmsr;
 
-/// Of 100 bits that are set, so many have to have a name.
+/// The minimum share of set bits that have a name, in percent.
 const LEAST: u32 = 95;
 
 /// Runs the tests.

@@ -7,7 +7,7 @@ use anyhow::Context;
 use crate::report::Report;
 use crate::run::Kvmsr;
 
-/// What `-` reads in a command line.
+/// The input for `-` in a command line.
 #[derive(Clone, Copy)]
 enum Input {
     Nothing,
@@ -23,8 +23,8 @@ const RULES: &str = "default deny\nallow 0x10 0x174-0x176\nallow read IA32_APIC_
 
 const RULES_FILE: &str = include_str!("../../../kvmsr/tests/data/filter/rules.json");
 
-/// The schema, what is read, and a command line that prints such a document. Those of `top`, `log`
-/// and `bench` come from the suite `live`.
+/// The schema, the input, and a command line that prints such a document. The suite `live` has
+/// those of `top`, `log` and `bench`.
 const DOCUMENTS: &[(&str, Input, &[&str])] = &[
     ("explain", Nothing, &["explain", "IA32_EFER", "0x12345678"]),
     ("decode", Nothing, &["decode", "IA32_EFER=0xd01"]),
@@ -51,9 +51,9 @@ const DOCUMENTS: &[(&str, Input, &[&str])] = &[
     ),
 ];
 
-/// Hands them over.
+/// Passes them on.
 pub fn run(kvmsr: &Kvmsr, report: &mut Report) {
-    // Nothing prints rules, but a file of them has a schema.
+    // No verb prints rules, but rule files have a schema.
     report.document("filter-rules", RULES_FILE);
     let snapshot = kvmsr
         .json(&["snapshot"], "", &[0])
@@ -69,7 +69,7 @@ pub fn run(kvmsr: &Kvmsr, report: &mut Report) {
         let mut document = None;
 
         report.test(&format!("{schema} prints JSON"), || {
-            // What it found is of no interest here.
+            // The exit code does not matter here.
             let value = kvmsr.json(arguments, input, &[0, 1])?;
 
             value

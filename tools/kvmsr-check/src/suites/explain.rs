@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What `explain` says of every MSR that KVM knows, tried on this host's KVM.
+//! Tests on this host's KVM what `explain` says about every MSR that KVM knows.
 //!
-//! The accesses are made by the library's scratch VM, which the suite `access` judges.
+//! The library's scratch VM makes the accesses; the suite `access` tests it.
 
 use std::path::Path;
 
@@ -34,11 +34,11 @@ type Test = fn(&Host, &mut Said) -> anyhow::Result<()>;
 /// Runs the tests.
 pub fn run(_kvmsr: &Kvmsr, report: &mut Report) {
     let tests: [(&str, Test); 5] = [
-        ("what an access hangs on in CPUID", Host::features),
-        ("what only the host may do", Host::host_only),
-        ("which bits are reserved", Host::reserved),
-        ("what is constant", Host::constants),
-        ("what is fixed once the vCPU has run", Host::fixed),
+        ("CPUID features that an access needs", Host::features),
+        ("accesses that only the host can make", Host::host_only),
+        ("reserved bits", Host::reserved),
+        ("constant values", Host::constants),
+        ("MSRs that can't change once the vCPU has run", Host::fixed),
     ];
 
     for (name, test) in tests {
@@ -51,7 +51,7 @@ pub fn run(_kvmsr: &Kvmsr, report: &mut Report) {
     }
 }
 
-/// What was said, and what of that KVM does otherwise.
+/// The statements, and those that are wrong.
 #[derive(Default)]
 struct Said {
     count: usize,
@@ -74,7 +74,7 @@ impl Said {
             self.count,
             self.wrong.get(..5).unwrap_or(&self.wrong).join("; ")
         );
-        ensure!(self.count > 0, "nothing was said");
+        ensure!(self.count > 0, "there are no statements");
         Ok(format!("{} statements", self.count))
     }
 }
@@ -89,7 +89,7 @@ impl Host {
     fn new() -> anyhow::Result<Self> {
         let kvm = scratch::open(Path::new(DEVICE))?;
         let cpuid = Cpuid::supported(&kvm)?;
-        let vendor = cpuid.vendor().context("the CPU's vendor is not known")?;
+        let vendor = cpuid.vendor().context("the CPU's vendor is unknown")?;
 
         Ok(Host { kvm, cpuid, vendor })
     }
@@ -105,7 +105,7 @@ impl Host {
         )?)
     }
 
-    /// What is checked here and now, MSR by MSR.
+    /// The statements that this host can test.
     fn checks(&self) -> impl Iterator<Item = (u32, &'static Rule, &'static Check)> {
         let vendor = self.vendor;
 
@@ -117,8 +117,7 @@ impl Host {
             .filter(move |(_, _, check)| check.vendor.is_none_or(|of| of == vendor))
     }
 
-    /// Without any of the features, an access that needs one is refused, for the reason that is
-    /// given.
+    /// Without any of the features, KVM refuses an access that needs one, for the given reason.
     fn features(&self, said: &mut Said) -> anyhow::Result<()> {
         for (index, rule, check) in self.checks() {
             let (Needs::AnyOf(features), Some(reason)) = (check.needs, reason(check)) else {
@@ -139,7 +138,7 @@ impl Host {
                         Way::Write => scratch.wrmsr(index, value)?,
                     };
 
-                    // Another check may come before this one.
+                    // Another check may come first.
                     let refused = self.refusal(index, way, value, &cpuid).unwrap_or(reason);
 
                     said.is(outcome == Outcome::Refused(refused), || {
@@ -147,7 +146,7 @@ impl Host {
                     });
                 }
                 if check.by != Some(Initiator::Guest) {
-                    // What is listed reads as 0, and 0 may be written to it.
+                    // Listed MSRs read as 0, and accept a write of 0.
                     let excused = reason == Reason::Unknown && rule.list.is_some();
                     let done = match way {
                         Way::Read => scratch
@@ -184,7 +183,7 @@ impl Host {
             .and_then(reason)
     }
 
-    /// What guests may not do, or nobody.
+    /// Accesses that guests can't make, or nobody.
     fn host_only(&self, said: &mut Said) -> anyhow::Result<()> {
         let mut scratch = self.scratch(&self.cpuid)?;
 
@@ -201,7 +200,7 @@ impl Host {
                             Way::Write => scratch.wrmsr(index, value)?,
                         };
 
-                        // Some depend on what KVM itself has, which is checked first.
+                        // Some depend on KVM's own features, which are checked first.
                         let right = outcome == Outcome::Refused(reason)
                             || outcome == Outcome::Refused(Reason::Unknown);
 
@@ -219,7 +218,7 @@ impl Host {
         Ok(())
     }
 
-    /// A reserved bit is refused, with all others as they are.
+    /// KVM refuses a reserved bit, with all others unchanged.
     fn reserved(&self, said: &mut Said) -> anyhow::Result<()> {
         let scratch = self.scratch(&self.cpuid)?;
 
@@ -230,7 +229,7 @@ impl Host {
             for bit in (0..u64::BITS).filter(|&bit| mask >> bit & 1 != 0) {
                 let taken = scratch.set(index, value | 1 << bit)?;
 
-                said.is(!taken, || format!("{index:#x}: bit {bit} is taken"));
+                said.is(!taken, || format!("{index:#x}: bit {bit} is accepted"));
             }
         }
         Ok(())
@@ -292,7 +291,7 @@ fn ways(check: &Check) -> impl Iterator<Item = Way> {
         .filter(|&way| check.way.is_none_or(|of| of == way))
 }
 
-/// The accesses that a check concerns: of a write of some bits, one for each.
+/// The accesses for a check: for a check of some written bits, one for each bit.
 fn accesses(check: &Check) -> Vec<(Way, u64)> {
     if check.bits == u64::MAX {
         return ways(check).map(|way| (way, 0)).collect();

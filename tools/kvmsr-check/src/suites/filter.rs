@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! `kvmsr filter` and its library: random lists, judged by a walk through the ranges in this
-//! program's own words, by a minimum found by trying everything, and by a raw guest.
+//! Tests `kvmsr filter` and its library with random lists: compares them with a walk through the
+//! ranges that is written independently, with a minimum found by exhaustive search, and with a
+//! plain guest.
 
 mod lists;
 mod malformed;
@@ -25,25 +26,25 @@ use crate::run::Kvmsr;
 
 const SEED: u64 = 0x6b76_6d73_7266_696c;
 
-/// Lists that are compiled.
+/// Number of lists that the library compiles.
 const LISTS: usize = 10_000;
-/// Lists that a guest proves.
+/// Number of lists that a guest proves.
 const PROVEN: usize = 200;
-/// Lists that the program gets.
+/// Number of lists for the program.
 const BY_PROGRAM: usize = 5;
 
 /// Runs the tests.
 pub fn run(kvmsr: &Kvmsr, report: &mut Report) {
     report.test("10,000 random allow lists", compile);
     report.test("200 of them proven by a guest", prove);
-    report.test("what KVM refuses", malformed::refused);
+    report.test("filters that KVM refuses", malformed::refused);
     let mut documents = Vec::new();
 
-    report.test("compile, show and lint by the program", || {
+    report.test("compile, show and lint", || {
         by_program(kvmsr, &mut documents)
     });
     report.test("test --on-kvm", || on_kvm(kvmsr, &mut documents));
-    report.test("test --on-kvm of the fast path", || fast_path(kvmsr));
+    report.test("test --on-kvm of the fastpath", || fast_path(kvmsr));
     for (schema, document) in documents {
         report.document(schema, &document.to_string());
     }
@@ -72,18 +73,18 @@ fn compile() -> anyhow::Result<String> {
         "only {refused} lists were impossible"
     );
     Ok(format!(
-        "{compiled} with {ranges} ranges, the least there can be; {refused} refused that take more \
+        "{compiled} with {ranges} ranges, the minimum; {refused} refused that need more \
          than 16"
     ))
 }
 
-/// Compiles a list, and returns the number of ranges if it can be had.
+/// Compiles a list, and returns the number of ranges if it is possible.
 fn judge(list: &List) -> anyhow::Result<Option<usize>> {
     match filter::compile(&list.policy()) {
         Ok(filter) => {
             ensure!(
                 filter.ranges.len() == list.least && list.least <= 16,
-                "{} ranges, and {} would do",
+                "{} ranges, but the minimum is {}",
                 filter.ranges.len(),
                 list.least
             );
@@ -91,10 +92,14 @@ fn judge(list: &List) -> anyhow::Result<Option<usize>> {
             Ok(Some(filter.ranges.len()))
         }
         Err(refused) => {
-            ensure!(list.least > 16, "refused, and {} ranges do", list.least);
+            ensure!(
+                list.least > 16,
+                "refused, but {} ranges are enough",
+                list.least
+            );
             ensure!(
                 refused.needs == Some(list.least),
-                "refused for {:?} ranges, and {} are the least",
+                "refused for {:?} ranges, but the minimum is {}",
                 refused.needs,
                 list.least
             );
@@ -122,7 +127,7 @@ fn prove() -> anyhow::Result<String> {
     Ok(format!("{proven} filters, {accesses} accesses"))
 }
 
-/// What the program printed, with the name of its schema.
+/// The program's output, with the name of its schema.
 type Documents = Vec<(&'static str, Value)>;
 
 fn by_program(kvmsr: &Kvmsr, documents: &mut Documents) -> anyhow::Result<String> {
@@ -149,7 +154,7 @@ fn by_program(kvmsr: &Kvmsr, documents: &mut Documents) -> anyhow::Result<String
         ensure!(filter.ranges.len() == list.least, "{file}");
         walk::compare(&filter, &list)?;
 
-        // The same is seen in the filter as in the rules.
+        // The filter shows the same as the rules.
         let of_rules = kvmsr.json(&["filter", "show", "-"], &text, &[0])?;
         let of_filter = kvmsr.json(&["filter", "show", "-"], &file.to_string(), &[0])?;
 
@@ -161,7 +166,7 @@ fn by_program(kvmsr: &Kvmsr, documents: &mut Documents) -> anyhow::Result<String
         )?;
         let found = lint.get("findings").and_then(Value::as_array);
 
-        // What it makes itself is as it is meant; KVM's fast path is not its fault.
+        // The program's own filters have no findings, except for KVM's fastpath.
         ensure!(
             found.is_some_and(|found| found
                 .iter()
@@ -218,11 +223,11 @@ fn on_kvm(kvmsr: &Kvmsr, documents: &mut Documents) -> anyhow::Result<String> {
 
         ensure!(
             tested.get("verdict") == Some(&wanted) && proven == Some(&wanted),
-            "{asked} is to be {wanted}: {tested}"
+            "{asked} must be {wanted}: {tested}"
         );
     }
     documents.push(("filter-test", report));
-    // A verdict that is not expected is found.
+    // An unexpected verdict is reported.
     kvmsr.json(
         &["filter", "test", "--expect", "allow", "-", "read:0x10"],
         "default deny",
@@ -231,8 +236,8 @@ fn on_kvm(kvmsr: &Kvmsr, documents: &mut Documents) -> anyhow::Result<String> {
     Ok(format!("{} accesses", accesses.len()))
 }
 
-/// A write that KVM does on its fast path, where it has one, without asking the filter: `test
-/// --on-kvm` has to say what the raw guest sees.
+/// KVM performs a write in its fastpath, if it has one, without checking the filter: `test
+/// --on-kvm` must report what the plain guest sees.
 fn fast_path(kvmsr: &Kvmsr) -> anyhow::Result<String> {
     const TSC_DEADLINE: u32 = 0x6e0;
     let mut guest = proof::guest()?;
@@ -254,7 +259,7 @@ fn fast_path(kvmsr: &Kvmsr) -> anyhow::Result<String> {
 
     ensure!(
         report.pointer("/accesses/0/on_kvm/verdict") == Some(&Value::from(verdict)),
-        "the raw guest's write gave {outcome}: {report}"
+        "the plain guest's write gave {outcome}: {report}"
     );
     Ok(format!("a denied write: {outcome}"))
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! `top`, `log`, `bench` and `doctor`, while a raw guest of this process makes accesses that are
-//! counted.
+//! Tests `top`, `log`, `bench` and `doctor`, while a plain guest in this process makes a known
+//! number of accesses.
 
 use std::fs;
 use std::io::BufRead;
@@ -39,9 +39,9 @@ use crate::run::Kvmsr;
 const READ: u32 = 0x17;
 /// IA32_BIOS_SIGN_ID: KVM ignores a guest's write and never passes it through.
 const WRITE: u32 = 0x8b;
-/// IA32_CR_PAT, which keeps what is written.
+/// IA32_CR_PAT, which keeps the written value.
 const PAT: u32 = 0x277;
-/// One that no CPU has.
+/// An MSR that no CPU has.
 const UNKNOWN: u32 = 0xc000_1fff;
 const PAT_VALUE: u64 = 0x0007_0406_0007_0401;
 
@@ -50,7 +50,7 @@ const WRITES: u64 = 5_000;
 const BAD_READS: u64 = 7;
 const BAD_WRITES: u64 = 3;
 
-/// As often as this, top looks.
+/// The interval at which top looks up threads.
 const TICK: Duration = Duration::from_millis(50);
 const INSTANCES: &str = "/sys/kernel/tracing/instances";
 
@@ -71,23 +71,23 @@ pub fn run(kvmsr: &Kvmsr, report: &mut Report) {
         }
     }
     if engine::loaded() {
-        // It was as it is before the tests.
+        // Restored after the tests.
         let _ = engine::set_enabled(enabled);
     }
-    report.test("top says what was lost", || lose(kvmsr));
-    report.test("top counts as long as a command runs", || command(kvmsr));
+    report.test("top reports lost events", || lose(kvmsr));
+    report.test("top counts while a command runs", || command(kvmsr));
     report.test("top prints a table", || table(kvmsr));
-    report.test("top leaves the terminal as it was", || live(kvmsr));
+    report.test("top restores the terminal", || live(kvmsr));
     let mut documents = Vec::new();
 
-    report.test("log has accesses in order", || {
+    report.test("log prints accesses in order", || {
         let entries = log(kvmsr)?;
         let summary = format!("{} accesses", entries.len());
 
         documents.extend(entries.iter().map(|entry| ("log", entry.to_string())));
         Ok(summary)
     });
-    report.test("nothing is left of a run that was killed", || {
+    report.test("a killed run's instance is removed", || {
         leave_nothing(kvmsr)
     });
     report.test("bench measures", || {
@@ -96,8 +96,8 @@ pub fn run(kvmsr: &Kvmsr, report: &mut Report) {
         documents.push(("bench", measured));
         Ok(summary)
     });
-    report.test("doctor is content", || doctor(kvmsr));
-    report.test("top has what its schema says", || {
+    report.test("doctor finds no problem", || doctor(kvmsr));
+    report.test("top matches its schema", || {
         let top = kvmsr.json(&["top", "--for", "0.1"], "", &[0])?;
 
         documents.push(("top", top.to_string()));
@@ -108,7 +108,7 @@ pub fn run(kvmsr: &Kvmsr, report: &mut Report) {
     }
 }
 
-/// A run of the program, which ends with the test at the latest.
+/// A run of the program, which is killed at the end of the test.
 struct Program(Child);
 
 impl Program {
@@ -124,14 +124,14 @@ impl Drop for Program {
     }
 }
 
-/// A run of the program that goes on until it is told to end.
+/// A run of the program that continues until it is stopped.
 struct Watch {
     program: Program,
     stderr: BufReader<std::process::ChildStderr>,
 }
 
 impl Watch {
-    /// Starts it, and waits until it says that it counts.
+    /// Starts it, and waits until it reports that it counts.
     fn start(kvmsr: &Kvmsr, arguments: &[&str]) -> Result<Self> {
         let mut program = Program(
             kvmsr
@@ -149,7 +149,7 @@ impl Watch {
         stderr.read_line(&mut line)?;
         ensure!(
             line.contains("counting") || line.contains("logging"),
-            "it does not say that it counts but: {line}"
+            "it did not report that it counts: {line}"
         );
         Ok(Watch { program, stderr })
     }
@@ -158,7 +158,7 @@ impl Watch {
         self.program.signal(signal)
     }
 
-    /// Waits for its end; what it printed.
+    /// Waits for its end; returns its output.
     fn end(mut self) -> Result<String> {
         let mut stdout = String::new();
         let mut stderr = String::new();
@@ -177,7 +177,7 @@ impl Watch {
     }
 }
 
-/// A run of top, stopped by a signal after `work`. Both that and its instance are gone then.
+/// Runs top, and stops it by a signal after `work`. Then it and its instance must be gone.
 fn top_during<T>(
     kvmsr: &Kvmsr,
     arguments: &[&str],
@@ -201,7 +201,7 @@ fn top_during<T>(
     Ok((serde_json::from_str(&stdout)?, done?))
 }
 
-/// Our program's instances of tracefs.
+/// The program's tracefs instances.
 fn instances() -> Result<Vec<String>> {
     Ok(fs::read_dir(INSTANCES)?
         .flatten()
@@ -210,7 +210,7 @@ fn instances() -> Result<Vec<String>> {
         .collect())
 }
 
-/// Runs a guest in a thread of its own.
+/// Runs a guest in a new thread.
 fn with_guest<T: Send>(
     engine: Engine,
     work: impl FnOnce(&mut Guest) -> Result<T> + Send,
@@ -267,7 +267,7 @@ fn count(kvmsr: &Kvmsr, engine: Engine, way: &str) -> Result<String> {
             for _ in 0..BAD_WRITES {
                 guest.wrmsr(UNKNOWN, 1)?;
             }
-            // Time for a look at the thread and at the engine's counters.
+            // Wait until top has looked up the thread and read the engine's counters.
             thread::sleep(6 * TICK);
             let counters = match engine {
                 Engine::Rust => Some(guest.folder().counters()?),
@@ -299,7 +299,7 @@ fn count(kvmsr: &Kvmsr, engine: Engine, way: &str) -> Result<String> {
 
         ensure!(
             found == (reads, writes, gp),
-            "of {index:#x} {found:?} and not {:?} are counted",
+            "{index:#x}: counted {found:?}, not {:?}",
             (reads, writes, gp)
         );
         ensure!(
@@ -336,7 +336,7 @@ fn count(kvmsr: &Kvmsr, engine: Engine, way: &str) -> Result<String> {
     Ok(format!("{READS} reads, {WRITES} writes, 10 #GP"))
 }
 
-/// The program is stopped while more accesses are made than its buffer has room for.
+/// The program is stopped while the accesses overflow its buffer.
 fn lose(kvmsr: &Kvmsr) -> Result<String> {
     let (top, ()) = top_during(kvmsr, &["--by", "pipe", "--buffer", "4"], |watch| {
         watch.signal(Signal::STOP)?;
@@ -353,7 +353,7 @@ fn lose(kvmsr: &Kvmsr) -> Result<String> {
     ensure!(lost > 0, "nothing was lost");
     ensure!(
         counted + lost == READS,
-        "{counted} counted and {lost} lost are not {READS}"
+        "{counted} counted and {lost} lost do not add up to {READS}"
     );
     Ok(format!("{counted} counted, {lost} lost"))
 }
@@ -372,7 +372,7 @@ fn command(kvmsr: &Kvmsr) -> Result<String> {
     Ok(format!("{reads} reads of a command"))
 }
 
-/// The same for people.
+/// The same as text.
 fn table(kvmsr: &Kvmsr) -> Result<String> {
     let pid = std::process::id().to_string();
     let watch = Watch::start(kvmsr, &["top", "--for", "1000", "--pid", &pid])?;
@@ -423,7 +423,7 @@ impl Terminal {
             .open(name.to_str()?)?;
 
         termios::tcsetwinsize(&slave, SIZE)?;
-        // The loop below looks at the screen while nothing is written to it.
+        // The loop below polls the screen.
         rustix::io::ioctl_fionbio(&master, true)?;
         Ok(Terminal {
             master: master.into(),
@@ -432,7 +432,7 @@ impl Terminal {
         })
     }
 
-    /// Waits until the screen is as it should be.
+    /// Waits until the screen has the expected content.
     fn wait(&mut self, what: &str, is_so: impl Fn(&vt100::Screen) -> bool) -> Result<()> {
         for _ in 0..200 {
             let mut block = [0; 4096];
@@ -445,7 +445,10 @@ impl Terminal {
             }
             thread::sleep(TICK);
         }
-        bail!("not {what}, but:\n{}", self.screen.screen().contents())
+        bail!(
+            "expected {what}, found:\n{}",
+            self.screen.screen().contents()
+        )
     }
 
     fn modes(&self) -> Result<String> {
@@ -453,7 +456,7 @@ impl Terminal {
     }
 }
 
-/// The live table, ended by a key, and by a signal.
+/// The live table, ended by a key and by a signal.
 fn live(kvmsr: &Kvmsr) -> Result<String> {
     let pid = std::process::id().to_string();
     let mut terminal = Terminal::new()?;
@@ -496,7 +499,7 @@ fn live(kvmsr: &Kvmsr) -> Result<String> {
         let status = program.0.wait()?;
 
         ensure!(status.code() == Some(0), "it ended with {status}");
-        terminal.wait("as it was", |screen| {
+        terminal.wait("restored", |screen| {
             !screen.alternate_screen() && !screen.hide_cursor()
         })?;
         ensure!(
@@ -509,7 +512,7 @@ fn live(kvmsr: &Kvmsr) -> Result<String> {
     Ok(String::new())
 }
 
-/// The lines of a log of five accesses.
+/// The log of five accesses.
 fn log(kvmsr: &Kvmsr) -> Result<Vec<Value>> {
     let pid = std::process::id().to_string();
     let watch = Watch::start(
@@ -534,7 +537,7 @@ fn log(kvmsr: &Kvmsr) -> Result<Vec<Value>> {
         guest.rdmsr(PAT)?;
         guest.wrmsr(UNKNOWN, 0x1234)?;
         guest.rdmsr(UNKNOWN)?;
-        // The program looks the thread up.
+        // Wait until the program has looked up the thread.
         thread::sleep(4 * TICK);
         Ok(())
     })?;
@@ -579,7 +582,7 @@ fn log(kvmsr: &Kvmsr) -> Result<Vec<Value>> {
     Ok(entries)
 }
 
-/// A run that can't tidy up leaves its instance, which the next run removes.
+/// A run that is killed leaves its instance, which the next run removes.
 fn leave_nothing(kvmsr: &Kvmsr) -> Result<String> {
     let mut watch = Watch::start(kvmsr, &["top", "--for", "1000"])?;
     let left = Path::new(INSTANCES).join(format!("kvmsr-{}", watch.program.0.id()));
@@ -588,7 +591,7 @@ fn leave_nothing(kvmsr: &Kvmsr) -> Result<String> {
     watch.program.0.kill()?;
     watch.program.0.wait()?;
     ensure!(left.exists(), "{} is not left", left.display());
-    // Another one does not hurt one that runs.
+    // Another run does not affect it while it runs.
     let running = Watch::start(kvmsr, &["top", "--for", "1000", "--by", "pipe"])?;
 
     kvmsr.json(&["top", "--for", "0.1"], "", &[0])?;
@@ -634,7 +637,7 @@ fn bench(kvmsr: &Kvmsr) -> Result<(String, String)> {
                 .and_then(|figure| figure["nanoseconds"]["median"].as_f64())
                 .with_context(|| format!("no {metric} of {server}"))?;
 
-            // An exit of real hardware takes a microsecond, an emulated one up to a hundred; an
+            // An exit takes a microsecond on real hardware, and up to a hundred in an emulator; an
             // ioctl may wait for others.
             ensure!(
                 (50.0..1e9).contains(&median),
@@ -647,7 +650,7 @@ fn bench(kvmsr: &Kvmsr) -> Result<(String, String)> {
     }
     ensure!(
         engine::enabled() == before,
-        "the parameter is not as it was"
+        "the parameter was not restored"
     );
     Ok((
         measured.to_string(),
@@ -675,7 +678,7 @@ fn doctor(kvmsr: &Kvmsr) -> Result<String> {
         "histograms",
         "kvm.ignore_msrs",
     ] {
-        ensure!(has(name), "nothing is said of {name}");
+        ensure!(has(name), "there is no check of {name}");
     }
     Ok(format!("{} checks", checks.len()))
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The suites, one for each verb that asks KVM.
+//! The suites, one for each verb that uses KVM.
 
 mod access;
 mod check;
@@ -20,7 +20,7 @@ use crate::run::Kvmsr;
 /// A suite.
 pub type Suite = fn(&Kvmsr, &mut Report);
 
-/// All of them, by name.
+/// All suites, by name.
 pub const ALL: &[(&str, Suite)] = &[
     ("access", access::run),
     ("check", check::run),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! `compat` and `diff`: profiles of this host and of others are restored by raw ioctls, and
-//! differences that were planted are to be found, all of them and no more.
+//! Tests `compat` and `diff`: plain ioctls restore profiles of this host and of others, and `diff`
+//! must find exactly the differences that were added.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,9 +24,9 @@ use serde_json::Value;
 use crate::report::Report;
 use crate::run::Kvmsr;
 
-/// How many hosts are made up, each by taking features from this one.
+/// Number of artificial hosts, each with fewer features than this one.
 const VARIANTS: u64 = 24;
-/// How many differences are planted.
+/// Number of differences that are added.
 const PLANTED: usize = 40;
 
 /// Runs the tests.
@@ -65,10 +65,10 @@ pub fn run(kvmsr: &Kvmsr, report: &mut Report) {
         let host = path(&files.host)?;
         let said = kvmsr.json(&["diff", host, "--host"], "", &[0, 1])?;
 
-        ensure!(said["equal"] == true, "they are not: {said}");
-        Ok(format!("{} MSRs move", said["moving"]))
+        ensure!(said["equal"] == true, "they differ: {said}");
+        Ok(format!("{} MSRs change by themselves", said["moving"]))
     });
-    report.test("diff: what was planted is found", || files.planted());
+    report.test("diff: added differences are found", || files.planted());
     let documents = [
         ("diff", &["diff", "--ignore", "host"][..]),
         ("compat", &["compat"]),
@@ -101,7 +101,7 @@ struct Files<'a> {
 }
 
 fn path(path: &Path) -> anyhow::Result<&str> {
-    path.to_str().context("a path that is no text")
+    path.to_str().context("a path that is not text")
 }
 
 impl<'a> Files<'a> {
@@ -136,7 +136,7 @@ impl<'a> Files<'a> {
         Ok(profile)
     }
 
-    /// That `check` finds nothing, and that raw ioctls go through.
+    /// Tests that `check` finds nothing, and that plain ioctls accept the profile.
     fn takes(&self, profile: &Path) -> anyhow::Result<String> {
         let said = self.kvmsr.json(&["check", path(profile)?], "", &[0, 1])?;
 
@@ -153,7 +153,7 @@ impl<'a> Files<'a> {
         Ok(format!("{} MSRs", profile.msrs.len()))
     }
 
-    /// The MSRs of a profile that KVM refuses for a fresh vCPU with its CPUID, one by one.
+    /// The MSRs of a profile that KVM refuses on a new vCPU with its CPUID, one by one.
     fn refused(&self, profile: &Snapshot) -> anyhow::Result<Vec<u32>> {
         let vm = self.kvm.create_vm()?;
 
@@ -179,7 +179,7 @@ impl<'a> Files<'a> {
         Ok(refused)
     }
 
-    /// Hosts that are as this one but for what was taken from them, alone and together.
+    /// Hosts with fewer features than this one, alone and together.
     fn variants(&self) -> anyhow::Result<String> {
         let mut random = Random::new(9);
         let mut all = Vec::new();
@@ -206,7 +206,7 @@ impl<'a> Files<'a> {
         Ok(format!("{VARIANTS} of them; all together {msrs}"))
     }
 
-    /// The host's snapshot as another format, which says the same and passes `check`.
+    /// The host's snapshot in another format, which has the same content and passes `check`.
     fn round_trip(&self, format: &str) -> anyhow::Result<String> {
         let file = self.directory.join(format);
         let host = path(&self.host)?;
@@ -254,7 +254,7 @@ impl<'a> Files<'a> {
         Ok(format!("{} MSRs", again.msrs.len()))
     }
 
-    /// Differences of one bit, in MSRs that do not move.
+    /// Differences of one bit, in MSRs that do not change by themselves.
     fn planted(&self) -> anyhow::Result<String> {
         let mut random = Random::new(10);
         let mut other = self.snapshot.clone();
@@ -288,7 +288,7 @@ impl<'a> Files<'a> {
             let fields = msr["fields"].as_array().context("no fields")?;
 
             ensure!(differing.is_power_of_two(), "{msr}");
-            // A field and its parts, and nothing else.
+            // A field and its parts only.
             for field in fields {
                 let bits = field["bits"].as_str().context("no bits")?;
                 let bits: kvmsr::number::Bits = bits.parse()?;
@@ -302,14 +302,15 @@ impl<'a> Files<'a> {
             ensure!(said[part] == Value::Array(Vec::new()), "{}", said[part]);
         }
         if found != planted {
-            bail!("planted {planted:x?}, found {found:x?}");
+            bail!("added {planted:x?}, found {found:x?}");
         }
         Ok(format!("{PLANTED} of {PLANTED}"))
     }
 }
 
-/// Whether Firecracker's own tool leaves a listed MSR out that does not move: the state of machine
-/// checks and of the timer, IA32_PERF_CAPABILITIES, PEBS, and AMD's IA32_ARCH_CAPABILITIES and counters.
+/// Whether Firecracker's own tool leaves out a listed MSR that does not change by itself: the
+/// state of machine checks, IA32_PERF_CAPABILITIES, PEBS, and AMD's IA32_ARCH_CAPABILITIES and
+/// counters.
 fn no_template_has(index: u32) -> bool {
     match index {
         0x17a | 0x345 | 0x3f1 | 0x3f2 | 0x4d0 | 0x600 | 0x6e0 => true,
@@ -320,7 +321,7 @@ fn no_template_has(index: u32) -> bool {
     }
 }
 
-/// What `check` found wrong.
+/// The problems that `check` found.
 fn bad(said: &Value) -> String {
     let entries = said["msrs"].as_array().into_iter().flatten();
     let bad: Vec<String> = entries
@@ -332,11 +333,11 @@ fn bad(said: &Value) -> String {
     bad.join(", ")
 }
 
-/// What the bits of capability MSRs and of CPUID leaves are, for the variants: places where a bit
-/// that is set can be missing on another host. The low halves of VMX's controls are demands.
+/// Bits of capability MSRs and CPUID leaves that another host may lack, for the variants. The low
+/// halves of VMX's controls are requirements.
 fn droppable(index: u32) -> u64 {
     match index {
-        // VMX_BASIC's INS/OUTS and TRUE_CTLS, VMX_MISC's activity states and such.
+        // VMX_BASIC's INS/OUTS and TRUE_CTLS, VMX_MISC's activity states, etc.
         0x480 => 1 << 54,
         0x485 => 0x1e0 | 0x7000_4000 | 1 << 15,
         0x48b | 0x48d..=0x490 => 0xffff_ffff << 32,
@@ -346,10 +347,10 @@ fn droppable(index: u32) -> u64 {
     }
 }
 
-/// A host that lacks something that this one has: bits of CPUID, bits of capabilities, whole MSRs.
+/// A host that lacks features of this one: bits of CPUID, bits of capabilities, whole MSRs.
 fn variant(host: &Snapshot, random: &mut Random) -> Snapshot {
     let mut variant = host.clone();
-    // Some lack a little, some a lot.
+    // Some lack few features, some many.
     let density = [2, 8, 64][random.below(3) as usize];
     let mut loses = |mask: u64| {
         (0..64)
@@ -395,7 +396,7 @@ fn variant(host: &Snapshot, random: &mut Random) -> Snapshot {
     variant
 }
 
-/// That the profile offers nothing that the host does not.
+/// Tests that the profile has no features that the host lacks.
 fn is_no_more(profile: &Snapshot, host: &Snapshot) -> anyhow::Result<()> {
     for msr in &profile.msrs {
         let of_host = host
@@ -404,7 +405,7 @@ fn is_no_more(profile: &Snapshot, host: &Snapshot) -> anyhow::Result<()> {
             .find(|of_host| of_host.index == msr.index)
             .with_context(|| format!("{} is not there", msr.index))?;
         let more = msr.value.0 & !of_host.value.0 & droppable(msr.index.0);
-        // RSBA and RRSBA say what is bad.
+        // RSBA and RRSBA are weaknesses.
         let bad_news = if msr.index.0 == 0x10a {
             1 << 2 | 1 << 19
         } else {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The pages of Documentation/kvmsr: whatever they tell the reader to type is run as written.
+//! The pages of Documentation/kvmsr: runs all commands in them as written.
 //!
-//! A command is a line of a literal block that starts with `$ `, together with the lines after it
-//! that start with `> `, as the shell shows them.
+//! A command is a line of a literal block that starts with `$ `, together with the following lines
+//! that start with `> `, as in a shell session.
 
 use std::fs;
 use std::path::Path;
@@ -16,13 +16,13 @@ use anyhow::ensure;
 use crate::report::Report;
 use crate::run::Kvmsr;
 
-/// What is to find something, i.e. to exit with 1, as the page says. All else has to exit with 0.
+/// Commands that exit with 1, as the page says. All others have to exit with 0.
 const FINDS: &[&str] = &["kvmsr check bad.json", "kvmsr filter lint"];
 
-/// What finds something on hosts that have performance counters.
+/// A command that exits with 1 on hosts with performance counters.
 const MAY_FIND: &str = "kvmsr diff";
 
-/// The pages that tell what to type.
+/// The pages with commands.
 const TASKS: &[&str] = &[
     "restore-refused.rst",
     "which-msrs.rst",
@@ -63,7 +63,7 @@ fn pages(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
         .collect()
 }
 
-/// Types what a page says, in a directory of its own.
+/// Runs a page's commands, in a directory of their own.
 fn follow(page: &Path) -> anyhow::Result<(String, usize)> {
     let text = fs::read_to_string(page)?;
     let directory = std::env::temp_dir().join(page.file_stem().unwrap_or_default());

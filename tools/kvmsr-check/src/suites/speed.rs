@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! How long a user waits, on the machine's own clock.
+//! Response times, by the machine's own clock.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::report::Report;
 use crate::run::Kvmsr;
 use crate::suites::check::five_hundred;
 
-/// How often each is run. The first run has the program read from its file, which is not counted.
+/// The number of runs of each command. The first run reads the program's file, and is not counted.
 const RUNS: usize = 5;
 
 /// Runs the tests.
@@ -48,7 +48,7 @@ fn within(kvmsr: &Kvmsr, arguments: &[&str], code: i32, limit: Duration) -> anyh
     Ok(format!("{median:?}"))
 }
 
-/// From the start of the process to its end.
+/// The time from the start of the process to its end.
 fn time(kvmsr: &Kvmsr, arguments: &[&str], code: i32) -> anyhow::Result<Duration> {
     let mut command = kvmsr.command(arguments);
 

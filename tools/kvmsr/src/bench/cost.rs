@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! How long something takes.
+//! Measures the time of a piece of work.
 
 use std::time::Instant;
 
 use crate::error::Result;
 
-/// What something cost.
+/// The time of a piece of work.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
     /// In nanoseconds.
@@ -24,7 +24,7 @@ impl Cost {
         }
     }
 
-    /// What it is more than `other`. A sample can be below 0.
+    /// The difference to `other`. It can be below 0 for a sample.
     pub fn minus(self, other: Self) -> Self {
         Cost {
             nanoseconds: self.nanoseconds - other.nanoseconds,
@@ -36,8 +36,8 @@ impl Cost {
     }
 }
 
-/// A clock, and a counter of this thread's cycles, if the kernel gives one: there is none in most
-/// virtual machines, nor for users if `kernel.perf_event_paranoid` is above 1.
+/// A clock, and a counter of this thread's cycles if the kernel allows one: most virtual machines
+/// have none, and users may not use it if `kernel.perf_event_paranoid` is above 1.
 #[derive(Debug)]
 pub struct Meter {
     cycles: counter::Cycles,
@@ -54,7 +54,7 @@ impl Meter {
         self.cycles.read().is_some()
     }
 
-    /// What `work` costs.
+    /// The cost of `work`.
     pub fn of(&mut self, work: impl FnOnce() -> Result<()>) -> Result<Cost> {
         let cycles = self.cycles.read();
         let start = Instant::now();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What is measured.
+//! The metrics.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -21,17 +21,17 @@ use crate::error::Result;
 use crate::ioctl::MAX_ENTRIES;
 use crate::scratch::Outcome;
 
-/// IA32_PLATFORM_ID, which KVM reads as 0 on both vendors and never passes through.
+/// IA32_PLATFORM_ID: KVM reads it as 0 on both vendors and never passes it through.
 const READ: u32 = 0x17;
-/// IA32_BIOS_SIGN_ID, a guest's write of which KVM ignores and never passes through.
+/// IA32_BIOS_SIGN_ID: KVM ignores a guest's write and never passes it through.
 const WRITE: u32 = 0x8b;
-/// IA32_PAT, which user space reads and writes on all CPUs.
+/// IA32_PAT: user space can read and write it on all CPUs.
 const PAT: u32 = 0x277;
-/// What it is after a reset.
+/// Its value after reset.
 const PAT_VALUE: u64 = 0x0007_0406_0007_0406;
-/// A sample takes at least so long, so that clock and ioctl don't count.
+/// The minimum time of a sample, so that the clock and the ioctl do not matter.
 const SAMPLE: Duration = Duration::from_millis(2);
-/// MSRs in a range of a filter.
+/// Number of MSRs in a range of a filter.
 const RANGE_SIZE: u32 = 64;
 const BITMAP: [u8; RANGE_SIZE as usize / 8] = [0xff; RANGE_SIZE as usize / 8];
 
@@ -52,13 +52,13 @@ pub enum Metric {
     RdmsrExitFilter16,
     /// `KVM_GET_MSRS` of one MSR.
     GetMsrsCall,
-    /// An entry more in `KVM_GET_MSRS`.
+    /// An additional entry in `KVM_GET_MSRS`.
     GetMsrsEntry,
     /// `KVM_SET_MSRS` of one MSR.
     SetMsrsCall,
-    /// An entry more in `KVM_SET_MSRS`.
+    /// An additional entry in `KVM_SET_MSRS`.
     SetMsrsEntry,
-    /// All of `KVM_GET_MSR_INDEX_LIST` that can be read, by `KVM_GET_MSRS`.
+    /// `KVM_GET_MSRS` of all readable MSRs of `KVM_GET_MSR_INDEX_LIST`.
     IndexList,
     /// `KVM_X86_SET_MSR_FILTER` of one range.
     #[serde(rename = "set-filter-1")]
@@ -69,7 +69,7 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// All of them.
+    /// All metrics.
     pub const ALL: [Metric; 11] = [
         Metric::RdmsrExit,
         Metric::RdmsrExitFilter1,
@@ -84,24 +84,24 @@ impl Metric {
         Metric::SetFilter16,
     ];
 
-    /// In words.
+    /// The title.
     pub fn title(self) -> &'static str {
         match self {
-            Metric::RdmsrExit => "RDMSR of a guest",
-            Metric::WrmsrExit => "WRMSR of a guest",
-            Metric::RdmsrExitFilter1 => "RDMSR, filter of 1 range",
-            Metric::RdmsrExitFilter16 => "RDMSR, filter of 16 ranges",
+            Metric::RdmsrExit => "guest RDMSR",
+            Metric::WrmsrExit => "guest WRMSR",
+            Metric::RdmsrExitFilter1 => "guest RDMSR, filter of 1 range",
+            Metric::RdmsrExitFilter16 => "guest RDMSR, filter of 16 ranges",
             Metric::GetMsrsCall => "KVM_GET_MSRS, 1 entry",
-            Metric::GetMsrsEntry => "KVM_GET_MSRS, each entry more",
+            Metric::GetMsrsEntry => "KVM_GET_MSRS, additional entry",
             Metric::SetMsrsCall => "KVM_SET_MSRS, 1 entry",
-            Metric::SetMsrsEntry => "KVM_SET_MSRS, each entry more",
+            Metric::SetMsrsEntry => "KVM_SET_MSRS, additional entry",
             Metric::IndexList => "KVM_GET_MSRS, whole index list",
             Metric::SetFilter1 => "KVM_X86_SET_MSR_FILTER, 1 range",
             Metric::SetFilter16 => "KVM_X86_SET_MSR_FILTER, 16 ranges",
         }
     }
 
-    /// Metrics of a group are of one order of magnitude, and can be compared.
+    /// Metrics of a group have the same order of magnitude, and can be compared.
     pub fn group(self) -> u8 {
         match self {
             Metric::RdmsrExit
@@ -117,7 +117,7 @@ impl Metric {
         }
     }
 
-    /// Sets up what it is measured under.
+    /// Sets up the VM for the metric.
     pub(super) fn prepare(self, subject: &mut Subject) -> Result<()> {
         match self {
             Metric::RdmsrExitFilter1 => set_filter(subject, 1),
@@ -137,7 +137,7 @@ impl Metric {
         }
     }
 
-    /// How often it is done for a sample.
+    /// The number of repetitions per sample.
     pub(super) fn batch(self, subject: &mut Subject, meter: &mut Meter) -> Result<u32> {
         let mut batch = 1u32;
 
@@ -151,7 +151,7 @@ impl Metric {
         }
     }
 
-    /// What it costs, once.
+    /// Measures one sample.
     pub(super) fn sample(
         self,
         subject: &mut Subject,
@@ -164,7 +164,7 @@ impl Metric {
             Metric::SetMsrsEntry => Metric::SetMsrsCall,
             _ => return Ok(cost),
         };
-        // As many calls of one entry take a part only of a sample's time.
+        // The same number of calls with one entry takes a fraction of the time.
         let call = meter.of(|| call.repeat(subject, batch))?.per(batch.into());
 
         Ok(cost.minus(call).per((MAX_ENTRIES - 1) as f64))
@@ -187,14 +187,14 @@ impl Metric {
     }
 }
 
-/// Whether the guest's loop came to its end.
+/// Tests that the guest's loop has ended.
 fn done(index: u32, outcome: Outcome) -> Result<()> {
     match outcome {
         Outcome::Done => Ok(()),
         outcome => Err(Error::Kvm {
             ioctl: "KVM_RUN",
             source: std::io::Error::other(format!(
-                "the guest's access to MSR {index:#x} came to no good end: {outcome:?}"
+                "the guest's access to MSR {index:#x} ended unexpectedly: {outcome:?}"
             )),
         }),
     }
@@ -263,8 +263,8 @@ fn all(done: usize, wanted: usize, ioctl: &'static str) -> Result<()> {
     })
 }
 
-/// A filter that denies all but some ranges, the last of which has what the guest accesses; no
-/// filter if there are no ranges.
+/// A filter that denies all but some ranges, of which the last has the MSR that the guest
+/// accesses; no filter if there are no ranges.
 fn set_filter(subject: &Subject, count: u32) -> Result<()> {
     let ranges: Vec<MsrFilterRange<'_>> = (0..count)
         .rev()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What this host takes for MSR accesses and for the ioctls around them.
+//! Measures MSR accesses and the ioctls for them on this host.
 
 mod cost;
 mod metric;
@@ -25,13 +25,13 @@ use crate::snapshot::SCHEMA;
 use cost::Meter;
 use subject::Subject;
 
-/// How to measure.
+/// Settings.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Samples of each figure.
+    /// Number of samples per figure.
     pub samples: u32,
-    /// Whether C and the engine are both measured. VMs that others create in the moments in which
-    /// ours are made are served as ours are.
+    /// Whether to measure both C and the engine. This switches the engine's parameter while a VM
+    /// is created, which affects VMs that other programs create at that moment.
     pub both: bool,
 }
 
@@ -44,16 +44,16 @@ impl Default for Settings {
     }
 }
 
-/// What was measured.
+/// The results.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Measurements {
     /// [`SCHEMA`]
     pub schema: u32,
-    /// Where.
+    /// This machine.
     pub host: Host,
-    /// Samples of each figure.
+    /// Number of samples per figure.
     pub samples: u32,
     /// Whether the CPU's cycles could be counted.
     pub cycles: bool,
@@ -66,23 +66,24 @@ pub struct Measurements {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Figure {
-    /// What was measured.
+    /// The metric.
     pub metric: Metric,
     /// What served the VM.
     pub by: Server,
     /// In nanoseconds.
     pub nanoseconds: Spread,
-    /// In cycles of the CPU, of the kernel's and the guest's as well.
+    /// In cycles of the CPU, including the kernel's and the guest's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cycles: Option<Spread>,
 }
 
-/// Measures. `progress` is told how many of how many figures are done, and says whether to go on.
+/// Measures. Calls `progress` with the number of finished figures and the number of all figures;
+/// it returns whether to continue.
 ///
 /// # Errors
 ///
-/// [`Error::Missing`] if there is no KVM, or not both of C and the engine; [`Error::Kvm`] if an
-/// ioctl fails; [`Error::Io`] if `progress` says so.
+/// [`Error::Missing`] if there is no KVM, or only one of C and the engine; [`Error::Kvm`] if an
+/// ioctl fails; [`Error::Io`] if `progress` returns it.
 pub fn measure(
     device: &Path,
     settings: Settings,
@@ -120,7 +121,7 @@ pub fn measure(
     })
 }
 
-/// The subjects take turns, so that a CPU that changes its speed is fair to them.
+/// The subjects are measured in turns, so that changes of the CPU's speed affect all alike.
 fn measure_one(
     metric: Metric,
     subjects: &mut [Subject],

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Samples in a few figures.
+//! Summarises samples.
 
 use serde::Deserialize;
 use serde::Serialize;
 
-/// The middle of samples, and how far apart they are. An interrupt only ever adds time, which is
-/// why there is no mean.
+/// Median and spread of samples. Interrupts only add time, so the mean would be misleading.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -22,7 +21,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of samples; all 0 if there are none.
+    /// Summarises samples; all figures are 0 if there are none.
     pub fn of(samples: impl Iterator<Item = f64>) -> Self {
         let sorted = sorted(samples);
         let median = quantile(&sorted, 0.5);
@@ -44,7 +43,7 @@ fn sorted(samples: impl Iterator<Item = f64>) -> Vec<f64> {
     sorted
 }
 
-/// Between the two samples next to it.
+/// Interpolates between the two nearest samples.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else {
         return 0.0;

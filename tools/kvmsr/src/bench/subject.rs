@@ -38,17 +38,17 @@ impl fmt::Display for Server {
     }
 }
 
-/// A VM, and MSRs of it that can be read.
+/// A VM, and its MSRs that can be read.
 #[derive(Debug)]
 pub struct Subject {
     pub scratch: Scratch,
-    /// Of `KVM_GET_MSR_INDEX_LIST`, those that can be read.
+    /// The MSRs of `KVM_GET_MSR_INDEX_LIST` that can be read.
     pub listed: Vec<u32>,
     server: Server,
 }
 
 impl Subject {
-    /// One, served as new VMs are now.
+    /// A VM that C or the engine serves, as new VMs are now.
     pub fn new(kvm: &Kvm) -> Result<Self> {
         let setup = Setup {
             cpuid: Cpuid::supported(kvm)?,
@@ -72,7 +72,7 @@ impl Subject {
         })
     }
 
-    /// One that C serves, and one that the engine serves.
+    /// A VM that C serves, and a VM that the engine serves.
     pub fn both(kvm: &Kvm) -> Result<Vec<Self>> {
         let made = [false, true]
             .map(|engine| {
@@ -89,8 +89,8 @@ impl Subject {
             .ne([Server::C, Server::Engine])
         {
             return Err(Error::Missing(
-                "kvm-msr.ko serves both VMs or none although its parameter was set (is debugfs \
-                 mounted? does somebody else set the parameter?)"
+                "kvm-msr.ko serves both VMs or none, although its parameter was set (is debugfs \
+                 mounted? does another program set the parameter?)"
                     .to_owned(),
             ));
         }
@@ -102,8 +102,8 @@ impl Subject {
     }
 }
 
-/// The engine adds a file to the VM's folder in debugfs, which has the name of the thread that
-/// made it. Where debugfs can't be read, its parameter has to do.
+/// The engine adds a file to the VM's folder in debugfs, whose name starts with the id of the
+/// thread that created the VM. If debugfs can't be read, the parameter is used instead.
 fn server_of(scratch: &Scratch) -> Server {
     let kvm = Path::new("/sys/kernel/debug/kvm");
     let thread = fs::read_link("/proc/thread-self")

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The parameter of kvm-msr.ko that says what serves VMs created from now on.
+//! The parameter of kvm-msr.ko that decides whether it serves new VMs.
 
 use std::fs;
 
@@ -9,18 +9,18 @@ use crate::error::Result;
 
 const ENABLE: &str = "/sys/module/kvm_msr/parameters/enable";
 
-/// The parameter, for a moment; it is as it was once this is dropped.
+/// Changes the parameter, and restores it when this is dropped.
 #[derive(Debug)]
 pub struct Switch {
     before: String,
 }
 
 impl Switch {
-    /// Has C or the engine serve new VMs.
+    /// Selects C or the engine for new VMs.
     pub fn to(engine: bool) -> Result<Self> {
         let before = fs::read_to_string(ENABLE).map_err(|error| {
             Error::Missing(format!(
-                "kvm-msr.ko is not loaded, so that there is nothing to compare C with ({ENABLE}: \
+                "kvm-msr.ko is not loaded, so C can't be compared with it ({ENABLE}: \
                  {error})"
             ))
         })?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What the bits of a value mean.
+//! Decodes values into fields.
 
 use super::Field;
 use super::Owner;
@@ -10,38 +10,38 @@ use crate::cpuid::Vendor;
 /// A field of a value.
 #[derive(Clone, Copy, Debug)]
 pub struct Decoded {
-    /// Which one.
+    /// The field.
     pub field: &'static Field,
     /// [`Field::of`] the value.
     pub value: u64,
-    /// [`Field::meaning`] of that.
+    /// [`Field::meaning`] of this value.
     pub meaning: Option<&'static str>,
 }
 
-/// A value in fields.
+/// The fields of a value.
 #[derive(Clone, Debug, Default)]
 pub struct Decoding {
-    /// By their lowest bits.
+    /// Sorted by their lowest bits.
     pub fields: Vec<Decoded>,
-    /// Bits that are set, and of which no field is known.
+    /// Bits that are set, but belong to no known field.
     pub undefined: u64,
 }
 
-/// A field that two values have otherwise.
+/// A field in which two values differ.
 #[derive(Clone, Copy, Debug)]
 pub struct Change {
-    /// Which one; none: bits of which no field is known.
+    /// The field; none for bits that belong to no known field.
     pub field: Option<&'static Field>,
     /// [`Field::of`] the first value, or its undefined bits.
     pub old: u64,
-    /// The same of the second.
+    /// The same for the second value.
     pub new: u64,
 }
 
-/// The fields of an MSR on the CPUs of a vendor, or of the one that it is known of, by their lowest
-/// bits.
+/// The fields of an MSR on a vendor's CPUs, sorted by their lowest bits.
 ///
-/// If the vendor's manual has none, they are the other's, whose MSR KVM then emulates.
+/// If the vendor's manual does not have the MSR, these are the other vendor's fields: KVM then
+/// emulates the other vendor's MSR.
 pub fn fields(index: u32, vendor: Option<Vendor>) -> Vec<&'static Field> {
     let mut fields = layout(index, vendor);
 
@@ -60,14 +60,15 @@ fn layout(index: u32, vendor: Option<Vendor>) -> Vec<&'static Field> {
     if !of_vendor.is_empty() {
         return of_vendor;
     }
-    // There are but two vendors, so these do not overlap either.
+    // There are only two vendors, so these do not overlap either.
     common().collect()
 }
 
-/// In the order in which they are shown: a part comes after its whole.
+/// Sorts them for output: the parts of a field come after it.
 fn sort(fields: &mut [&Field]) {
     fields.sort_by_key(|field| (field.bits.lo, field.part, u8::MAX - field.bits.hi));
-    // Parts of a whole that begin below others' whole stay where they are, as wholes don't overlap.
+    // Parts of a field that begin below other fields stay in place, as whole fields do not
+    // overlap.
 }
 
 fn mask(fields: &[&Field]) -> u64 {
@@ -76,12 +77,12 @@ fn mask(fields: &[&Field]) -> u64 {
         .fold(0, |mask, field| mask | field.bits.mask())
 }
 
-/// The fields that some values of an MSR have.
+/// The fields of an MSR for some values.
 fn fields_for(index: u32, values: &[u64], vendor: Option<Vendor>) -> Vec<&'static Field> {
     let mut fields = layout(index, vendor);
     let of_msr = msr(index, vendor).map_or(&[][..], |msr| msr.fields);
 
-    // A message whose kind the value tells has other fields than most.
+    // Messages have variants, which the value distinguishes.
     let told: Vec<_> = of_msr
         .iter()
         .filter(|field| {
@@ -95,7 +96,8 @@ fn fields_for(index: u32, values: &[u64], vendor: Option<Vendor>) -> Vec<&'stati
     fields.retain(|field| field.bits.mask() & mask_of_told == 0);
     fields.extend(told);
 
-    // What only the other vendor's CPUs have, or some family, is still the best name for a bit.
+    // A field that only the other vendor or some CPU family has still gives the best name for a
+    // bit.
     let set = values.iter().fold(0, |set, value| set | value);
 
     for foreign in [false, true] {
@@ -136,7 +138,7 @@ pub fn decode(index: u32, value: u64, vendor: Option<Vendor>) -> Decoding {
     }
 }
 
-/// The fields that two values have otherwise.
+/// The fields in which two values differ.
 pub fn changes(index: u32, old: u64, new: u64, vendor: Option<Vendor>) -> Vec<Change> {
     let fields = fields_for(index, &[old, new], vendor);
     let undefined = (old ^ new) & !mask(&fields);
@@ -161,7 +163,7 @@ pub fn changes(index: u32, old: u64, new: u64, vendor: Option<Vendor>) -> Vec<Ch
 }
 
 impl Field {
-    /// Whose field it is, or of which variant, if one that asks for `vendor` may wonder.
+    /// The owner or variant of a field, if it may surprise somebody who asks for `vendor`.
     pub fn origin(&self, vendor: Option<Vendor>) -> Option<String> {
         let owner = match (self.owner, vendor) {
             (Owner::Intel, Some(Vendor::Amd)) | (Owner::Amd, Some(Vendor::Intel)) => {
@@ -191,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_value_is_cut_into_fields() {
-        // The reset value of the boot CPU's, with bit 63, which is nobody's.
+        // The reset value on the boot CPU, with bit 63, which is undefined.
         let decoding = decode(0x1b, 1 << 63 | 0xfee0_0900, None);
 
         assert_eq!(decoding.undefined, 1 << 63);
@@ -217,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_message_is_told_by_its_value() {
-        // A Windows: bit 63 is clear.
+        // The GUEST_OS_ID of Windows: bit 63 is clear.
         assert!(names(0x4000_0000, 0x0001_040a_0000_4a61, None).contains(&("VENDOR_ID", 1)));
         // SEV_INFO_RESP of the GHCB protocol.
         assert!(names(0xc001_0130, 0x0002_0001_3300_0001, None).contains(&("ENC_BIT_POS", 0x33)));

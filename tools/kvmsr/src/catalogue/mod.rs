@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Names of MSRs, their bit fields, and KVM's rules for them. All of it is data: nothing here asks
+//! Names of MSRs, their bit fields, and KVM's rules for them. It is data only and does not need
 //! KVM.
 //!
-//! Where the data is from is said in `data/README`.
+//! `data/README` names the sources.
 
 mod data;
 mod decode;
@@ -53,16 +53,16 @@ pub use rules::reserved;
 pub use rules::rule;
 pub use rules::rules;
 
-/// Whose MSR or field it is.
+/// The owner of an MSR or field.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Owner {
     /// Intel's.
     Intel,
     /// AMD's.
     Amd,
-    /// Both vendors have it.
+    /// Both vendors.
     Both,
-    /// KVM's paravirtual ones.
+    /// KVM's paravirtual MSRs.
     Kvm,
     /// Hyper-V's.
     HyperV,
@@ -80,7 +80,7 @@ impl Owner {
         }
     }
 
-    /// Whether CPUs of a vendor have what is this owner's, or would if they ran KVM or Hyper-V.
+    /// Whether a vendor's CPUs have it, or would have it under KVM or Hyper-V.
     fn is_on(self, vendor: Vendor) -> bool {
         match self {
             Owner::Intel => vendor == Vendor::Intel,
@@ -90,22 +90,22 @@ impl Owner {
     }
 }
 
-/// An MSR, or several that are alike.
+/// An MSR, or several similar ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Msr {
     /// The first index.
     pub first: u32,
-    /// How many there are.
+    /// The number of MSRs.
     pub count: u32,
-    /// From one index to the next.
+    /// The distance of their indices.
     pub stride: u32,
-    /// Its name; of several with `{n}` for the number.
+    /// The name; for several MSRs, with `{n}` for the number.
     pub name: &'static str,
-    /// Whose it is.
+    /// The owner.
     pub owner: Owner,
-    /// Other names; of several those of the first.
+    /// Other names; for several MSRs, the first one's.
     pub aliases: &'static [&'static str],
-    /// Its fields, of all vendors and in all variants. [`fields`] has those of one vendor.
+    /// The fields of all vendors and variants. [`fields`] returns those of one vendor.
     pub fields: &'static [Field],
 }
 
@@ -126,28 +126,28 @@ impl Msr {
 /// Some bits of an MSR.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
-    /// Which bits.
+    /// The bits.
     pub bits: Bits,
     /// Its name.
     pub name: &'static str,
-    /// Whose register it is of.
+    /// The owner.
     pub owner: Owner,
-    /// What its values mean, where that is known.
+    /// The meanings of values, if known.
     pub values: &'static [(u64, &'static str)],
-    /// Whether it is an address, to be shown where its bits are and not shifted down.
+    /// Whether it is an address, which is printed in place and not shifted down.
     pub address: bool,
-    /// Of which CPU family or message it is, if it is not of all; such fields overlap others.
+    /// The CPU family or message that has it, if not all do. Such fields overlap others.
     pub variant: Option<&'static str>,
-    /// What tells from the value that it is this variant.
+    /// The condition on the value for this variant.
     pub when: Option<When>,
-    /// Whether it is a part of the field before it, with a name of its own.
+    /// Whether it is a named part of the field before it.
     pub part: bool,
-    /// Who says so.
+    /// Its sources.
     pub source: &'static str,
 }
 
 impl Field {
-    /// Its value as it is to be shown: an address where its bits are, all else shifted down.
+    /// The value for output: addresses in place, other fields shifted down.
     pub fn of(&self, value: u64) -> u64 {
         if self.address {
             value & self.bits.mask()
@@ -156,7 +156,7 @@ impl Field {
         }
     }
 
-    /// What a value of [`Field::of`] means, where that is known.
+    /// The meaning of a value of [`Field::of`], if known.
     pub fn meaning(&self, value: u64) -> Option<&'static str> {
         let &(_, meaning) = self.values.iter().find(|&&(of, _)| of == value)?;
 
@@ -174,29 +174,30 @@ pub struct When {
 }
 
 impl When {
-    /// Whether a value meets it.
+    /// Whether a value meets the condition.
     pub fn is_met(&self, value: u64) -> bool {
         self.values.contains(&self.bits.of(value))
     }
 }
 
-/// A bit of CPUID that an access hangs on.
+/// A CPUID bit on which an access depends.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Feature {
-    /// As in Linux, without `X86_FEATURE_`; paravirtual ones as `KVM_FEATURE_CLOCKSOURCE`.
+    /// The name in Linux, without `X86_FEATURE_`; paravirtual ones such as
+    /// `KVM_FEATURE_CLOCKSOURCE`.
     pub name: &'static str,
     /// EAX of the instruction.
     pub function: u32,
     /// ECX of the instruction.
     pub index: u32,
-    /// The register that it is in.
+    /// The output register.
     pub register: Register,
     /// The bit.
     pub bit: u8,
 }
 
 impl std::fmt::Display for Feature {
-    /// As `SVM (CPUID 0x80000001 ECX bit 2)`.
+    /// For example `SVM (CPUID 0x80000001 ECX bit 2)`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let register = match self.register {
             Register::Eax => "EAX",
@@ -213,7 +214,7 @@ impl std::fmt::Display for Feature {
     }
 }
 
-/// Who makes an access.
+/// The initiator of an access.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Initiator {
     /// User space, by an ioctl.

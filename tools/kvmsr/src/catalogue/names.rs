@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! From an index to a name, and back.
+//! Converts between indices and names.
 
 use super::Msr;
 use super::Owner;
@@ -11,15 +11,15 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::number::parse_u32;
 
-/// The most indices that [`parse_indices`] returns for one text.
+/// The maximum number of indices that [`parse_indices`] returns.
 pub const MAX_INDICES: u32 = 0x1_0000;
 
-/// How many names a mistyped one is compared to favourably.
+/// The maximum number of suggestions for a mistyped name.
 const MAX_SUGGESTIONS: usize = 5;
-/// How like names have to be, from 0 to 1.
+/// The minimum similarity of suggestions, from 0 to 1.
 const LIKENESS: f64 = 0.84;
 
-/// The name of an MSR, with the number of an element, as `IA32_MC3_CTL`.
+/// The name of an MSR, with the number of an element, e.g. `IA32_MC3_CTL`.
 pub fn name(index: u32, vendor: Option<Vendor>) -> Option<String> {
     let msr = msr(index, vendor)?;
 
@@ -29,7 +29,7 @@ pub fn name(index: u32, vendor: Option<Vendor>) -> Option<String> {
     })
 }
 
-/// What is known of an MSR; for an index that means something else on each vendor, `vendor` decides.
+/// The MSR with an index. If the vendors have different MSRs with it, `vendor` selects one.
 pub fn msr(index: u32, vendor: Option<Vendor>) -> Option<&'static Msr> {
     let at = data::ELEMENTS.partition_point(|&(element, _)| element < index);
     let here = || {
@@ -47,13 +47,12 @@ pub fn msr(index: u32, vendor: Option<Vendor>) -> Option<&'static Msr> {
         .or_else(|| here().next())
 }
 
-/// All MSRs, by index. Where an index means something else on each vendor, there are two.
+/// All MSRs, sorted by index. There are two if the vendors have different MSRs with an index.
 pub fn all() -> &'static [Msr] {
     &data::MSRS
 }
 
-/// The index that a name is of: one of the manuals', of Linux's or of others, with or without the
-/// `MSR_` that some put before it, in any case.
+/// The index for a name of the manuals, Linux or others, in any case, with or without `MSR_`.
 pub fn index_of(name: &str) -> Option<u32> {
     spelling::forms(name).iter().find_map(|form| {
         let at = data::NAMES
@@ -65,7 +64,7 @@ pub fn index_of(name: &str) -> Option<u32> {
     })
 }
 
-/// The MSRs that have a text in one of their names.
+/// The MSRs whose names contain a text.
 pub fn find(part: &str) -> Vec<&'static Msr> {
     let part = part.trim().as_bytes();
     let has = |name: &str| {
@@ -83,9 +82,9 @@ pub fn find(part: &str) -> Vec<&'static Msr> {
         .collect()
 }
 
-/// Names that are like a mistyped one, best first.
+/// Names that are similar to a mistyped one, best first.
 pub fn like(name: &str) -> Vec<String> {
-    // What is longer than any name is like none.
+    // A text that is longer than any name is similar to none.
     const LONGEST: usize = 64;
     let [.., short] = spelling::forms(name);
 
@@ -117,12 +116,12 @@ pub fn like(name: &str) -> Vec<String> {
     names
 }
 
-/// The MSRs that a text means: an index, a name, `first-last` of either, or the name of several
-/// with `{n}` for the number.
+/// Parses MSRs: an index, a name, `first-last`, or the name of several with `{n}` for the number.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] if it means none, with names that are like it; or more than [`MAX_INDICES`].
+/// [`Error::Input`] if there is no such MSR, with similar names, or if there are more than
+/// [`MAX_INDICES`].
 pub fn parse_indices(text: &str) -> Result<Vec<u32>> {
     let text = text.trim();
 
@@ -135,9 +134,9 @@ pub fn parse_indices(text: &str) -> Result<Vec<u32>> {
     let (first, last) = (parse_index(first)?, parse_index(last)?);
 
     match last.checked_sub(first) {
-        None => Err(Error::Input(format!("'{text}' ends before it begins"))),
+        None => Err(Error::Input(format!("'{text}' ends before it starts"))),
         Some(more) if more >= MAX_INDICES => Err(Error::Input(format!(
-            "'{text}' has {} indices, which is more than {MAX_INDICES}: give less at once",
+            "'{text}' has {} indices, which is more than {MAX_INDICES}: use a smaller range",
             u64::from(more) + 1
         ))),
         Some(_) => Ok((first..=last).collect()),
@@ -158,33 +157,33 @@ fn several(name: &str) -> Result<Vec<u32>> {
         .ok_or_else(|| unknown(name))
 }
 
-/// The MSR that a text means: an index or a name.
+/// Parses one MSR: an index or a name.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] if it means none, with names that are like it.
+/// [`Error::Input`] if there is no such MSR, with similar names.
 pub fn parse_index(text: &str) -> Result<u32> {
     let text = text.trim();
 
     if text.is_empty() {
         return Err(Error::Input(
-            "an MSR is missing: give its index or its name, as 0xc0000080 or EFER".to_owned(),
+            "an MSR is missing: use its index or its name, e.g. 0xc0000080 or EFER".to_owned(),
         ));
     }
     if text.contains('-') {
         return Err(Error::Input(format!(
-            "'{}' is no single MSR: give one index or name",
+            "'{}' is more than one MSR: use one index or name",
             start(text)
         )));
     }
-    // No name begins with a digit.
+    // No name starts with a digit.
     if text.starts_with(|c: char| c.is_ascii_digit()) {
         return parse_u32(text);
     }
     index_of(text).ok_or_else(|| unknown(text))
 }
 
-/// As much of a text as an error quotes.
+/// The part of a text that an error quotes.
 fn start(text: &str) -> String {
     text.chars().take(80).collect()
 }
@@ -196,8 +195,8 @@ fn unknown(name: &str) -> Error {
 
     Error::Input(match (parts.as_slice(), like.as_slice()) {
         ([], []) => format!(
-            "no MSR is called '{shown}': give its index, or look for a part of its \
-                             name, as 'kvmsr explain mtrr'"
+            "no MSR is called '{shown}': use its index, or search for a part of its \
+                             name, e.g. with 'kvmsr explain mtrr'"
         ),
         ([], like) => format!(
             "no MSR is called '{shown}'; did you mean {}?",
@@ -208,7 +207,7 @@ fn unknown(name: &str) -> Error {
             parts.join(", ")
         ),
         (parts, _) => format!(
-            "no MSR is called '{shown}', but {} have that in their names: 'kvmsr explain {shown}' \
+            "no MSR is called '{shown}', but the names of {} contain it: 'kvmsr explain {shown}' \
              lists them",
             parts.len()
         ),
@@ -216,7 +215,7 @@ fn unknown(name: &str) -> Error {
 }
 
 impl Owner {
-    /// Whose CPUs to think of if nobody says: AMD's have their own above 0xc0000000.
+    /// The default vendor: above 0xc0000000 it is AMD.
     pub(super) fn likely_vendor(self, index: u32) -> Vendor {
         match self {
             Owner::Intel => Vendor::Intel,
@@ -337,7 +336,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        // To look for what is like a name takes its time.
+        // Searching similar names takes long.
         #![proptest_config(proptest::test_runner::Config::with_cases(64))]
 
         #[test]

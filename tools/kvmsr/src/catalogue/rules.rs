@@ -8,40 +8,41 @@ use super::data;
 use super::data::OfModule;
 use crate::cpuid::Vendor;
 
-/// What holds for an MSR, or for several that are alike.
+/// The rules for an MSR, or for several similar ones.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
     /// The first index.
     pub first: u32,
     /// The last index.
     pub last: u32,
-    /// KVM's name for it, of several that of the first; empty for MSRs that KVM does not know.
+    /// KVM's name for it; for several MSRs, the first one's. Empty for MSRs that KVM does not
+    /// know.
     pub name: &'static str,
-    /// Who serves it on AMD's hosts.
+    /// What serves it on AMD's hosts.
     pub amd: Served,
-    /// Who serves it on Intel's.
+    /// What serves it on Intel's hosts.
     pub intel: Served,
-    /// What accesses need, in the order in which KVM looks. See also [`checks`].
+    /// What accesses need, in the order in which KVM checks it. See also [`checks`].
     pub checks: &'static [Check],
-    /// What becomes of reads.
+    /// The effect of reads.
     pub read: Access,
-    /// What becomes of writes.
+    /// The effect of writes.
     pub write: Access,
     /// Whether it is in `KVM_GET_MSR_INDEX_LIST`.
     pub list: Option<List>,
     /// Whether it is in `KVM_GET_MSR_FEATURE_INDEX_LIST`.
     pub feature_msr: Option<FeatureMsr>,
-    /// The same in sentences.
+    /// The same as sentences.
     pub words: Words,
 }
 
 impl Rule {
-    /// Whether KVM's common code knows the MSR. If not, only the PMU may.
+    /// Whether KVM's common code knows the MSR. If not, only the PMU may know it.
     pub fn is_declared(&self) -> bool {
         !self.name.is_empty()
     }
 
-    /// Whether KVM's common code knows no such access.
+    /// Whether KVM's common code does not know this kind of access.
     pub fn is_unsupported(&self, way: Way) -> bool {
         let access = match way {
             Way::Read => self.read,
@@ -51,7 +52,7 @@ impl Rule {
         access.does == "pmu-or-unknown"
     }
 
-    /// Who serves it.
+    /// What serves this kind of access.
     pub fn served(&self, vendor: Vendor) -> Served {
         match vendor {
             Vendor::Amd => self.amd,
@@ -60,7 +61,7 @@ impl Rule {
     }
 }
 
-/// Who serves an MSR.
+/// What serves an MSR.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Served {
     /// Reads.
@@ -72,11 +73,11 @@ pub struct Served {
 /// A part of KVM.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Server {
-    /// The common one.
+    /// The common code.
     Kvm,
-    /// kvm_amd or kvm_intel, which may ask the common one.
+    /// kvm_amd or kvm_intel, which may call the common code.
     Module,
-    /// The latter while L2 runs.
+    /// The vendor module, while L2 runs.
     ModuleInL2,
 }
 
@@ -89,63 +90,63 @@ pub enum Way {
     Write,
 }
 
-/// Something that accesses need.
+/// A condition of an access.
 #[derive(Clone, Copy, Debug)]
 pub struct Check {
-    /// Which way; none: both.
+    /// The kind of access; none for both.
     pub way: Option<Way>,
-    /// Whose accesses; none: everybody's.
+    /// The initiator; none for all.
     pub by: Option<Initiator>,
-    /// On whose hosts; none: on all.
+    /// The vendor of the host; none for all.
     pub vendor: Option<Vendor>,
-    /// The bits that a write has to have any of; all: any access.
+    /// The condition applies to writes that set any of these bits; all ones: to any access.
     pub bits: u64,
-    /// Whether it comes before the vendor's module is asked.
+    /// Whether it is checked before the vendor's module is called.
     pub first: bool,
-    /// What it needs.
+    /// The condition.
     pub needs: Needs,
-    /// The capability that user space has to enable for KVM to look at all.
+    /// The capability that user space has to enable for the check.
     pub only_with: Option<&'static str>,
-    /// What becomes of the access otherwise; none: it's just a remark.
+    /// The result if the condition is not met; none for a remark.
     pub otherwise: Option<Otherwise>,
 }
 
-/// What a [`Check`] asks for.
+/// The condition of a [`Check`].
 #[derive(Clone, Copy, Debug)]
 pub enum Needs {
     /// The vCPU's CPUID has one of these.
     AnyOf(&'static [Feature]),
-    /// It's user space that makes the access.
+    /// The initiator is user space.
     Host,
-    /// It never passes.
+    /// Never met.
     Nobody,
-    /// KVM itself has it: `smm`, or `tsc-aux`, by which it can switch that MSR.
+    /// KVM itself supports it: `smm`, or `tsc-aux` (KVM can switch that MSR).
     Kvm(&'static str),
-    /// What the words say; they are empty if there are only reserved bits.
+    /// The text describes it; empty if there are only reserved bits.
     Words(&'static str),
 }
 
-/// What becomes of an access that a [`Check`] stops.
+/// The result of an access that fails a [`Check`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Otherwise {
     /// As if the MSR did not exist (`KVM_MSR_EXIT_REASON_UNKNOWN`).
     Unknown,
     /// It fails (`KVM_MSR_EXIT_REASON_INVAL`).
     Invalid,
-    /// It succeeds, to no effect.
+    /// It succeeds without effect.
     Dropped,
 }
 
-/// What becomes of an access that all checks let pass.
+/// The effect of an access that passes all checks.
 #[derive(Clone, Copy, Debug)]
 pub struct Access {
-    /// A word for it; those of `data/registers.json`.
+    /// A keyword, as in `data/registers.json`.
     pub does: &'static str,
-    /// What is read, if it's always the same.
+    /// The value, if it is constant.
     pub value: Option<u64>,
-    /// Bits that are refused whoever writes them.
+    /// Bits that nobody can set.
     pub reserved: Option<u64>,
-    /// Which kind of address is written.
+    /// The kind of address that is written, if it is one.
     pub address: Option<&'static str>,
 }
 
@@ -161,7 +162,7 @@ pub enum List {
 /// An MSR of `KVM_GET_MSR_FEATURE_INDEX_LIST`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FeatureMsr {
-    /// Once the vCPU has run, `KVM_SET_MSRS` takes no other value.
+    /// Once the vCPU has run, `KVM_SET_MSRS` accepts only the current value.
     Fixed,
     /// It may change.
     Changing,
@@ -170,17 +171,17 @@ pub enum FeatureMsr {
 /// Sentences for people.
 #[derive(Clone, Copy, Debug)]
 pub struct Words {
-    /// What is checked.
+    /// The checks.
     pub checked: &'static str,
-    /// What KVM's common code reads; empty if it's never asked.
+    /// What KVM's common code reads; empty if it is never called.
     pub read: &'static str,
     /// What it does with a write.
     pub write: &'static str,
-    /// In which lists it is, and on which condition.
+    /// The lists that have it, and on which condition.
     pub lists: &'static str,
 }
 
-/// What holds for an index.
+/// The rules for an index.
 pub fn rule(index: u32) -> &'static Rule {
     let at = data::RANGES.partition_point(|&(_, last, _)| last < index);
 
@@ -203,8 +204,8 @@ pub fn declared() -> impl Iterator<Item = (u32, u32, &'static Rule)> {
         .filter_map(|&(first, last, rule)| Some((first, last, data::RULES.get(usize::from(rule))?)))
 }
 
-/// What accesses to an MSR need, in the order in which KVM looks: what comes first on all hosts,
-/// what the vendors' modules ask for, and then what KVM's common code does.
+/// What accesses to an MSR need, in KVM's order: the checks before the vendor's module, the vendor
+/// module's checks, and the checks of KVM's common code.
 pub fn checks(index: u32) -> impl Iterator<Item = &'static Check> {
     let of_table = rule(index).checks;
     let first = of_table.iter().filter(|check| check.first);
@@ -220,7 +221,7 @@ fn of_modules(index: u32) -> impl Iterator<Item = &'static OfModule> {
         .filter(move |of| (of.first..=of.last).contains(&index))
 }
 
-/// The bits that are refused whoever writes them; on all hosts, or on those of one vendor.
+/// The bits that nobody can set; on all hosts, or on those of one vendor.
 pub fn reserved(index: u32, vendor: Option<Vendor>) -> u64 {
     let of_table = rule(index).write.reserved.unwrap_or(0);
 
@@ -229,12 +230,13 @@ pub fn reserved(index: u32, vendor: Option<Vendor>) -> u64 {
         .fold(of_table, |mask, of| mask | of.reserved)
 }
 
-/// What the vendors' modules check, and what some bits need, with what a [`Check`] can't say of it, in words.
+/// The checks of the vendor modules, and what some bits need, with a text for what a [`Check`]
+/// can't express.
 pub fn module_checks(index: u32) -> impl Iterator<Item = (&'static Check, &'static str)> {
     of_modules(index).map(|of| (&of.check, of.words))
 }
 
-/// What a write of a value needs, on hosts of a vendor.
+/// What a write of a value needs, on a vendor's hosts.
 pub fn checks_of_write(
     index: u32,
     value: u64,
@@ -248,10 +250,11 @@ pub fn checks_of_write(
         .filter(move |check| check.bits == u64::MAX || check.bits & value != 0)
 }
 
-/// The features of which a vCPU's CPUID must have at least one for the access, as KVM 7.3 has it;
-/// empty if it hangs on none. Where one of each of several groups is needed, it's the first group,
-/// see [`checks`] for all, and [`checks_of_write`] for bits that need more. Paravirtual features are left out: KVM does not ask for them unless user
-/// space enables `KVM_CAP_ENFORCE_PV_FEATURE_CPUID`.
+/// The features of which a vCPU's CPUID must have at least one for the access, as in KVM 7.3;
+/// empty if it depends on none. If several groups of features are needed, it is the first group;
+/// see [`checks`] for all, and [`checks_of_write`] for bits that need more. Paravirtual features
+/// are left out: KVM does not check them unless user space enables
+/// `KVM_CAP_ENFORCE_PV_FEATURE_CPUID`.
 pub fn needs(index: u32, write: bool, by: Initiator) -> Vec<Feature> {
     let way = if write { Way::Write } else { Way::Read };
 
@@ -266,20 +269,21 @@ pub fn needs(index: u32, write: bool, by: Initiator) -> Vec<Feature> {
         .unwrap_or_default()
 }
 
-/// Whether KVM keeps the MSR as it is once the vCPU has run: `KVM_SET_MSRS` takes no other value.
+/// Whether the MSR can't change once the vCPU has run: then `KVM_SET_MSRS` accepts only the
+/// current value.
 pub fn is_fixed_after_run(index: u32) -> bool {
     rule(index).feature_msr == Some(FeatureMsr::Fixed)
 }
 
-/// Whether the value changes by itself, as clocks and counters do.
+/// Whether the value changes by itself, e.g. a clock or counter.
 pub fn moves(index: u32) -> bool {
     data::MOVING
         .iter()
         .any(|&(first, last)| (first..=last).contains(&index))
 }
 
-/// Whether a filter (`KVM_X86_SET_MSR_FILTER`) can deny the guest an MSR. x2APIC's are never
-/// filtered.
+/// Whether a filter (`KVM_X86_SET_MSR_FILTER`) can deny the guest an MSR. KVM never filters x2APIC
+/// MSRs.
 pub fn is_filtered(index: u32) -> bool {
     !(0x800..=0x8ff).contains(&index)
 }
@@ -321,7 +325,7 @@ mod tests {
         assert!(names(0xc000_0080, true, Guest).is_empty());
         // Without TSC_ADJUST a write is dropped, not refused.
         assert!(names(0x3b, true, Host).is_empty());
-        // Nor does KVM look at paravirtual features, by default.
+        // By default, KVM does not check paravirtual features either.
         assert!(names(0x12, true, Guest).is_empty());
         assert!(checks(0x12).any(|check| check.only_with.is_some()));
     }

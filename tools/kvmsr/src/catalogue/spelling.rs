@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Which spellings of a name are one. The build needs it too.
+//! Spellings of a name that are treated as equal. The build uses this, too.
 
-/// How many there are.
+/// The number of spellings.
 pub const FORMS: usize = 3;
 
-/// A name in lower case, the same without the `MSR_` that some put before every name, and without
-/// `IA32_` as well, which Linux has before more names than the manuals.
+/// A name in lower case, the same without `MSR_`, and without `IA32_`, which Linux puts before
+/// more names than the manuals.
 ///
-/// They are tried in this order, as a few MSRs differ in nothing else.
+/// They are tried in this order, as a few MSRs differ in these prefixes only.
 pub fn forms(name: &str) -> [String; FORMS] {
     let exact = name.trim().to_ascii_lowercase();
     let plain = exact.strip_prefix("msr_").unwrap_or(&exact).to_owned();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Finds the CPUID bit that an MSR hangs on: by giving a vCPU all that the host offers, and then
-//! as little of it as will do.
+//! Finds the CPUID bit on which an MSR depends: gives a vCPU all features that the host supports,
+//! and then removes as many as possible.
 
 use kvm_bindings::kvm_msr_entry;
 
@@ -23,7 +23,7 @@ use crate::error::Result;
 use crate::number::Hex;
 use crate::scratch::Scratch;
 
-/// Registers of CPUID whose bits are features: function, index, register.
+/// CPUID registers whose bits are features: function, index, register.
 const FEATURES: &[(u32, u32, Register)] = &[
     (0x1, 0, Ecx),
     (0x1, 0, Edx),
@@ -49,7 +49,7 @@ const FEATURES: &[(u32, u32, Register)] = &[
     (0x8000_0022, 0, Eax),
 ];
 
-/// Registers of CPUID that have numbers, and of what.
+/// CPUID registers with numbers, and what they count.
 const NUMBERS: &[(u32, u32, Register, &str)] = &[
     (0xa, 0, Eax, "performance counters"),
     (0xa, 0, Ecx, "fixed-function counters"),
@@ -58,7 +58,7 @@ const NUMBERS: &[(u32, u32, Register, &str)] = &[
     (0x8000_0022, 0, Ebx, "performance counters"),
 ];
 
-/// Something that the host's CPUID has, and the vCPU's has not.
+/// Something that the host's CPUID has, but the vCPU's CPUID lacks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Difference {
     function: u32,
@@ -110,7 +110,7 @@ impl Difference {
             )
     }
 
-    /// With the name that it has in the rules of an MSR.
+    /// With its name in the rules of an MSR.
     fn to_bit(self, index: u32) -> CpuidBit {
         let (name, bit) = match self.what {
             What::Bit(bit) => {
@@ -131,7 +131,7 @@ impl Difference {
     }
 }
 
-/// The features that the rules of an MSR name for whatever reason.
+/// All features in the rules of an MSR.
 fn named(index: u32) -> impl Iterator<Item = &'static Feature> {
     catalogue::checks(index)
         .filter_map(|check| match check.needs {
@@ -141,7 +141,7 @@ fn named(index: u32) -> impl Iterator<Item = &'static Feature> {
         .flatten()
 }
 
-/// What the host offers beyond a CPUID.
+/// What the host supports beyond a CPUID.
 fn differences(of: &Cpuid, host: &Cpuid) -> Vec<Difference> {
     let flags = |function, index| host.leaf(function, index).map_or(0, |leaf| leaf.flags);
     let bits = FEATURES.iter().flat_map(|&(function, index, register)| {
@@ -184,13 +184,13 @@ fn with(cpuid: &Cpuid, differences: &[Difference]) -> Cpuid {
     cpuid
 }
 
-/// The features that KVM's rules say a write hangs on.
+/// The features that a write needs by KVM's rules.
 fn needs(index: u32) -> Vec<Feature> {
     catalogue::needs(index, true, Initiator::Host)
 }
 
-/// Features of which the MSR needs one, if the host offers none of them. KVM does not believe a
-/// CPUID that has more.
+/// Features of which the MSR needs one, if the host supports none of them. KVM ignores CPUID bits
+/// that the host does not support.
 pub(super) fn not_offered(index: u32, host: &Cpuid) -> Vec<CpuidBit> {
     let needs = needs(index);
     let has = |feature: &Feature| {
@@ -217,12 +217,12 @@ pub(super) struct Laboratory<'a> {
     vcpu: &'a Scratch,
     cpuid: &'a Cpuid,
     differences: Vec<Difference>,
-    /// With which one the last MSR was taken: the next may hang on the same.
+    /// The feature with which the last MSR was accepted: the next one may depend on it, too.
     last: Vec<Difference>,
 }
 
 impl<'a> Laboratory<'a> {
-    /// With a vCPU that has a CPUID.
+    /// Creates a vCPU with this CPUID.
     pub(super) fn new(vcpu: &'a Scratch, cpuid: &'a Cpuid, host: &Cpuid) -> Self {
         Laboratory {
             vcpu,
@@ -232,15 +232,15 @@ impl<'a> Laboratory<'a> {
         }
     }
 
-    /// For each entry, the CPUID bits without which KVM does not take it, or, if that is asked,
-    /// does not keep it. None if the host has no bits with which KVM does.
+    /// For each entry, the CPUID bits without which KVM does not accept it, or, if requested, does
+    /// not keep it. None if no bits of the host help.
     pub(super) fn bits(&mut self, entries: &[(kvm_msr_entry, bool)]) -> Result<Vec<Vec<CpuidBit>>> {
         let mut found = vec![Vec::new(); entries.len()];
 
         if self.differences.is_empty() || entries.is_empty() {
             return Ok(found);
         }
-        // A host may have bits that it does not give to everybody, as those of AMX.
+        // Some bits of the host need permission, e.g. AMX.
         if !self.set_cpuid(&with(self.cpuid, &self.differences))? {
             self.differences
                 .retain(|difference| difference.function != 0xd);
@@ -269,7 +269,7 @@ impl<'a> Laboratory<'a> {
         Ok(found)
     }
 
-    /// As few differences as will do for the entry, which is taken with all of them.
+    /// The minimum set of differences for the entry, which is accepted with all of them.
     fn search(
         &mut self,
         entry: &kvm_msr_entry,
@@ -297,7 +297,8 @@ impl<'a> Laboratory<'a> {
         let mut needed: Vec<Difference> = Vec::new();
         let mut rest = self.differences.clone();
 
-        // What is taken with the first `high` differences and not with one fewer, needs that one.
+        // If the entry is accepted with the first `high` differences, but not with one fewer, it
+        // needs the last one.
         while !self.takes(&needed, entry, kept, before)? {
             let (mut low, mut high) = (0, rest.len());
 
@@ -322,7 +323,7 @@ impl<'a> Laboratory<'a> {
         Ok(needed)
     }
 
-    /// Whether the entry is taken with some differences.
+    /// Whether the entry is accepted with some differences.
     fn takes(
         &self,
         some: &[Difference],
@@ -330,17 +331,18 @@ impl<'a> Laboratory<'a> {
         kept: bool,
         before: u64,
     ) -> Result<bool> {
-        // KVM may take what is there already, so it is put back first, with what that needs.
+        // KVM may accept the current value, so restore the original value first, with the features
+        // that it needs.
         self.set_cpuid(&with(self.cpuid, &self.differences))?;
         self.vcpu.set(entry.index, before)?;
         Ok(self.set_cpuid(&with(self.cpuid, some))? && is_fine(self.vcpu, entry, kept)?)
     }
 
-    /// `KVM_SET_CPUID2`; whether KVM takes it.
+    /// `KVM_SET_CPUID2`; whether KVM accepts it.
     fn set_cpuid(&self, cpuid: &Cpuid) -> Result<bool> {
         match self.vcpu.vcpu().set_cpuid2(&cpuid.to_kvm()?) {
             Ok(()) => Ok(true),
-            // An error of memory or the like would come from all else too.
+            // Errors such as a lack of memory would occur elsewhere, too.
             Err(error) if error.errno() == ENOMEM => Err(Error::kvm("KVM_SET_CPUID2")(error)),
             Err(_) => Ok(false),
         }

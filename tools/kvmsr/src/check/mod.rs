@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Would this host take these MSRs? A dry restore to scratch vCPUs, and for each MSR that does
-//! not go through, why.
+//! Checks whether this host accepts a list of MSRs: restores it on scratch vCPUs, and finds the
+//! reason for each MSR that fails.
 //!
-//! The verdicts are KVM's own: a list is restored as [`state::restore`] does it, each entry with
-//! the result of a `KVM_SET_MSRS` of its own, in the order of the list. Reasons are found by
-//! trying: again after the others, with another CPUID, with fewer bits. Only what no experiment
-//! tells is taken from the [`catalogue`].
+//! The verdicts are KVM's: a list is restored as in [`state::restore`], with the result of a
+//! `KVM_SET_MSRS` for each entry, in the order of the list. Reasons are found by experiments:
+//! again after the others, with another CPUID, with fewer bits. The [`catalogue`] is used only if
+//! no experiment gives the reason.
 
 mod feature;
 mod order;
@@ -44,25 +44,25 @@ pub use self::report::Report;
 pub use self::report::Vcpu;
 pub use self::report::Verdict;
 
-/// EFER.LMA follows CR0.PG, which is `KVM_SET_SREGS`'s, so no restore of MSRs brings it.
+/// EFER.LMA follows CR0.PG, which `KVM_SET_SREGS` sets, so restoring MSRs can't set it.
 const EFER: u32 = 0xc000_0080;
 const EFER_LMA: u64 = 1 << 10;
 
-/// How to check.
+/// Options.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The vCPU's CPUID and what to call it. None: that of the file, or all that the host offers
-    /// if KVM does not take the file's or there is none.
+    /// The vCPU's CPUID and its name. None: the file's, or all that the host supports if there is
+    /// none or KVM refuses it.
     pub cpuid: Option<(String, Cpuid)>,
-    /// Whether the vCPU has run before, as one that is set back has.
+    /// Whether the vCPU has run before, like a vCPU after a reset.
     pub after_run: bool,
 }
 
-/// Checks whether this host takes the MSRs of a file.
+/// Checks whether this host accepts the MSRs of a file.
 ///
 /// # Errors
 ///
-/// [`Error::Kvm`] if an ioctl fails that has to work.
+/// [`Error::Kvm`] if an ioctl fails that must succeed.
 pub fn check(kvm: &Kvm, file: &Snapshot, options: &Options) -> Result<Report> {
     let host = Cpuid::supported(kvm)?;
     let mut entries: Vec<_> = file
@@ -106,7 +106,7 @@ pub fn check(kvm: &Kvm, file: &Snapshot, options: &Options) -> Result<Report> {
             source,
         }) if options.cpuid.is_none() => {
             about.notes.push(format!(
-                "KVM refuses the file's CPUID ({source}), so this is with the host's"
+                "KVM refuses the file's CPUID ({source}), so the host's CPUID was used"
             ));
             "host".clone_into(&mut about.cpuid);
             target.cpuid.clone_from(&host);
@@ -133,7 +133,8 @@ pub fn check(kvm: &Kvm, file: &Snapshot, options: &Options) -> Result<Report> {
     Ok(check.report(file, about))
 }
 
-/// What a vCPU has of the entries, as far as KVM's rules know them: each of the others would take
+/// The vCPU's values of the entries. MSRs outside KVM's rules are left out: each would need an
+/// ioctl.
 /// an ioctl.
 fn before(vcpu: &Scratch, entries: &[kvm_msr_entry]) -> Result<Vec<Option<u64>>> {
     let is_known = |entry: &&kvm_msr_entry| catalogue::rule(entry.index).is_declared();
@@ -150,14 +151,14 @@ fn before(vcpu: &Scratch, entries: &[kvm_msr_entry]) -> Result<Vec<Option<u64>>>
         .collect())
 }
 
-/// A template gives some bits, and leaves the others as the vCPU has them.
+/// A template gives some bits, and leaves the others unchanged.
 fn fill_in(file: &Snapshot, before: &[Option<u64>], entries: &mut [kvm_msr_entry]) {
     for ((entry, msr), before) in entries.iter_mut().zip(&file.msrs).zip(before) {
         entry.data = msr.apply(before.unwrap_or(0));
     }
 }
 
-/// An entry that is not fine.
+/// An entry that fails.
 struct Problem {
     position: usize,
     entry: kvm_msr_entry,
@@ -177,18 +178,18 @@ struct Check<'a> {
     target: Target<'a>,
     host: Cpuid,
     entries: Vec<kvm_msr_entry>,
-    /// What the MSRs of the entries were before.
+    /// The values of the entries' MSRs before.
     before: Vec<Option<u64>>,
-    /// Which entries the file says change by themselves.
+    /// Whether the file says that an entry changes by itself.
     moving: Vec<bool>,
     problems: Vec<Problem>,
-    /// Entries that would be fine elsewhere.
+    /// Entries that would succeed at another position.
     moves: Vec<Move>,
     order: Option<Vec<usize>>,
 }
 
 impl Check<'_> {
-    /// Restores the list, and notes what is not fine.
+    /// Restores the list, and collects the entries that fail.
     fn restore(&mut self, vcpu: &Scratch) -> Result<()> {
         let restored = state::restore(vcpu.vcpu(), &self.entries)?;
         let refused: Vec<_> = restored.refused().collect();
@@ -228,12 +229,12 @@ impl Check<'_> {
                     .is_some_and(|reads| reads ^ change.wrote == EFER_LMA)
     }
 
-    /// Finds the reasons. `vcpu` is the one that the list was restored to.
+    /// Finds the reasons. The list was restored on `vcpu`.
     fn explain(&mut self, vcpu: Scratch) -> Result<()> {
         if self.problems.is_empty() {
             return Ok(());
         }
-        // Experiments change CPUID, which only a vCPU takes that has not run.
+        // The experiments change CPUID, which needs a vCPU that has not run.
         let fresh = if self.target.after_run {
             let fresh = self.target.fresh()?;
 
@@ -259,7 +260,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// What a vCPU takes that has not run.
+    /// Tests the entries on a vCPU that has not run.
     fn explain_fixed(&mut self, vcpu: &Scratch, fresh: &Scratch) -> Result<()> {
         let restored = state::restore(fresh.vcpu(), &self.entries)?;
 
@@ -269,7 +270,7 @@ impl Check<'_> {
             {
                 let reads = vcpu.get(problem.entry.index)?.unwrap_or_default();
 
-                // What others are judged by has to be the same for all experiments.
+                // The basis of all experiments has to be the same.
                 fresh.set(problem.entry.index, reads)?;
                 problem
                     .reasons
@@ -279,14 +280,14 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// What KVM neither reads nor takes 0 for, and is the other vendor's or nobody's. There may be
-    /// many, and nothing would make a difference.
+    /// MSRs that KVM neither reads nor accepts 0 for, and that belong to the other vendor or to
+    /// nobody. There may be many, and no experiment would help.
     fn explain_unknown(&mut self, vcpu: &Scratch) -> Result<()> {
         let vendor = self.host.vendor();
 
         for problem in &mut self.problems {
             let index = problem.entry.index;
-            // What KVM's common code serves is there on every host, whoever's it is.
+            // MSRs that KVM's common code serves exist on every host.
             let of = owner(index).filter(|of| {
                 Some(*of) != vendor && catalogue::rule(index).is_unsupported(Way::Write)
             });
@@ -303,7 +304,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// What is fine when all the others have been written.
+    /// Finds entries that succeed after all others were written.
     fn explain_order(&mut self, vcpu: &Scratch) -> Result<()> {
         let mut suspects = Vec::new();
 
@@ -352,7 +353,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// What is refused because of an entry that comes before.
+    /// Finds entries that fail because of an earlier entry.
     fn explain_hindered(&mut self) -> Result<()> {
         let is_open =
             |problem: &Problem| problem.reasons.is_empty() && problem.verdict == Verdict::Refused;
@@ -383,7 +384,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// Tries an order in which these entries stand elsewhere.
+    /// Tries an order with these entries at other positions.
     fn prove_order(&mut self) -> Result<()> {
         if self.moves.is_empty() {
             return Ok(());
@@ -414,7 +415,7 @@ impl Check<'_> {
         Ok(())
     }
 
-    /// What is fine with a CPUID that has all that the host offers.
+    /// Finds entries that succeed with a CPUID that has all features of the host.
     fn explain_features(&mut self, vcpu: &Scratch) -> Result<()> {
         let entries: Vec<_> = self
             .open()
@@ -481,7 +482,7 @@ impl Check<'_> {
     }
 }
 
-/// Why KVM changes a value, as far as the value tells.
+/// Why KVM changes a value, as far as the value shows it.
 fn not_kept(problem: &Problem) -> Vec<Reason> {
     let reads = problem.reads.unwrap_or_default();
 
@@ -495,11 +496,11 @@ fn not_kept(problem: &Problem) -> Vec<Reason> {
     }]
 }
 
-/// Why KVM refuses a value wherever it stands, for all that the host offers.
+/// Why KVM refuses a value at any position, with all features of the host.
 fn refused(problem: &Problem, vcpu: &Scratch, host: &Cpuid) -> Result<Vec<Reason>> {
     let kvm_msr_entry { index, data, .. } = problem.entry;
     let reads = vcpu.get(index)?;
-    // KVM takes 0 for most MSRs that it knows, and for all that it lists.
+    // KVM accepts 0 for most MSRs that it knows, and for all that it lists.
     let mut taken = None;
 
     for other in [Some(0), reads].into_iter().flatten() {
@@ -530,12 +531,12 @@ fn refused(problem: &Problem, vcpu: &Scratch, host: &Cpuid) -> Result<Vec<Reason
     }])
 }
 
-/// Whether it is neither in KVM's rules nor known by a name, as the performance counters are.
+/// Whether it has neither rules in KVM nor a known name; performance counters are such MSRs.
 fn is_nobodys(index: u32) -> bool {
     !catalogue::rule(index).is_declared() && catalogue::name(index, None).is_none()
 }
 
-/// The vendor whose MSR it is, and no one else's.
+/// The vendor of the MSR, if only one has it.
 fn owner(index: u32) -> Option<Vendor> {
     let of = |vendor| Some(catalogue::msr(index, Some(vendor))?.owner);
 

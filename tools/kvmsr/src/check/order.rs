@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Finds out which entry another one needs first, or is undone by.
+//! Finds the entry that another entry needs first, or that undoes it.
 
 use std::collections::BTreeSet;
 
@@ -11,40 +11,40 @@ use crate::error::Result;
 use crate::scratch::Scratch;
 use crate::state;
 
-/// Entries between two looks at the suspects.
+/// The number of entries between two checks of the suspects.
 const STRIDE: usize = 32;
 
-/// An entry that is fine if it is written again after the others.
+/// An entry that succeeds if it is written again after the others.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Suspect {
     pub(super) position: usize,
-    /// Whether KVM takes it, and it has another value in the end.
+    /// Whether KVM accepts it, but its final value is another.
     pub(super) silent: bool,
 }
 
-/// Which entry decides, by its position.
+/// The position of the entry that causes it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Culprit {
-    /// The suspect is fine if it comes after that one.
+    /// The suspect succeeds if it comes after this entry.
     After(usize),
-    /// That one undoes it.
+    /// This entry undoes it.
     UndoneBy(usize),
 }
 
-/// What is known of a suspect while the list is restored again.
+/// The state of a suspect while the list is restored again.
 #[derive(Clone, Copy)]
 enum Seen {
-    /// Its turn has not come.
+    /// It was not written yet.
     Nothing,
-    /// It was not fine the last time.
+    /// It failed at the last check.
     Bad,
-    /// It is fine as yet.
+    /// It has succeeded so far.
     Good,
     /// It changed between these positions.
     Decided(Culprit, usize),
 }
 
-/// Finds what decides about each suspect; none if it can't be seen.
+/// Finds the cause for each suspect; none if it can't be found.
 pub(super) fn culprits(
     target: &Target<'_>,
     entries: &[kvm_msr_entry],
@@ -57,7 +57,7 @@ pub(super) fn culprits(
         .chain([entries.len()])
         .collect();
 
-    // First where roughly, and then one by one in these places.
+    // First finds the interval, and then the position in it.
     for seen in replay(target, entries, suspects, &stops)? {
         if let Seen::Decided(Culprit::After(last) | Culprit::UndoneBy(last), first) = seen {
             stops.extend(first..=last);
@@ -72,7 +72,8 @@ pub(super) fn culprits(
         .collect())
 }
 
-/// Restores the list, and looks at the suspects at each stop. A culprit is the last entry before
+/// Restores the list, and checks the suspects at each stop. A culprit is the last entry before the
+/// stop.
 /// the stop.
 fn replay(
     target: &Target<'_>,
@@ -118,13 +119,13 @@ pub(super) fn is_kept(vcpu: &Scratch, entry: &kvm_msr_entry) -> Result<bool> {
     Ok(vcpu.get(entry.index)? == Some(entry.data))
 }
 
-/// Writes an entry: whether KVM takes it, and, if that is asked, keeps it.
+/// Writes an entry. Returns whether KVM accepts it, and if requested, keeps it.
 pub(super) fn is_fine(vcpu: &Scratch, entry: &kvm_msr_entry, kept: bool) -> Result<bool> {
     Ok(vcpu.set(entry.index, entry.data)? && (!kept || is_kept(vcpu, entry)?))
 }
 
-/// Which entry before `position` keeps KVM from taking the one there, which it takes on a vCPU
-/// that none has been written to.
+/// Finds the entry before `position` because of which KVM refuses the entry there, which it
+/// accepts on a new vCPU.
 pub(super) fn hindrance(
     target: &Target<'_>,
     entries: &[kvm_msr_entry],
@@ -133,7 +134,7 @@ pub(super) fn hindrance(
     let Some(entry) = entries.get(position) else {
         return Ok(None);
     };
-    // It is taken behind this many of them, and not behind that many.
+    // It is accepted after this number of them, but not after that number.
     let (mut few, mut many) = (0, position);
 
     while few + 1 < many {
@@ -150,13 +151,13 @@ pub(super) fn hindrance(
     Ok(many.checked_sub(1))
 }
 
-/// An entry that has to stand elsewhere.
+/// An entry that has to be moved.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Move {
     pub(super) position: usize,
-    /// The position of the entry beside which it has to stand.
+    /// The position of the entry next to which it has to be.
     pub(super) beside: usize,
-    /// Whether in front of that one, and not behind it.
+    /// Whether it has to be before that entry, and not after it.
     pub(super) in_front: bool,
 }
 
@@ -166,7 +167,8 @@ pub(super) fn reordered(count: usize, moves: &[Move]) -> Vec<usize> {
     let mut order: Vec<_> = (0..count).filter(|at| !is_moved(at)).collect();
     let mut moves = moves.to_vec();
 
-    // The last first: of several behind the same, the first is inserted last and stands first.
+    // The last first: if several are moved to the same place, the first is inserted last and comes
+    // first.
     moves.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.position));
     while !moves.is_empty() {
         let left = moves.len();
@@ -208,7 +210,7 @@ mod tests {
         assert_eq!(reordered(3, &[behind(0, 1), behind(1, 2)]), [2, 1, 0]);
         assert_eq!(reordered(3, &[in_front(2, 0)]), [2, 0, 1]);
         assert_eq!(reordered(3, &[]), [0, 1, 2]);
-        // A circle.
+        // A cycle.
         let mut order = reordered(3, &[behind(0, 1), behind(1, 0)]);
 
         order.sort_unstable();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What a dry restore came to.
+//! The result of a check.
 
 use std::fmt;
 
@@ -11,42 +11,42 @@ use crate::cpuid::Register;
 use crate::cpuid::Vendor;
 use crate::number::Hex;
 
-/// Whether a host takes a list of MSRs, and if not, why.
+/// Whether a host accepts a list of MSRs, and if not, why.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Report {
     /// [`SCHEMA`](crate::snapshot::SCHEMA)
     pub schema: u32,
-    /// What the scratch vCPU was made with.
+    /// The setup of the scratch vCPU.
     pub vcpu: Vcpu,
-    /// How many entries KVM takes, and keeps.
+    /// The number of entries that KVM accepts and keeps.
     pub fine: usize,
-    /// How many entries KVM refuses.
+    /// The number of entries that KVM refuses.
     pub refused: usize,
-    /// How many entries KVM takes, and changes.
+    /// The number of entries that KVM accepts and changes.
     pub changed: usize,
     /// The entries, in the order of the list.
     pub msrs: Vec<Entry>,
-    /// An order of the entries in which KVM takes more of them: their positions in the list. Tried
-    /// on a vCPU of its own.
+    /// An order of the entries in which KVM accepts more of them: their positions in the list. It
+    /// was tried on a vCPU of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<Vec<usize>>,
 }
 
-/// What a scratch vCPU was made with.
+/// The setup of a scratch vCPU.
 #[derive(Clone, Debug, Default, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Vcpu {
-    /// Where its CPUID is from: `file`, or what was asked for.
+    /// The source of its CPUID: `file`, or the command line's.
     pub cpuid: String,
     /// Whether it had run before.
     pub after_run: bool,
-    /// IA32_MCG_CAP, if `KVM_X86_SETUP_MCE` was called with that.
+    /// IA32_MCG_CAP, if `KVM_X86_SETUP_MCE` was called with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mcg_cap: Option<Hex<u64>>,
     /// Whether it had Hyper-V's synthetic interrupt controller (`KVM_CAP_HYPERV_SYNIC2`).
     pub synic: bool,
-    /// What else there is to know, as that KVM refused the file's CPUID.
+    /// Remarks, e.g. that KVM refused the file's CPUID.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
@@ -62,26 +62,26 @@ pub struct Entry {
     pub name: Option<String>,
     /// The value.
     pub value: Hex<u64>,
-    /// What became of it.
+    /// The result.
     pub verdict: Verdict,
-    /// What the MSR has in the end, if that is not the value and does not change by itself.
+    /// The final value, if it differs and does not change by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reads: Option<Hex<u64>>,
-    /// Why, the main reason first.
+    /// The reasons, the main reason first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<Reason>,
 }
 
-/// What became of an entry.
+/// The result for an entry.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// KVM takes it and keeps it.
+    /// KVM accepts and keeps it.
     Fine,
     /// KVM refuses it.
     Refused,
-    /// KVM takes it, and the MSR has another value.
+    /// KVM accepts it, but the MSR has another value.
     Changed,
 }
 
@@ -89,7 +89,7 @@ pub enum Verdict {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CpuidBit {
-    /// Its name, where that is known.
+    /// Its name, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// EAX of the instruction.
@@ -98,7 +98,7 @@ pub struct CpuidBit {
     pub index: Hex<u32>,
     /// The register.
     pub register: Register,
-    /// The bit; none if it is a number in the register, as the width of addresses.
+    /// The bit; none for a number in the register, e.g. the width of addresses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bit: Option<u8>,
 }
@@ -127,45 +127,45 @@ impl fmt::Display for CpuidBit {
     }
 }
 
-/// Why an entry is not fine.
+/// Why an entry fails.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Reason {
-    /// KVM knows no such MSR on this host.
+    /// KVM does not know the MSR on this host.
     Unknown {
-        /// Whose MSR it is, if it is the other vendor's.
+        /// The owner of the MSR, if it is the other vendor.
         #[serde(skip_serializing_if = "Option::is_none")]
         of: Option<Vendor>,
     },
-    /// It can be read, and KVM takes no value for it.
+    /// It can be read, but KVM accepts no value for it.
     ReadOnly {
-        /// What it has.
+        /// Its value.
         reads: Hex<u64>,
     },
-    /// It hangs on CPUID bits that the vCPU lacks.
+    /// It depends on CPUID bits that the vCPU lacks.
     Cpuid {
-        /// The bits: all of them if `proven`, else one of them.
+        /// The bits: all of them if `proven`, otherwise one of them.
         bits: Vec<CpuidBit>,
-        /// Whether KVM took the value for a vCPU that has them. If not, this host does not offer
-        /// them, and it is KVM's rules that say so.
+        /// Whether KVM accepted the value on a vCPU that has them. If not, this host does not
+        /// support them, and KVM's rules name them.
         proven: bool,
     },
     /// KVM refuses some bits of the value.
     ReservedBits {
-        /// Bits that are set and have to be clear, as few as will do.
+        /// Bits that are set but have to be clear, as few as possible.
         clear: Hex<u64>,
-        /// Bits that are clear and have to be set.
+        /// Bits that are clear but have to be set.
         set: Hex<u64>,
-        /// The value that KVM takes then.
+        /// The value that KVM accepts then.
         takes: Hex<u64>,
     },
-    /// Once the vCPU has run, KVM takes no other value than the one that it has.
+    /// Once the vCPU has run, KVM accepts only the current value.
     FixedAfterRun {
-        /// What it has.
+        /// Its value.
         reads: Hex<u64>,
     },
-    /// Another MSR has to be written before.
+    /// Another MSR has to be written first.
     Order {
         /// That MSR.
         after: Hex<u32>,
@@ -186,16 +186,16 @@ pub enum Reason {
         /// Its position in the list.
         by_position: usize,
     },
-    /// KVM takes the write, and does nothing: the MSR stays as it was.
+    /// KVM accepts the write without effect: the MSR does not change.
     Ignored {
-        /// What it has.
+        /// Its value.
         reads: Hex<u64>,
     },
     /// KVM does not keep some bits.
     NotKept {
-        /// Bits that are set, and read as clear.
+        /// Bits that are set, but read as clear.
         lost: Hex<u64>,
-        /// Bits that are clear, and read as set.
+        /// Bits that are clear, but read as set.
         gained: Hex<u64>,
     },
 }
@@ -206,21 +206,21 @@ impl fmt::Display for Reason {
             Reason::Unknown { of: None } => f.write_str("unknown here"),
             Reason::Unknown {
                 of: Some(Vendor::Amd),
-            } => f.write_str("unknown here: it is AMD's"),
+            } => f.write_str("unknown here: an MSR of AMD"),
             Reason::Unknown {
                 of: Some(Vendor::Intel),
-            } => f.write_str("unknown here: it is Intel's"),
-            Reason::ReadOnly { reads } => write!(f, "read-only: it is {reads}"),
+            } => f.write_str("unknown here: an MSR of Intel"),
+            Reason::ReadOnly { reads } => write!(f, "read-only: its value is {reads}"),
             Reason::Cpuid { bits, proven } => {
                 let lacks = match bits.iter().all(|bit| bit.bit.is_some()) {
-                    _ if !proven => "which this host does not offer",
+                    _ if !proven => "which this host does not support",
                     true => "which the vCPU's CPUID lacks",
-                    false => "of which the vCPU's CPUID has less",
+                    false => "of which the vCPU's CPUID has fewer",
                 };
                 let bits: Vec<_> = bits.iter().map(CpuidBit::to_string).collect();
                 let and = if *proven { " and on " } else { " or on " };
 
-                write!(f, "hangs on {}, {lacks}", bits.join(and))
+                write!(f, "depends on {}, {lacks}", bits.join(and))
             }
             Reason::ReservedBits { clear, set, takes } => {
                 f.write_str("reserved bits: ")?;
@@ -232,10 +232,10 @@ impl fmt::Display for Reason {
 
                     write!(f, "{and}{} must be set", bit_list(set.0))?;
                 }
-                write!(f, "; {takes} is taken")
+                write!(f, "; {takes} is accepted")
             }
             Reason::FixedAfterRun { reads } => {
-                write!(f, "fixed once the vCPU has run: it stays {reads}")
+                write!(f, "fixed once the vCPU has run: its value stays {reads}")
             }
             Reason::Order { after, .. } => {
                 write!(f, "needs {} first", named(after.0))
@@ -246,7 +246,9 @@ impl fmt::Display for Reason {
             Reason::OverwrittenBy { by, .. } => {
                 write!(f, "overwritten by {}, which comes later", named(by.0))
             }
-            Reason::Ignored { reads } => write!(f, "KVM ignores the write: it stays {reads}"),
+            Reason::Ignored { reads } => {
+                write!(f, "KVM ignores the write: the value stays {reads}")
+            }
             Reason::NotKept { lost, gained } => {
                 f.write_str("KVM changes it: ")?;
                 if lost.0 != 0 {
@@ -317,7 +319,7 @@ mod tests {
 
         assert_eq!(
             reason.to_string(),
-            "reserved bits: bits 5-4 must be clear, bit 0 must be set; 0x1 is taken"
+            "reserved bits: bits 5-4 must be clear, bit 0 must be set; 0x1 is accepted"
         );
         let reason = Reason::Cpuid {
             bits: vec![CpuidBit {
@@ -332,7 +334,7 @@ mod tests {
 
         assert_eq!(
             reason.to_string(),
-            "hangs on X2APIC, CPUID 0x1.0x0:ECX bit 21, which the vCPU's CPUID lacks"
+            "depends on X2APIC, CPUID 0x1.0x0:ECX bit 21, which the vCPU's CPUID lacks"
         );
     }
 }

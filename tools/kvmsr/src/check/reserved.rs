@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Finds the bits of a value that KVM refuses, by trying.
+//! Finds the bits of a value that KVM refuses.
 
 use crate::error::Result;
 
-/// As few bits as will do to be taken from `other`, for `accepts` to take `value`: a mask of bits
-/// such that leaving any of them as they are in `value` is refused.
+/// Finds a mask of as few bits as possible that have to come from `other`, for `accepts` to accept
+/// `value`.
 ///
-/// `accepts` refuses `value` and takes `other`.
+/// `accepts` refuses `value` and accepts `other`.
 pub(super) fn bits_to_change(
     value: u64,
     other: u64,
     mut accepts: impl FnMut(u64) -> Result<bool>,
 ) -> Result<u64> {
-    // Bits that are still taken from `other`.
+    // Bits that still come from `other`.
     let mut changed = value ^ other;
     let with = |changed: u64| value & !changed | other & changed;
-    // Halves that are still to be tried; a bit that is left alone has been tried.
+    // Halves that were not tried yet.
     let mut groups = vec![changed];
 
     while let Some(group) = groups.pop() {
@@ -29,8 +29,8 @@ pub(super) fn bits_to_change(
             groups.push(group & !low);
         }
     }
-    // What was needed at first may not be needed any more. That matters for a few bits; a
-    // register that takes all or nothing would cost 64 more.
+    // A bit that was needed at first may no longer be. This is only tried for a few bits: a
+    // register that accepts all bits or none would cost 64 more attempts.
     if changed.count_ones() <= 8 {
         for bit in bits(changed) {
             if changed & !bit != 0 && accepts(with(changed & !bit))? {

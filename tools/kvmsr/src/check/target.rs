@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The scratch vCPUs of a dry restore.
+//! The scratch vCPUs of a check.
 
 use kvm_bindings::KVM_CAP_HYPERV_SYNIC2;
 use kvm_bindings::kvm_enable_cap;
@@ -15,15 +15,15 @@ use crate::scratch::Scratch;
 use crate::scratch::Setup;
 use crate::state;
 
-/// How to make vCPUs that a list of MSRs can be restored to, as a VMM would.
+/// How to make vCPUs on which a list of MSRs can be restored, like a VMM.
 pub(super) struct Target<'a> {
     pub(super) kvm: &'a Kvm,
     pub(super) cpuid: Cpuid,
     pub(super) mcg_cap: Option<u64>,
-    /// Whether the list has state of Hyper-V's synthetic interrupt controller, without which KVM
-    /// takes none.
+    /// Whether the list has state of Hyper-V's synthetic interrupt controller, which KVM otherwise
+    /// refuses.
     pub(super) synic: bool,
-    /// Addresses of the guest's memory that the list has.
+    /// Addresses in guest memory that the list has.
     pub(super) pages: Vec<u64>,
     pub(super) after_run: bool,
 }
@@ -53,7 +53,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// A vCPU that has run if the list is to be restored to one that has.
+    /// A vCPU that has run, if the list is for one that has.
     pub(super) fn vcpu(&self) -> Result<Scratch> {
         let mut vcpu = self.fresh()?;
 
@@ -75,14 +75,14 @@ impl<'a> Target<'a> {
         )?;
 
         for &page in &self.pages {
-            // Where KVM can have no memory, or has some, the list is tried as it is.
+            // If KVM can't add memory there, or has some, the list is tried without.
             let _ = scratch.add_page(page);
         }
         if let Some(cap) = self.mcg_cap {
             let supported = ioctl::mce_cap_supported(self.kvm)
                 .map_err(Error::kvm("KVM_X86_GET_MCE_CAP_SUPPORTED"))?;
 
-            // Too many banks are refused, and the entries of the banks with them.
+            // If KVM refuses the number of banks, it also refuses the entries of the banks.
             let _ = ioctl::setup_mce(scratch.vcpu(), cap & (supported | 0xff));
         }
         if self.synic {
@@ -91,14 +91,14 @@ impl<'a> Target<'a> {
                 ..Default::default()
             };
 
-            // A kernel without it refuses the entries.
+            // A kernel without the capability refuses the entries.
             let _ = scratch.vcpu().enable_cap(&cap);
         }
         Ok(scratch)
     }
 }
 
-/// The page of guest memory without which KVM refuses the entry.
+/// The page of guest memory that KVM needs to accept the entry.
 fn page(entry: &kvm_msr_entry) -> Option<u64> {
     let is_enabled = entry.data & 1 != 0;
     let needs_memory = matches!(

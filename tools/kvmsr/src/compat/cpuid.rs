@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What CPUIDs have in common.
+//! The common part of several CPUIDs.
 
 use super::leaves::rules;
 use super::report::Lost;
@@ -18,8 +18,8 @@ use crate::cpuid::Register;
 use crate::number::Hex;
 use crate::snapshot::Snapshot;
 
-/// Family, model and stepping, so that they compare: extended family and family, extended model
-/// and model, stepping.
+/// Family, model and stepping in a form that can be compared: extended family and family, extended
+/// model and model, stepping.
 pub fn model(cpuid: &Cpuid) -> [u32; 3] {
     let signature = cpuid.register(1, 0, Register::Eax);
     let field = |shift: u32, mask: u32| signature >> shift & mask;
@@ -31,7 +31,7 @@ pub fn model(cpuid: &Cpuid) -> [u32; 3] {
     ]
 }
 
-/// Whether all CPUIDs that there are have one family and model, as KVM wants it for some features.
+/// Whether all CPUIDs have one family and model, which KVM requires for some features.
 pub fn is_one_model(snapshots: &[&Snapshot]) -> bool {
     let mut models = snapshots
         .iter()
@@ -46,7 +46,7 @@ pub fn is_one_model(snapshots: &[&Snapshot]) -> bool {
     models.all(|model| Some(model) == first)
 }
 
-/// Puts what they have in common into the profile.
+/// Puts the common part into the profile.
 pub fn combine(
     snapshots: &[&Snapshot],
     base: usize,
@@ -72,7 +72,8 @@ pub fn combine(
         }
     }
     if cpuids.is_empty() {
-        // The base is the template with the lowest MSRs, or so; any but by its place will do.
+        // The template with the lowest MSRs is the base. Any choice will do that does not depend
+        // on the order.
         let base = snapshots
             .get(base)
             .map(|snapshot| &snapshot.cpuid_modifiers);
@@ -91,7 +92,8 @@ pub fn combine(
     }
 }
 
-/// The leaf that is at this very place. (`Cpuid::leaf()` is what the instruction would give.)
+/// The leaf with exactly this function and index. (`Cpuid::leaf()` is the leaf that the
+/// instruction would return.)
 fn at(cpuid: &Cpuid, function: Hex<u32>, index: Hex<u32>) -> Option<&Leaf> {
     cpuid
         .0
@@ -109,7 +111,7 @@ fn combine_cpuids(
         return Cpuid::default();
     };
     let mut profile = Cpuid::default();
-    // Components of XSAVE that are elsewhere on each host.
+    // Components of XSAVE whose offsets differ between the hosts.
     let mut components = 0u64;
 
     for leaf in &base.0 {
@@ -183,7 +185,7 @@ fn combine_cpuids(
     profile
 }
 
-/// Reports leaves that others have, and the base has not.
+/// Reports leaves that others have, but the base lacks.
 fn lost_by_base(cpuids: &[&Cpuid], base: &Cpuid, names: &[&str], lost: &mut Vec<Lost>) {
     let mut seen = Vec::new();
 
@@ -210,7 +212,7 @@ fn lost_by_base(cpuids: &[&Cpuid], base: &Cpuid, names: &[&str], lost: &mut Vec<
     }
 }
 
-/// Removes components of XSAVE from the lists of them.
+/// Removes components of XSAVE from the lists of components.
 fn without_components(cpuid: &mut Cpuid, components: u64) {
     let (low, high) = (components as u32, (components >> 32) as u32);
 
@@ -229,7 +231,7 @@ fn without_components(cpuid: &mut Cpuid, components: u64) {
     }
 }
 
-/// Takes away what a template takes away. What it sets no host need have.
+/// Clears the bits that a template clears. Hosts need not have the bits that it sets.
 fn restrict(cpuid: &mut Cpuid, modifiers: &Modifiers, name: &str, lost: &mut Vec<Lost>) {
     for leaf in &mut cpuid.0 {
         for register in Register::ALL {
@@ -253,7 +255,7 @@ fn restrict(cpuid: &mut Cpuid, modifiers: &Modifiers, name: &str, lost: &mut Vec
                 leaf.set(register, leaf.get(register) & !taken);
                 lost.push(Lost {
                     bits: Some(Hex(taken.into())),
-                    ..Lost::cpuid(place).because("not offered", vec![name.to_owned()])
+                    ..Lost::cpuid(place).because("not supported", vec![name.to_owned()])
                 });
             }
         }
@@ -261,7 +263,7 @@ fn restrict(cpuid: &mut Cpuid, modifiers: &Modifiers, name: &str, lost: &mut Vec
     debug_assert!(lost.iter().all(|lost| lost.part == Part::Cpuid));
 }
 
-/// What templates have in common: bits that all set, and bits that any clears.
+/// The common part of templates: bits that all set, and bits that any clears.
 fn combine_modifiers(templates: &[(&Modifiers, &str)], base: Option<&Modifiers>) -> Modifiers {
     let place = |m: &Modifier| (m.function, m.index, m.last_index, m.register as u8);
     let mut all: Vec<Modifier> = Vec::new();

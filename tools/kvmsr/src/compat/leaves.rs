@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What the bits of CPUID are.
+//! The meaning of bits in CPUID.
 //!
-//! Sources: Intel SDM volume 2 (CPUID), AMD APM volume 3 (appendix E), the Hyper-V top-level
-//! functional specification (chapter 2), and `Documentation/virt/kvm/x86/cpuid.rst` of Linux.
+//! Sources: Intel SDM (CPUID instruction), AMD APM volume 3 (appendix on CPUID), the Hyper-V
+//! top-level functional specification ("Feature and Interface Discovery"), and
+//! `Documentation/virt/kvm/x86/cpuid.rst` of Linux.
 
 use super::rule::Rule;
 use crate::cpuid::Register;
@@ -14,7 +15,7 @@ const HOSTS: &[Rule] = &[Rule::Hosts(u64::MAX)];
 const SAME_OR_ZERO: &[Rule] = &[Rule::SameOrZero(u64::MAX)];
 const SAME: &[Rule] = &[Rule::Same(u64::MAX)];
 
-/// FDP_EXCPTN_ONLY and ZERO_FCS_FDS say what the CPU no longer does.
+/// FDP_EXCPTN_ONLY and ZERO_FCS_FDS mean that the CPU lacks something.
 const DEPRECATED_FPU: &[Rule] = &[Rule::Or(1 << 6 | 1 << 13)];
 /// Version, counters, their width, length of the list of events.
 const PMU_COUNTERS: &[Rule] = &[
@@ -23,9 +24,9 @@ const PMU_COUNTERS: &[Rule] = &[
     Rule::Least(0xff_0000),
     Rule::Least(0xff00_0000),
 ];
-/// A one is an event that there is not.
+/// A one means that the event is missing.
 const PMU_EVENTS: &[Rule] = &[Rule::Or(u64::MAX)];
-/// Fixed counters, their width, that AnyThread is gone.
+/// Fixed counters, their width, and that AnyThread is deprecated.
 const PMU_FIXED: &[Rule] = &[Rule::Least(0x1f), Rule::Least(0xff << 5), Rule::Or(1 << 15)];
 /// Address ranges.
 const PT_RANGES: &[Rule] = &[Rule::Least(7)];
@@ -38,7 +39,7 @@ const ADDRESS_BITS: &[Rule] = &[
     Rule::Least(0xff00),
     Rule::Least(0xff_0000),
 ];
-/// NO_SMM_CTL_MSR says what is not there.
+/// NO_SMM_CTL_MSR means that something is missing.
 const NO_SMM_CTL: &[Rule] = &[Rule::Or(1 << 9)];
 /// Counters of the core, records of LBR, counters of the northbridge and of memory controllers.
 const AMD_COUNTERS: &[Rule] = &[
@@ -56,7 +57,7 @@ pub fn rules(function: u32, index: u32, register: Register) -> &'static [Rule] {
     use Register::Edx;
 
     match (function, index, register) {
-        // The highest leaf, and whose it is.
+        // The highest leaf, and the vendor.
         (0 | 0x8000_0000 | 0xc000_0000, _, Eax) => LEAST,
         (0 | 0x8000_0000, ..) => HOSTS,
         // Family, model and stepping; APIC ID and such; features.
@@ -119,14 +120,14 @@ pub fn rules(function: u32, index: u32, register: Register) -> &'static [Rule] {
         (0x8000_0022, _, Eax | Ecx) => AND,
         (0x8000_0022, _, Ebx) => AMD_COUNTERS,
         (0xc000_0001, ..) => AND,
-        // What is not known is kept where all agree.
+        // Unknown bits are kept if all agree.
         _ => SAME_OR_ZERO,
     }
 }
 
-/// The bits that describe the host, which a profile does well to leave to it.
+/// The bits that describe the host. A profile should not set them.
 pub fn is_the_hosts(function: u32, index: u32, register: Register) -> u32 {
-    // Who the CPU is stays with the profile, though: guests go by it.
+    // Guests use the CPU's identity, so it stays in the profile.
     if matches!(function, 0 | 0x8000_0000..=0x8000_0004)
         || (function, register) == (1, Register::Eax)
     {

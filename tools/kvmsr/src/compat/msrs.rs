@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What MSRs have in common.
+//! The common part of the MSRs.
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
@@ -32,7 +32,7 @@ pub fn differ_in_vendor(snapshots: &[&Snapshot]) -> bool {
     vendors.any(|vendor| Some(vendor) != first)
 }
 
-/// Puts what they have in common into the profile, which has its CPUID already.
+/// Puts the common part into the profile, which already has its CPUID.
 pub fn combine(
     snapshots: &[&Snapshot],
     base: usize,
@@ -81,12 +81,12 @@ struct Context<'a> {
     names: &'a [&'a str],
     common: Common,
     mixed: bool,
-    /// Names that a file gives.
+    /// The names that a file gives to MSRs.
     known: HashMap<Hex<u32>, String>,
 }
 
 impl Context<'_> {
-    /// The names of files of which something is true.
+    /// The names of files that meet a condition.
     fn files(&self, is_one: impl Fn(&Snapshot) -> bool) -> Vec<String> {
         self.snapshots
             .iter()
@@ -96,7 +96,7 @@ impl Context<'_> {
             .collect()
     }
 
-    /// The names of files of which something is true, by something that there is of each.
+    /// The names of files with an element that meets a condition.
     fn names_of<T>(&self, of_each: &[T], is_one: impl Fn(&T) -> bool) -> Vec<String> {
         of_each
             .iter()
@@ -106,7 +106,7 @@ impl Context<'_> {
             .collect()
     }
 
-    /// The indices of all lists: as the base has them, then what only others have.
+    /// The indices of all lists: in the base's order, then those that only others have.
     fn indices<T>(
         &self,
         list: impl Fn(&Snapshot) -> &[T],
@@ -141,7 +141,7 @@ impl Context<'_> {
         Lost::msr(part, index, self.name(index))
     }
 
-    /// What all lists have that there are.
+    /// The MSRs that all lists have.
     fn lists(
         &self,
         list: impl Fn(&Snapshot) -> &[Hex<u32>],
@@ -166,7 +166,7 @@ impl Context<'_> {
         indices
     }
 
-    /// What all files with such values say.
+    /// The common part of the values of all files that have them.
     fn values(
         &self,
         part: Part,
@@ -178,7 +178,7 @@ impl Context<'_> {
             .iter()
             .map(|snapshot| list(snapshot).iter().map(|v| (v.index, v)).collect())
             .collect();
-        // A file without feature MSRs says nothing of them; one without MSRs has none.
+        // A file without feature MSRs does not affect them; a file without MSRs has none.
         let has_a_say = |map: &HashMap<_, _>| part == Part::Msrs || !map.is_empty();
         let mut values = Vec::new();
 
@@ -200,7 +200,7 @@ impl Context<'_> {
         values
     }
 
-    /// One MSR, of which there is a value in each file.
+    /// One MSR, with a value from each file.
     fn value(&self, part: Part, of_each: &[(&Value, &str)], lost: &mut Vec<Lost>) -> Option<Value> {
         let (first, _) = of_each.first()?;
         let index = first.index;
@@ -214,7 +214,7 @@ impl Context<'_> {
             })
             .collect();
         let rules = if moves {
-            // It is another one a moment later, so that any of them will do.
+            // Its value changes all the time, so any of them will do.
             &[Rule::Least(u64::MAX)]
         } else if self.mixed && index.0 == features::MICROCODE {
             STATE
@@ -225,7 +225,8 @@ impl Context<'_> {
         let is_state = rules == STATE;
 
         if is_state && result.bits.is_none() {
-            let reason = "values differ, and none of them is a host's to offer: each keeps its own";
+            let reason =
+                "the values differ, but are not features of hosts: each host keeps its own";
             let files = names.iter().map(|&name| name.to_owned()).collect();
 
             lost.push(self.lost(part, index).because(reason, files));
@@ -246,7 +247,7 @@ impl Context<'_> {
         })
     }
 
-    /// Removes MSRs that hang on a bit of CPUID that a file has and the profile has not.
+    /// Removes MSRs that depend on a CPUID bit that a file has but the profile lacks.
     fn without_lost_cpuid(&self, profile: &mut Snapshot, lost: &mut Vec<Lost>) {
         let cpuid = std::mem::take(&mut profile.cpuid);
         let has_any = |cpuid: &Cpuid, needs: &[Feature]| {
@@ -263,7 +264,8 @@ impl Context<'_> {
 
                 if !is_kept {
                     let names: Vec<&str> = needs.iter().map(|need| need.name).collect();
-                    let reason = format!("hangs on CPUID's {}, not offered", names.join(" or "));
+                    let reason =
+                        format!("depends on CPUID's {}, not supported", names.join(" or "));
                     let files = self.files(|snapshot| !has_any(&snapshot.cpuid, &needs));
 
                     lost.push(self.lost(Part::Msrs, msr.index).because(reason, files));
@@ -289,7 +291,7 @@ impl Context<'_> {
         for msr in &mut profile.msrs {
             if msr.index.0 == features::PERF && msr.value.0 & features::PERF_PEBS != 0 {
                 let files = self.files(|snapshot| !has_store(&snapshot.cpuid));
-                let reason = "hangs on CPUID's DS and DTES64, not offered";
+                let reason = "depends on CPUID's DS and DTES64, not supported";
 
                 lost.push(Lost {
                     bits: Some(Hex(msr.value.0 & features::PERF_PEBS)),
@@ -300,8 +302,8 @@ impl Context<'_> {
         }
     }
 
-    /// Without nested VMX where hosts have none in common: their VMCSs have different revisions, or
-    /// one demands what another one can't do.
+    /// Removes nested VMX if hosts have no common form: their VMCS revisions differ, or one host
+    /// requires what another one lacks.
     fn without_odd_vmx(&self, profile: &mut Snapshot, lost: &mut Vec<Lost>) {
         const VMX: u32 = 1 << 5;
         let can_be = |values: &[Value]| {
@@ -347,10 +349,10 @@ impl Context<'_> {
             .collect();
 
         for index in indices {
-            lost.push(
-                self.lost(Part::Msrs, index)
-                    .because("one host's VMX can't be another's", self.files(|_| true)),
-            );
+            lost.push(self.lost(Part::Msrs, index).because(
+                "the hosts' VMX capabilities are incompatible",
+                self.files(|_| true),
+            ));
         }
         profile.features.retain(|value| !is_vmx(value.index.0));
         profile.msrs.retain(|value| !is_vmx(value.index.0));
@@ -365,7 +367,7 @@ impl Context<'_> {
         }
     }
 
-    /// Without VMX's preemption timer where it runs at different rates.
+    /// Removes VMX's preemption timer if its rate differs.
     fn without_timer(&self, profile: &mut Snapshot, lost: &mut Vec<Lost>) {
         let rate = |values: &[Value]| {
             let misc = values
@@ -409,7 +411,7 @@ impl Context<'_> {
         }
     }
 
-    /// How many banks of machine checks there are, of the files that say it.
+    /// The numbers of machine-check banks, of the files that have one.
     fn mcg_cap(&self) -> Option<Hex<u64>> {
         let hosts: Vec<Bits> = self
             .snapshots
@@ -429,7 +431,7 @@ impl Context<'_> {
         result.bits.map(|bits| Hex(bits.value))
     }
 
-    /// What some could not read of what all list.
+    /// MSRs that all files list, but some could not read.
     fn unreadable(&self, profile: &Snapshot) -> Vec<Hex<u32>> {
         let mut all = self.indices(|snapshot| &snapshot.unreadable, |&index| index);
         let lists = self

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What became of what the hosts have.
+//! The result of combining several hosts.
 
 use serde::Serialize;
 
@@ -11,19 +11,19 @@ use crate::cpuid::Register;
 use crate::number::Hex;
 use crate::snapshot::Snapshot;
 
-/// A profile, and how it came about.
+/// A profile, and what it leaves out.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Report {
     /// [`SCHEMA`](crate::snapshot::SCHEMA)
     pub schema: u32,
-    /// The files, in the order in which they were given.
+    /// The files, in the order of the command line.
     pub files: Vec<String>,
-    /// What their hosts have in common.
+    /// The common part of the hosts.
     pub profile: Snapshot,
-    /// What some have, and the profile has not or otherwise.
+    /// What some hosts have, but the profile lacks or changes.
     pub lost: Vec<Lost>,
-    /// What to know before it is used.
+    /// Warnings about the use of the profile.
     pub warnings: Vec<String>,
 }
 
@@ -34,9 +34,9 @@ pub struct Report {
 pub enum Part {
     /// CPUID.
     Cpuid,
-    /// The list of MSRs that are saved.
+    /// The list of MSRs to save.
     Saved,
-    /// What the host supports.
+    /// The host's features.
     Features,
     /// The vCPU's MSRs.
     Msrs,
@@ -55,37 +55,37 @@ pub struct Place {
     pub register: Option<Register>,
 }
 
-/// Something that the profile does not have from all files.
+/// Something that the profile leaves out or changes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Lost {
-    /// Where.
+    /// The part.
     pub part: Part,
-    /// Which MSR, if it is one.
+    /// The MSR, if it is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub msr: Option<Hex<u32>>,
     /// Its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Where in CPUID, if it is there.
+    /// The place in CPUID, if it is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpuid: Option<Place>,
-    /// Which bits, if not all.
+    /// The bits, if not all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bits: Option<Hex<u64>>,
-    /// The fields of an MSR that these bits are, where they are known.
+    /// The names of these bits, if known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<String>,
-    /// Why.
+    /// The reason.
     pub reason: String,
-    /// The files that it is due to.
+    /// The files that cause it.
     pub files: Vec<String>,
 }
 
-const MISSING: &str = "not there";
+const MISSING: &str = "missing";
 
 impl Lost {
-    /// Whether it is a whole MSR that files have not.
+    /// Whether a whole MSR is missing from files.
     pub fn is_missing(&self) -> bool {
         self.reason == MISSING
     }
@@ -126,7 +126,7 @@ impl Lost {
         self
     }
 
-    /// By a rule.
+    /// The reason for a rule.
     pub(super) fn by(mut self, change: &Change, names: &[&str]) -> Self {
         let files = change
             .hosts
@@ -135,21 +135,21 @@ impl Lost {
             .map(|&name| name.to_owned())
             .collect();
         let reason = match change.rule {
-            Rule::And(_) => "not offered".to_owned(),
-            Rule::Or(_) => "lacked or demanded there, and so by the profile".to_owned(),
-            Rule::Least(_) => format!("{:#x}, the least, is there", change.value),
-            Rule::Most(_) => format!("{:#x}, the most, is there", change.value),
-            Rule::Same(_) => "hosts differ, and take their own only".to_owned(),
+            Rule::And(_) => "not supported".to_owned(),
+            Rule::Or(_) => "a weakness or requirement there, and so in the profile".to_owned(),
+            Rule::Least(_) => format!("the minimum is {:#x}", change.value),
+            Rule::Most(_) => format!("the maximum is {:#x}", change.value),
+            Rule::Same(_) => "hosts differ, and accept only their own".to_owned(),
             Rule::SameOrZero(_) => "hosts differ, so it is 0".to_owned(),
-            Rule::SameModelOrZero(_) => "hangs on the model of the CPU, so it is 0".to_owned(),
-            Rule::Hosts(_) => "describes the host, and is that one's".to_owned(),
+            Rule::SameModelOrZero(_) => "depends on the CPU model, so it is 0".to_owned(),
+            Rule::Hosts(_) => "describes the host; taken from this one".to_owned(),
         };
 
         self.bits = (change.bits != u64::MAX).then_some(Hex(change.bits));
         self.because(reason, files).with_fields()
     }
 
-    /// With the names of the fields that all bits are lost of.
+    /// Adds the names of fields if all their bits are lost.
     pub(super) fn with_fields(mut self) -> Self {
         if let (Some(index), Some(Hex(bits))) = (self.msr, self.bits) {
             self.fields = catalogue::changes(index.0, 0, bits, None)

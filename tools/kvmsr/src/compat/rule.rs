@@ -1,30 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! How bits of several hosts become those of a profile.
+//! Combines the bits of several hosts for a profile.
 
-/// What some bits of a register are, and thus how several hosts' become one. Each has its bits.
+/// The meaning of some bits of a register, which decides how to combine them. Each variant has its
+/// bits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Rule {
-    /// What the host can do: what all can.
+    /// A feature of the host: the profile has those of all hosts.
     And(u64),
-    /// What the host lacks or demands: what any does.
+    /// A weakness or requirement of the host: the profile has those of any host.
     Or(u64),
-    /// A number of which hosts take less: the least.
+    /// A number; hosts accept smaller ones: the minimum.
     Least(u64),
-    /// A number of which hosts take more: the most.
+    /// A number; hosts accept larger ones: the maximum.
     Most(u64),
-    /// Takes one value only. If hosts differ there is none.
+    /// Only one value is accepted. If the hosts differ, there is none.
     Same(u64),
-    /// Takes one value or 0.
+    /// Only one value or 0 is accepted.
     SameOrZero(u64),
-    /// As [`Rule::SameOrZero`], and anything but 0 only if CPUID has the model of the host.
+    /// Like [`Rule::SameOrZero`], but values other than 0 need a CPUID with the host's model.
     SameModelOrZero(u64),
-    /// Describes the host and binds KVM to nothing: that of one host.
+    /// Describes the host; KVM accepts any value: one host's.
     Hosts(u64),
 }
 
 impl Rule {
-    /// The bits that it is for.
+    /// The bits of the rule.
     pub fn mask(self) -> u64 {
         match self {
             Rule::And(mask)
@@ -39,48 +40,48 @@ impl Rule {
     }
 }
 
-/// A value of which bits may not be given.
+/// A value of which only some bits are given.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Bits {
-    /// The bits; 0 where none is given.
+    /// The bits; 0 if not given.
     pub value: u64,
-    /// Which are given.
+    /// The mask of given bits.
     pub given: u64,
 }
 
-/// Something that a profile does not have from all of its hosts.
+/// Something that the profile leaves out or changes.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Change {
-    /// Which bits.
+    /// The bits.
     pub bits: u64,
-    /// By which rule.
+    /// The rule.
     pub rule: Rule,
-    /// What they are in the profile, shifted down.
+    /// Their value in the profile, shifted down.
     pub value: u64,
-    /// Which hosts it is due to, by their place in the list.
+    /// The hosts that cause it, by position.
     pub hosts: Vec<usize>,
 }
 
-/// What hosts' bits come to.
+/// The combination of hosts' bits.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Combined {
     /// The bits; none if a [`Rule::Same`] has no value.
     pub bits: Option<Bits>,
-    /// How they are not those of a host.
+    /// The differences to the hosts.
     pub changes: Vec<Change>,
 }
 
-/// What they have in common.
+/// What the hosts have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct Common {
-    /// The host that [`Rule::Hosts`] takes.
+    /// The host for [`Rule::Hosts`].
     pub base: usize,
     /// Whether all have the same family and model.
     pub one_model: bool,
 }
 
-/// Combines the bits of hosts. Of two rules for a bit the first counts; bits without any are
-/// [`Rule::And`].
+/// Combines the bits of hosts. If two rules have a bit, the first one applies; bits without a rule
+/// are [`Rule::And`].
 pub fn combine(rules: &[Rule], hosts: &[Bits], common: Common) -> Combined {
     let mut result = Bits { value: 0, given: 0 };
     let mut changes = Vec::new();
@@ -125,7 +126,7 @@ fn apply(rule: Rule, mask: u64, hosts: &[Bits], common: Common) -> (Option<Bits>
             .map(|(place, _)| place)
             .collect(),
     };
-    // Bits that differ, by the set of hosts that differ from the rest.
+    // Bits that differ, grouped by the hosts that differ from the rest.
     let by_hosts = |bits: u64, at_fault: &dyn Fn(&Bits, u64) -> bool| {
         let mut changes: Vec<Change> = Vec::new();
 
@@ -142,7 +143,7 @@ fn apply(rule: Rule, mask: u64, hosts: &[Bits], common: Common) -> (Option<Bits>
         }
         changes
     };
-    // A number that not all give is not given by the profile.
+    // A number that not all files give is left out.
     let whole = hosts.iter().all(|host| host.given & mask == mask);
     let number = |chosen: Option<u64>, at_fault: &dyn Fn(u64, u64) -> bool| match chosen {
         _ if !whole => (Some(Bits { value: 0, given: 0 }), Vec::new()),
@@ -299,8 +300,8 @@ mod tests {
         };
         let combined = combine(&[], &[all(0b111), partial], ONE_MODEL);
 
-        // Bit 0 both have, bit 1 one lacks, and of bit 2 one says nothing. What the first lacks
-        // is 0 in any case.
+        // Both have bit 0, one lacks bit 1, and one does not give bit 2. Bits that the first lacks
+        // are 0 in any case.
         assert_eq!(
             combined.bits,
             Some(Bits {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Properties of profiles, on hosts made up.
+//! Properties of profiles of artificial hosts.
 
 use proptest::prelude::*;
 
@@ -36,7 +36,7 @@ fn msr(snapshot: &Snapshot, index: u32) -> Option<u64> {
         .map(|value| value.value.0)
 }
 
-/// The file with an MSR changed, as one of a feature and of the vCPU.
+/// The file with an MSR changed, both as a feature and of the vCPU.
 fn with(name: &str, index: u32, value: u64) -> (String, Snapshot) {
     let (name, mut snapshot) = file(name);
 
@@ -59,18 +59,18 @@ fn two_generations() {
     let report = combine(&files).unwrap();
     let profile = &report.profile;
 
-    // What only the newer has is gone, and a list, a feature and an MSR say so.
+    // Only the newer one has it, so it is left out, with a loss of a list, a feature and an MSR.
     assert_eq!(msr(profile, 0x10a), Some(0x4));
     assert_eq!(msr(profile, 0x48b), Some(0x33 << 32));
     assert_eq!(msr(profile, 0x8b), Some(0x28 << 32));
     assert_eq!(msr(profile, 0xe1), None);
     assert!(!profile.saved.contains(&Hex(0xe1)));
-    // The format of LBR is the same, but KVM wants the model of the host.
+    // The LBR formats are equal, but KVM requires the host's model.
     assert_eq!(msr(profile, 0x345), Some(1 << 13 | 1 << 12));
-    // Reset values that differ are each host's own.
+    // Each host keeps its own reset values.
     assert_eq!(msr(profile, 0x1a0), None);
     assert_eq!(msr(profile, 0x277), Some(0x7_0406_0007_0406));
-    // A clock is at the earlier time.
+    // The clock is at the earlier time.
     assert_eq!(msr(profile, 0x10), Some(0xabcdef));
     assert_eq!(profile.cpuid.register(7, 0, Register::Ebx), 0x2729);
     assert_eq!(profile.cpuid.register(1, 0, Register::Eax), 0x306c3);
@@ -147,7 +147,7 @@ fn other_revisions_of_vmx_leave_none() {
 
 #[test]
 fn demands_that_another_can_not_meet_leave_no_vmx() {
-    // Control 1 must be 1 on one, and must be 0 on the other.
+    // One host requires control 1, the other one lacks it.
     let files = [with("old", 0x48d, 0x2_0000_0002), with("new", 0x48d, 0)];
 
     assert_eq!(msr(&profile(&files), 0x48d), None);
@@ -188,7 +188,7 @@ fn a_template_takes_away_only() {
     let report = combine(&[file("new"), ("template".to_owned(), template)]).unwrap();
     let profile = report.profile;
 
-    // It clears bit 2 of ECX, and would set bit 0 of EDX, which is set.
+    // The template clears bit 2 of ECX, and sets bit 0 of EDX, which is set already.
     assert_eq!(profile.cpuid.register(1, 0, Register::Ecx), 0xfffa_fbfb);
     assert_eq!(profile.cpuid.register(1, 0, Register::Edx), 0x0fab_fbff);
     assert_eq!(profile.cpuid.register(7, 0, Register::Ebx), 0xf1bf_26ab);
@@ -199,13 +199,13 @@ fn a_template_takes_away_only() {
         .find(|msr| msr.index.0 == 0x10a)
         .unwrap();
 
-    // It clears bit 7, and leaves to the host what it does not give and the host has. Bit 2 is
-    // RSBA, which no template makes untrue.
+    // It clears bit 7, and leaves to the host what it does not give. Bit 2 is RSBA, a weakness
+    // that a template can't remove.
     assert_eq!(value.apply(0xc0000e6), 0xc000066);
     assert_eq!(value.apply(u64::MAX), 0xc080066);
 }
 
-/// Indices of every kind: state, features of each rule, what moves.
+/// Indices of every kind: state, features with each rule, values that change.
 const INDICES: [u32; 14] = [
     0x10, 0x174, 0x277, 0x8b, 0xce, 0x10a, 0x345, 0x480, 0x485, 0x486, 0x48b, 0x48d, 0x48c, 0x491,
 ];
@@ -225,7 +225,7 @@ const LEAVES: [(u32, u32); 12] = [
 ];
 
 fn values() -> impl Strategy<Value = Vec<Value>> {
-    // Few bits and few values, so that hosts agree now and then.
+    // Few bits and few values, so that hosts sometimes agree.
     let value = prop_oneof![Just(0), Just(0x0004_0000_0000_0001), any::<u64>()];
     let values = proptest::collection::vec(value, INDICES.len());
     let indices = proptest::sample::subsequence(INDICES.to_vec(), 0..=INDICES.len()).prop_shuffle();
@@ -237,7 +237,7 @@ fn values() -> impl Strategy<Value = Vec<Value>> {
             .map(|(index, value)| Value {
                 index: Hex(index),
                 name: None,
-                // Controls that must be 1 may be 1, on a real CPU.
+                // On a real CPU, controls that must be 1 may be 1.
                 value: Hex(if features::VMX_CONTROLS.contains(&index) {
                     value & (value >> 32 | 0xffff_ffff << 32)
                 } else {
@@ -302,7 +302,7 @@ fn as_profile(host: &(String, Snapshot)) -> Snapshot {
     }
 }
 
-/// The bits that say what a host can do.
+/// The bits that are features of the host.
 fn offers(rules: &[Rule]) -> u64 {
     rules
         .iter()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Changes to a CPUID, as the templates and profiles of VMMs have them.
+//! Changes of a CPUID, as in templates and profiles of VMMs.
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -19,7 +19,7 @@ pub struct Modifier {
     pub function: Hex<u32>,
     /// ECX of the instruction.
     pub index: Hex<u32>,
-    /// The last ECX that it is for, if it is for several.
+    /// The last ECX, if the change is for several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_index: Option<Hex<u32>>,
     /// `KVM_CPUID_FLAG_*`
@@ -27,27 +27,27 @@ pub struct Modifier {
     pub flags: u32,
     /// Which register.
     pub register: Register,
-    /// The bits, where `mask` has ones.
+    /// The values of the bits in `mask`.
     pub value: Hex<u32>,
-    /// Which bits are given. The others stay as they are.
+    /// The bits that are given. The others do not change.
     pub mask: Hex<u32>,
 }
 
-/// Changes to a CPUID.
+/// Changes of a CPUID.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Modifiers {
-    /// Whether registers that none of these are for become 0.
+    /// Whether registers without a change become 0.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub zero_rest: bool,
-    /// The changes. The first one that is for a register counts.
+    /// The changes. If several are for a register, the first one applies.
     #[serde(default)]
     pub registers: Vec<Modifier>,
 }
 
 impl Modifier {
-    /// Whether it is for this register.
+    /// Whether the change is for this register.
     pub fn is_for(&self, leaf: &Leaf, register: Register) -> bool {
         let last = self.last_index.unwrap_or(self.index);
 
@@ -56,19 +56,19 @@ impl Modifier {
             && self.register == register
     }
 
-    /// What it makes of a value.
+    /// Applies the change to a value.
     pub fn apply(&self, value: u32) -> u32 {
         value & !self.mask.0 | self.value.0 & self.mask.0
     }
 }
 
 impl Modifiers {
-    /// Whether they change nothing.
+    /// Whether there is no change.
     pub fn is_empty(&self) -> bool {
         !self.zero_rest && self.registers.is_empty()
     }
 
-    /// The one that counts for a register.
+    /// The change that applies to a register.
     pub fn of(&self, leaf: &Leaf, register: Register) -> Option<&Modifier> {
         self.registers
             .iter()
@@ -77,8 +77,8 @@ impl Modifiers {
 }
 
 impl Cpuid {
-    /// Changes it. Returns those modifiers that would set a bit of a leaf that there is not:
-    /// a VMM would refuse them.
+    /// Applies the changes. Returns those that would set a bit of a missing leaf: a VMM would
+    /// refuse them.
     pub fn apply(&mut self, modifiers: &Modifiers) -> Vec<Modifier> {
         for leaf in &mut self.0 {
             for register in Register::ALL {

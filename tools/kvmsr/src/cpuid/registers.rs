@@ -24,7 +24,7 @@ impl fmt::Display for Register {
 }
 
 impl Leaf {
-    /// What the leaf has in a register.
+    /// The leaf's value of a register.
     pub fn get(&self, register: Register) -> u32 {
         match register {
             Register::Eax => self.eax,
@@ -35,7 +35,7 @@ impl Leaf {
         .0
     }
 
-    /// Has the leaf say something else in a register.
+    /// Sets the leaf's value of a register.
     pub fn set(&mut self, register: Register, value: u32) {
         match register {
             Register::Eax => self.eax.0 = value,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The fields that two values of an MSR have otherwise.
+//! The fields in which two values of an MSR differ.
 
 use serde::Serialize;
 
@@ -18,19 +18,19 @@ pub struct Field {
     /// Its name, if it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Its value in the first; an address where its bits are, all else shifted down.
+    /// Its value in the first: addresses in place, other fields shifted down.
     pub a: Hex<u64>,
     /// Its value in the second.
     pub b: Hex<u64>,
-    /// What the first value means, where that is known.
+    /// The meaning of the first value, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub a_means: Option<String>,
-    /// What the second value means.
+    /// The meaning of the second value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub b_means: Option<String>,
 }
 
-/// The fields in which they differ, and bits that differ and are of no field.
+/// The fields in which they differ, and bits that differ but belong to no field.
 pub fn changed(index: u32, vendor: Option<Vendor>, a: u64, b: u64) -> Vec<Field> {
     let mut fields = Vec::new();
 
@@ -61,7 +61,7 @@ pub fn changed(index: u32, vendor: Option<Vendor>, a: u64, b: u64) -> Vec<Field>
     fields
 }
 
-/// Bits in runs.
+/// Adjacent bits as ranges.
 fn runs(mut bits: u64) -> impl Iterator<Item = Bits> {
     std::iter::from_fn(move || {
         let lo = (bits != 0).then(|| bits.trailing_zeros())?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Differences of files made up.
+//! Differences of artificial files.
 
 use proptest::prelude::*;
 
@@ -57,7 +57,7 @@ fn clocks_are_compared_on_demand() {
 
     assert!(!report.equal);
     assert_eq!((report.msrs.len(), report.moving), (1, 0));
-    // One that only one of them has is a difference in any case.
+    // An MSR in only one of them is always a difference.
     b.msrs.retain(|msr| !msr.moves);
     assert_eq!(difference(&a, &b).msrs.len(), 1);
 }
@@ -149,7 +149,7 @@ proptest! {
         prop_assert_eq!(there.msrs.len(), back.msrs.len());
         for (there, back) in there.msrs.iter().zip(&back.msrs) {
             prop_assert_eq!((there.a, there.b), (back.b, back.a));
-            // The fields have all bits that differ, wherever both have the MSR.
+            // If both have the MSR, the fields have all bits that differ.
             prop_assert_eq!(there.fields.is_empty(), there.a.is_none() || there.b.is_none());
         }
     }

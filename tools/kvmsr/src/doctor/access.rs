@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Who may open a file.
+//! Permissions of files.
 
 use std::fs;
 use std::fs::Metadata;
@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::text_of;
 
-/// A file's owner, group and permissions, as `root:kvm 0660`.
+/// A file's owner, group and permissions, e.g. `root:kvm 0660`.
 pub fn describe(metadata: &Metadata) -> String {
     format!(
         "{}:{} {:04o}",
@@ -19,7 +19,7 @@ pub fn describe(metadata: &Metadata) -> String {
     )
 }
 
-/// The group of a file, if its members may read and write it and the group is not root's.
+/// The group of a file, if its members can read and write it and it is not root's group.
 pub fn group_that_may(metadata: &Metadata) -> Option<String> {
     (metadata.mode() & 0o060 == 0o060 && metadata.gid() != 0)
         .then(|| name_of("/etc/group", metadata.gid()))
@@ -30,7 +30,7 @@ pub fn is_root() -> bool {
     fs::metadata(Path::new("/proc/self")).is_ok_and(|metadata| metadata.uid() == 0)
 }
 
-/// The name that a file as `/etc/group` gives a number, or else the number.
+/// The name for a number in a file such as `/etc/group`, or else the number.
 fn name_of(file: &str, id: u32) -> String {
     find(&text_of(file).unwrap_or_default(), id).unwrap_or_else(|| match id {
         0 => "root".to_owned(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! kvm-msr.ko, which serves the MSRs of VMs from Rust.
+//! kvm-msr.ko, the MSR engine in Rust.
 
 use std::path::Path;
 
@@ -10,15 +10,15 @@ use super::Verdict;
 use super::text_of;
 
 const MODULE: &str = "/sys/module/kvm_msr";
-/// What a kernel has that was made for it.
+/// A symbol of kernels with the engine's hooks.
 const HOOK: &str = "kvm_msr_engine_register";
 
-/// Whether VMs that are created from now on are served by it.
+/// Whether the engine serves new VMs.
 pub fn is_enabled() -> bool {
     text_of(Path::new(MODULE).join("parameters/enable")).is_some_and(|value| value == "Y")
 }
 
-/// The module, and whether the kernel takes it. It is nothing that anything needs.
+/// The module, and whether the kernel supports it. Nothing requires it.
 pub fn checks() -> Vec<Check> {
     let name = "kvm-msr.ko";
 
@@ -28,9 +28,9 @@ pub fn checks() -> Vec<Check> {
             .find_map(|file| text_of(Path::new(MODULE).join(file)))
             .map_or_else(String::new, |version| format!(", version {version}"));
         let enabled = if is_enabled() {
-            "it serves VMs that are created from now on"
+            "it serves new VMs"
         } else {
-            "its parameter enable is N, so that C serves VMs that are created from now on"
+            "its parameter enable is N, so C serves new VMs"
         };
 
         return vec![Check::new(
@@ -41,23 +41,23 @@ pub fn checks() -> Vec<Check> {
         )];
     }
     let found = match has_hooks() {
-        Some(true) => "is not loaded; this kernel takes it (modprobe kvm-msr)",
-        Some(false) => "is not loaded, and this kernel (or the KVM loaded) is not made for it",
+        Some(true) => "is not loaded; this kernel supports it (modprobe kvm-msr)",
+        Some(false) => "is not loaded; this kernel (or the loaded KVM) lacks its hooks",
         None => "is not loaded",
     };
 
     vec![Check::new(Topic::Engine, name, Verdict::Note, found)]
 }
 
-/// Whether KVM has the hooks that the module needs; none if the kernel does not tell, or KVM is
-/// not loaded.
+/// Whether KVM has the hooks for the module; none if the kernel does not show its symbols, or KVM
+/// is not loaded.
 fn has_hooks() -> Option<bool> {
     use std::io::BufRead;
 
     let symbols = std::io::BufReader::new(std::fs::File::open("/proc/kallsyms").ok()?);
     let mut kvm = false;
 
-    // The symbols of modules come last.
+    // The symbols of modules are at the end.
     for line in symbols.split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
         let name = line.split_whitespace().nth(2).unwrap_or_default();

@@ -13,7 +13,7 @@ use crate::snapshot::Host;
 
 const CPUINFO: &str = "/proc/cpuinfo";
 
-/// What the kernel calls the CPU's features.
+/// The names of the CPU's features in the kernel.
 pub fn cpu_flags() -> Vec<String> {
     let cpuinfo = text_of(CPUINFO).unwrap_or_default();
 
@@ -24,7 +24,7 @@ pub fn cpu_flags() -> Vec<String> {
         .collect()
 }
 
-/// The first CPU's line of that name.
+/// The value of the first CPU's line with this name.
 fn value<'a>(cpuinfo: &'a str, name: &str) -> Option<&'a str> {
     cpuinfo.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;
@@ -33,7 +33,7 @@ fn value<'a>(cpuinfo: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-/// The CPU and the kernel. Where a VM `works`, some other way of virtualisation does without SVM
+/// The CPU and the kernel. If a VM `works`, another kind of virtualisation is used instead of SVM
 /// and VMX.
 pub fn checks(host: &Host, works: bool) -> Vec<Check> {
     let flags = cpu_flags();
@@ -63,7 +63,7 @@ pub fn checks(host: &Host, works: bool) -> Vec<Check> {
         (true, _) => Check::new(Topic::Machine, "CPU", Verdict::Good, found),
         (false, true) => Check::new(Topic::Machine, "CPU", Verdict::Note, found),
         (false, false) => Check::new(Topic::Machine, "CPU", Verdict::Bad, found).advise(if in_vm {
-            "have the hypervisor that this machine runs on offer nested virtualisation \
+            "enable nested virtualisation in the hypervisor of this machine \
                  (kvm_amd.nested=1 or kvm_intel.nested=1 there, and a CPU model such as 'host')"
         } else {
             "enable virtualisation (SVM, AMD-V, VT-x) in the firmware"
@@ -73,7 +73,7 @@ pub fn checks(host: &Host, works: bool) -> Vec<Check> {
     vec![kernel, cpu]
 }
 
-/// More about both.
+/// Details about both.
 pub fn details() -> BTreeMap<String, String> {
     let mut details = BTreeMap::new();
     let mut insert = |name: &str, value: Option<String>| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! KVM: its device, its modules, and what it can do.
+//! KVM: its device, its modules, and its capabilities.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,7 +25,8 @@ use crate::scratch::Scratch;
 use crate::scratch::Setup;
 use crate::snapshot::Host;
 
-/// What kvmsr and VMMs ask of KVM: capability, name, since when, what for.
+/// Capabilities that kvmsr and VMMs use: capability, name, first version, what is missing without
+/// it.
 const CAPABILITIES: [(u32, &str, &str, &str); 4] = [
     (
         KVM_CAP_X86_USER_SPACE_MSR,
@@ -43,17 +44,17 @@ const CAPABILITIES: [(u32, &str, &str, &str); 4] = [
         KVM_CAP_GET_MSR_FEATURES,
         "KVM_CAP_GET_MSR_FEATURES",
         "Linux 4.17",
-        "snapshots lack what the host supports",
+        "snapshots lack the host's features",
     ),
     (
         KVM_CAP_ONE_REG,
         "KVM_CAP_ONE_REG",
         "Linux 6.18 on x86",
-        "get and set can't go by one-reg",
+        "get and set can't use KVM_GET_ONE_REG and KVM_SET_ONE_REG",
     ),
 ];
 
-/// All about KVM but its parameters; and whether a VM works.
+/// Everything about KVM except its parameters; and whether a VM works.
 pub fn checks(device: &Path, host: &Host) -> (Vec<Check>, bool) {
     let mut checks = Vec::new();
     let works = match scratch::open(device) {
@@ -83,7 +84,7 @@ fn module(host: &Host, works: bool) -> Check {
         Some(Vendor::Intel) => "kvm-intel",
         None => "kvm-amd or kvm-intel",
     };
-    // There are others beside KVM's own two, such as kvm_pvm.
+    // There may be modules other than KVM's own, e.g. kvm_pvm.
     let loaded: Vec<String> = fs::read_dir("/sys/module")
         .into_iter()
         .flatten()
@@ -99,7 +100,7 @@ fn module(host: &Host, works: bool) -> Check {
             Topic::Kvm,
             "module",
             Verdict::Good,
-            format!("{loaded} is there"),
+            format!("{loaded} is loaded"),
         );
     }
     let found = "neither kvm-amd nor kvm-intel is loaded";
@@ -108,7 +109,7 @@ fn module(host: &Host, works: bool) -> Check {
         return Check::new(Topic::Kvm, "module", Verdict::Note, found);
     }
     Check::new(Topic::Kvm, "module", Verdict::Bad, found).advise(format!(
-        "modprobe {name}; if it can't be loaded, the kernel's log says why (dmesg | grep kvm)"
+        "modprobe {name}; if this fails, the kernel's log has the reason (dmesg | grep kvm)"
     ))
 }
 
@@ -118,8 +119,8 @@ fn device_check(device: &Path, opened: Result<(), String>) -> Check {
     let metadata = match fs::metadata(device) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Check::new(Topic::Kvm, &name, Verdict::Bad, "is not there").advise(
-                "load kvm-amd or kvm-intel; in a container, pass the device in \
+            return Check::new(Topic::Kvm, &name, Verdict::Bad, "does not exist").advise(
+                "load kvm-amd or kvm-intel; in a container, add the device \
                  (--device /dev/kvm)",
             );
         }
@@ -148,7 +149,7 @@ fn device_check(device: &Path, opened: Result<(), String>) -> Check {
                 "become a member of the group {group} (usermod -aG {group} USER, and log \
                          in again), or run this as root"
             ),
-            None => "run this as root, or give its group the right to it (the udev rule \
+            None => "run this as root, or give a group access (the udev rule \
                              of distributions: GROUP=\"kvm\", MODE=\"0660\")"
                 .to_owned(),
         }),
@@ -167,16 +168,16 @@ fn capabilities(kvm: &Kvm) -> Vec<Check> {
         .iter()
         .map(|&(number, name, since, without)| {
             if kvm.check_extension_raw(number.into()) > 0 {
-                Check::new(Topic::Kvm, name, Verdict::Good, "is there")
+                Check::new(Topic::Kvm, name, Verdict::Good, "is supported")
             } else {
-                Check::new(Topic::Kvm, name, Verdict::Lacking, "is not there")
+                Check::new(Topic::Kvm, name, Verdict::Lacking, "is missing")
                     .advise(format!("{since} has it; without it, {without}"))
             }
         })
         .collect()
 }
 
-/// Whether a VM with a vCPU can be had, and whether its guest runs.
+/// Whether a VM with a vCPU can be created, and its guest runs.
 fn virtual_machine(kvm: &Kvm) -> Check {
     let tried = Scratch::new(kvm, &Setup::default()).and_then(|mut scratch| scratch.run_once());
 
@@ -188,8 +189,8 @@ fn virtual_machine(kvm: &Kvm) -> Check {
             "was created, and its guest ran",
         ),
         Err(error) => Check::new(Topic::Kvm, "a VM", Verdict::Bad, error.to_string()).advise(
-            "another hypervisor may have the CPU's virtualisation (VirtualBox, VMware), or the \
-             outer one may not offer all of it; the kernel's log says more",
+            "another hypervisor (VirtualBox, VMware) may use the CPU's virtualisation, or the \
+             outer one may support it only in part; see the kernel's log",
         ),
     }
 }
@@ -208,18 +209,18 @@ fn host_msrs() -> Check {
             Topic::Kvm,
             "/dev/cpu/*/msr",
             Verdict::Note,
-            "is not there: modprobe msr, to see the host's own MSRs; kvmsr does not need it",
+            "does not exist: modprobe msr, to see the host's own MSRs; kvmsr does not need it",
         ),
         Err(error) => Check::new(
             Topic::Kvm,
             "/dev/cpu/*/msr",
             Verdict::Note,
-            format!("can't be read ({error}): as root only; kvmsr does not need it"),
+            format!("can't be read ({error}): only root can; kvmsr does not need it"),
         ),
     }
 }
 
-/// Parameters that change what becomes of MSRs.
+/// Parameters that affect accesses to MSRs.
 pub fn parameters() -> Vec<Check> {
     let value = |module: &str, name: &str| {
         text_of(format!("/sys/module/{module}/parameters/{name}"))
@@ -252,9 +253,9 @@ pub fn parameters() -> Vec<Check> {
         "ignore_msrs",
         true,
         [
-            "an access to an unknown MSR ends in #GP",
-            "unknown MSRs read as 0 and writes to them are dropped, so that check and probe find \
-             next to nothing refused",
+            "an access to an unknown MSR injects #GP",
+            "unknown MSRs read as 0 and ignore writes, so check and probe find almost no \
+             refusals",
         ],
     );
     look(
@@ -271,7 +272,7 @@ pub fn parameters() -> Vec<Check> {
         "force_emulation_prefix",
         true,
         [
-            "guests can't ask for KVM's emulator",
+            "guests can't request KVM's emulator",
             "guests can have KVM's emulator execute an instruction; for tests",
         ],
     );
@@ -281,7 +282,7 @@ pub fn parameters() -> Vec<Check> {
         true,
         [
             "no backdoor",
-            "#GP is intercepted for VMware's backdoor, which costs time",
+            "#GP is intercepted for VMware's backdoor, which takes time",
         ],
     );
     look(
@@ -289,12 +290,12 @@ pub fn parameters() -> Vec<Check> {
         "enable_pmu",
         false,
         [
-            "no MSRs of performance counters",
+            "guests have no performance counters",
             "guests have performance counters if their CPUID says so",
         ],
     );
     let nesting = [
-        "guests can't run VMs, and there are no MSRs for that",
+        "guests can't run VMs, and lack the MSRs for that",
         "guests can run VMs",
     ];
 
@@ -304,7 +305,7 @@ pub fn parameters() -> Vec<Check> {
     checks
 }
 
-/// What the lists have.
+/// The sizes of the lists.
 pub fn details(device: &Path) -> BTreeMap<String, String> {
     let mut details = BTreeMap::new();
     let Ok(kvm) = scratch::open(device) else {

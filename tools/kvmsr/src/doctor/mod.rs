@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What is there of KVM on this machine, and what to do about what is not.
+//! Checks KVM on this machine, and how to fix what is missing.
 
 mod access;
 mod engine;
@@ -22,71 +22,71 @@ pub use host::cpu_flags;
 use crate::snapshot::Host;
 use crate::snapshot::SCHEMA;
 
-/// What was found.
+/// The results.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Findings {
     /// [`SCHEMA`]
     pub schema: u32,
-    /// Whether nothing is missing that matters.
+    /// Whether nothing important is missing.
     pub usable: bool,
     /// The machine.
     pub host: Host,
-    /// One by one.
+    /// The checks.
     pub checks: Vec<Check>,
-    /// More, for a report of a bug.
+    /// Details for a bug report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<BTreeMap<String, String>>,
 }
 
-/// A thing that was looked at.
+/// One check.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Check {
-    /// What it is about.
+    /// Its topic.
     pub topic: Topic,
     /// Its name.
     pub name: String,
-    /// Whether it is as it should be.
+    /// Its verdict.
     pub verdict: Verdict,
-    /// What was found.
+    /// The finding.
     pub found: String,
-    /// What to do about it.
+    /// The advice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
 }
 
-/// What a [`Check`] is about.
+/// The topic of a [`Check`].
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Topic {
     /// The CPU and the kernel.
     Machine,
-    /// KVM: its device, its modules, what it can do.
+    /// KVM: its device, modules and capabilities.
     Kvm,
-    /// Parameters of KVM's modules that change what happens to MSRs.
+    /// Parameters of KVM's modules that affect MSRs.
     Parameters,
-    /// What top and log need.
+    /// The requirements of top and log.
     Tracing,
-    /// kvm-msr.ko, which serves MSRs from Rust.
+    /// kvm-msr.ko, the MSR engine in Rust.
     Engine,
 }
 
-/// How a [`Check`] went.
+/// The verdict of a [`Check`].
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// As it should be.
+    /// Good.
     Good,
     /// Worth knowing.
     Note,
-    /// Not there; only some verbs need it.
+    /// Missing; only some verbs need it.
     Lacking,
-    /// Not there, or not right, and KVM can't be used like this.
+    /// Missing or wrong, and KVM can't be used.
     Bad,
 }
 
@@ -107,16 +107,16 @@ impl Check {
     }
 }
 
-/// Where to look.
+/// The paths to check.
 #[derive(Clone, Debug)]
 pub struct Places {
     /// KVM's device.
     pub device: PathBuf,
-    /// tracefs, if not in one of the usual places.
+    /// tracefs, if it is not in one of the usual places.
     pub tracefs: Option<PathBuf>,
 }
 
-/// Looks at everything. Nothing is changed; a VM is created and closed.
+/// Makes all checks. Changes nothing; creates a VM and closes it.
 pub fn examine(places: &Places, report: bool) -> Findings {
     let host = Host::this();
     let (of_kvm, works) = kvm::checks(&places.device, &host);
@@ -135,8 +135,8 @@ pub fn examine(places: &Places, report: bool) -> Findings {
     }
 }
 
-/// What else those want to know who are to find a bug. Nothing in it is secret: no command line,
-/// no names of machines or users.
+/// Details for people who search a bug. They contain no secrets: no command line, and no names of
+/// machines or users.
 fn details(device: &Path) -> BTreeMap<String, String> {
     let mut details = kvm::details(device);
 
@@ -145,7 +145,7 @@ fn details(device: &Path) -> BTreeMap<String, String> {
     details
 }
 
-/// The first part of a small file of the kernel's, without white space around it.
+/// The first part of a small kernel file, without surrounding white space.
 fn text_of(path: impl AsRef<Path>) -> Option<String> {
     let mut bytes = Vec::new();
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What `top` and `log` need.
+//! The requirements of `top` and `log`.
 
 use std::fs;
 use std::io;
@@ -47,16 +47,16 @@ fn histograms(tracefs: &Tracefs) -> Check {
             Topic::Tracing,
             "histograms",
             Verdict::Good,
-            "the kernel counts itself, and top loses nothing",
+            "the kernel counts, and top loses no event",
         )
     } else {
         Check::new(
             Topic::Tracing,
             "histograms",
             Verdict::Lacking,
-            "this kernel has none, so that top reads each event and may lose some",
+            "this kernel lacks them, so top reads each event and may lose some",
         )
-        .advise("a kernel with CONFIG_HIST_TRIGGERS has them")
+        .advise("use a kernel with CONFIG_HIST_TRIGGERS")
     }
 }
 
@@ -89,7 +89,7 @@ fn left_over(tracefs: &Tracefs) -> Option<Check> {
 
 fn debugfs() -> Check {
     const NAME: &str = "debugfs";
-    const USE: &str = "top can't tell VMs of one process apart, nor show kvm-msr.ko's counters";
+    const USE: &str = "top can't distinguish VMs of one process, nor show kvm-msr.ko's counters";
 
     match fs::read_dir("/sys/kernel/debug/kvm") {
         Ok(_) => Check::new(

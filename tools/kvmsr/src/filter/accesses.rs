@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Accesses to try on a filter, and what it makes of them.
+//! Accesses to test, and a filter's decisions.
 
 use serde::Serialize;
 
@@ -20,10 +20,10 @@ use crate::number::Hex;
 use crate::number::parse_u64;
 use crate::snapshot::SCHEMA;
 
-/// Accesses that are tried at once, at most.
+/// The maximum number of accesses at once.
 const MOST: u64 = 0x1_0000;
 
-/// An access, or the same one to neighbouring MSRs.
+/// An access, or the same access to adjacent MSRs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Accesses {
     /// The kind.
@@ -34,16 +34,16 @@ pub struct Accesses {
     pub value: u64,
 }
 
-/// Parses `read:MSR` or `write:MSR=VALUE`, where the value may be left out and is 0 then, and the
-/// MSR may be a range.
+/// Parses `read:MSR` or `write:MSR=VALUE`. The value may be left out and is then 0; the MSR may be
+/// a range.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] if it is none, or means more than 65,536 accesses.
+/// [`Error::Input`] if it is invalid, or means more than 65,536 accesses.
 pub fn parse_accesses(text: &str) -> Result<Vec<Accesses>> {
     let wrong = || {
         Error::Input(format!(
-            "'{text}' is no access: give it as read:MSR, write:MSR or write:MSR=VALUE"
+            "'{text}' is not an access: write it as read:MSR, write:MSR or write:MSR=VALUE"
         ))
     };
     let (kind, rest) = text.split_once(':').ok_or_else(wrong)?;
@@ -55,7 +55,7 @@ pub fn parse_accesses(text: &str) -> Result<Vec<Accesses>> {
         "read" | "r" if value.is_none() => Access::Read,
         "read" | "r" => {
             return Err(Error::Input(format!(
-                "'{text}' reads, which takes no value: leave '=' and what follows out"
+                "'{text}' is a read, which has no value: remove '=' and the value"
             )));
         }
         "write" | "w" => Access::Write,
@@ -66,7 +66,7 @@ pub fn parse_accesses(text: &str) -> Result<Vec<Accesses>> {
 
     if msrs.count() > MOST {
         return Err(Error::Input(format!(
-            "'{text}' means {} accesses: try up to {MOST} at once",
+            "'{text}' means {} accesses; the limit is {MOST}",
             msrs.count()
         )));
     }
@@ -80,7 +80,7 @@ pub fn parse_accesses(text: &str) -> Result<Vec<Accesses>> {
         .collect())
 }
 
-/// What a filter makes of accesses.
+/// A filter's decisions.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TestReport {
@@ -90,7 +90,7 @@ pub struct TestReport {
     pub accesses: Vec<Tested>,
 }
 
-/// What a filter makes of an access.
+/// A filter's decision of an access.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Tested {
@@ -102,23 +102,23 @@ pub struct Tested {
     pub name: Option<String>,
     /// The value that is written.
     pub value: Option<Hex<u64>>,
-    /// What becomes of it.
+    /// The decision.
     pub verdict: Verdict,
     /// What decides it.
     pub by: By,
-    /// What was wanted.
+    /// The expected decision, if any.
     pub wanted: Option<Wanted>,
-    /// What KVM made of it, if it was asked.
+    /// The result on KVM, if it was tested.
     pub on_kvm: Option<Proof>,
 }
 
-/// Whether the verdict is the one that was wanted.
+/// The expected decision, and whether it is met.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Wanted {
-    /// The one that was wanted.
+    /// The expected decision.
     pub verdict: Verdict,
-    /// Whether it is so.
+    /// Whether the decision is as expected.
     pub met: bool,
 }
 
@@ -129,14 +129,14 @@ pub struct Wanted {
 pub enum By {
     /// KVM, which never filters x2APIC MSRs.
     X2apic,
-    /// A rule, with what it says.
+    /// A rule.
     Rule {
-        /// Where it is.
+        /// Its place.
         place: Place,
-        /// What it says of the MSR.
+        /// Its text for the MSR.
         says: String,
     },
-    /// A range, by its number from 0, with what it has.
+    /// A range, by its number from 0.
     Range {
         /// The number.
         number: usize,
@@ -159,7 +159,7 @@ impl std::fmt::Display for By {
 }
 
 impl TestReport {
-    /// What rules or a filter make of accesses. `filter` is what goes to KVM.
+    /// Decides accesses by rules or a filter. `filter` is the one for KVM.
     ///
     /// # Errors
     ///
@@ -174,7 +174,7 @@ impl TestReport {
 
         if count > MOST {
             return Err(Error::Input(format!(
-                "these are {count} accesses: try up to {MOST} at once"
+                "these are {count} accesses; the limit is {MOST}"
             )));
         }
         let tested = accesses.iter().flat_map(|accesses| {
@@ -188,7 +188,7 @@ impl TestReport {
         })
     }
 
-    /// Whether a verdict is not the one that was wanted, or KVM does not follow it.
+    /// Whether a decision differs from the expected one, or from KVM's.
     pub fn is_bad(&self) -> bool {
         self.accesses.iter().any(|tested| {
             tested.wanted.is_some_and(|wanted| !wanted.met)

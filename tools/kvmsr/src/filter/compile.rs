@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! From a policy to the ranges for KVM.
+//! Compiles a policy to ranges for KVM.
 
 use std::fmt;
 
@@ -30,23 +30,23 @@ use crate::filter::windows;
 use crate::number::Hex;
 use crate::snapshot::SCHEMA;
 
-/// Clusters that are told of, at most.
+/// The maximum number of clusters in a report.
 const MOST_CLUSTERS: usize = 256;
 
-/// Why a policy can't be had.
+/// Why a policy can't be compiled.
 #[derive(Clone, Debug, Serialize, thiserror::Error)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Refused {
     /// [`SCHEMA`]
     pub schema: u32,
-    /// Why, and what to do, in words.
+    /// The reason and advice, as text.
     pub why: String,
-    /// The least number of ranges that it takes; none if there is another reason.
+    /// The minimum number of ranges; none if there is another reason.
     pub needs: Option<usize>,
-    /// The number that it takes if reads and writes are treated alike.
+    /// The minimum number if reads and writes are treated alike.
     pub needs_alike: Option<usize>,
-    /// The ranges that it takes, those with the fewest MSRs first, and of very many not all: without
-    /// the MSRs of as many of these as there are too many, it would do.
+    /// The required ranges, sorted by their number of MSRs, and not all if there are very many:
+    /// without the MSRs of the excess ranges, the policy could be compiled.
     pub clusters: Vec<Cluster>,
 }
 
@@ -60,23 +60,23 @@ impl fmt::Display for Refused {
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Cluster {
-    /// What the range is for.
+    /// The flags of the range.
     pub flags: Flags,
     /// The first MSR that needs it.
     pub first: Hex<u32>,
     /// The last MSR that needs it.
     pub last: Hex<u32>,
-    /// How many MSRs need it.
+    /// The number of MSRs that need it.
     pub msrs: u64,
-    /// The rules that ask for these.
+    /// The rules for these MSRs.
     pub rules: Vec<Place>,
 }
 
-/// The filter for a policy, with the fewest ranges that there can be.
+/// The filter for a policy, with the minimum number of ranges.
 ///
 /// # Errors
 ///
-/// [`Refused`] if it takes more than [`MAX_RANGES`], or a range with [`UNREACHABLE`].
+/// [`Refused`] if it needs more than [`MAX_RANGES`], or a range with [`UNREACHABLE`].
 pub fn compile(policy: &Policy) -> Result<Filter, Box<Refused>> {
     let segments = policy.segments();
 
@@ -103,7 +103,7 @@ pub fn compile(policy: &Policy) -> Result<Filter, Box<Refused>> {
     })
 }
 
-/// [`compile`], with the rules' places in the reason if they are refused.
+/// Like [`compile`], but a refusal names the rules' places.
 ///
 /// # Errors
 ///
@@ -129,17 +129,17 @@ pub fn compile_rules(rules: &Rules, policy: &Policy) -> Result<Filter, Box<Refus
     })
 }
 
-/// Why a range with the last index can't be had.
+/// Why a range can't contain the last index.
 fn unreachable(default: Verdict) -> String {
     format!(
-        "no range can have MSR {UNREACHABLE:#x}, so it is always decided by the default, {default}: \
-         KVM computes the end of a range in 32 bits, where it would come out below its base; end \
+        "no range can contain MSR {UNREACHABLE:#x}, so the default, {default}, decides it: \
+         KVM computes the end of a range in 32 bits, where it would wrap around to 0; end \
          at {:#x}",
         UNREACHABLE - 1
     )
 }
 
-/// Where the ranges lie, and what of them is needed.
+/// The positions of the ranges, and the bits that are needed in each.
 struct Plan {
     windows: Vec<Window>,
     needs: Vec<Need>,
@@ -147,21 +147,21 @@ struct Plan {
 
 impl Plan {
     fn new(segments: &[Segment]) -> Self {
-        // What is refused is to be told as clearly, if it is not hopeless.
+        // For a refusal, search further, but not without limit.
         const SHORTENED: usize = 4 * MAX_RANGES;
         let mut windows = windows(segments, MAX_MSRS);
 
         if windows.len() <= SHORTENED {
             shorten(&mut windows, segments);
         }
-        // All ranges for one access before those for both, as `minimum` has it.
+        // Ranges for one access come before those for both, as in `minimum`.
         windows.sort_by_key(|window| (window.flags == Flags::BOTH, window.run));
         let needs = Layout::new(&windows).needs(segments).unwrap_or_default();
 
         Plan { windows, needs }
     }
 
-    /// The ranges, as long as they have to be.
+    /// The ranges, no longer than necessary.
     fn ranges(&self, policy: &Policy, segments: &[Segment]) -> Vec<Range> {
         let trimmed: Vec<Window> = self
             .windows
@@ -178,7 +178,7 @@ impl Plan {
         let mut ranges: Vec<Range> = trimmed
             .iter()
             .map(|window| {
-                // A window has no more than MAX_MSRS.
+                // A window has at most MAX_MSRS.
                 let nmsrs = window.run.count() as u32;
 
                 Range {
@@ -238,13 +238,13 @@ impl Plan {
         clusters.sort_by_key(|cluster| (cluster.msrs, cluster.first.0));
         clusters.truncate(MOST_CLUSTERS);
         let mut why = format!(
-            "this takes {needs} ranges, and KVM has {MAX_RANGES} of up to {MAX_MSRS:#x} MSRs each; \
-             drop the MSRs of {} of them",
+            "this needs {needs} ranges, but KVM has {MAX_RANGES} of up to {MAX_MSRS:#x} MSRs each; \
+             remove the MSRs of {} of them",
             needs - MAX_RANGES
         );
 
         if alike <= MAX_RANGES {
-            why += &format!(", or treat reads and writes alike, which takes {alike}");
+            why += &format!(", or treat reads and writes alike, which needs {alike}");
         }
         Refused {
             schema: SCHEMA,
@@ -256,7 +256,7 @@ impl Plan {
     }
 }
 
-/// A range that changes nothing: without any KVM refuses to deny by default.
+/// A range without effect: KVM refuses to deny by default without a range.
 fn deny_one() -> Range {
     Range {
         flags: Flags::BOTH,
@@ -266,7 +266,7 @@ fn deny_one() -> Range {
     }
 }
 
-/// Turns ranges for both accesses of which only one ever gets there into ranges for that one.
+/// If only one kind of access reaches a range for both, makes it a range for that kind.
 fn one_kind_where_that_is_enough(ranges: &mut [Range]) {
     let runs = |flags| -> Runs {
         ranges
@@ -291,7 +291,7 @@ fn one_kind_where_that_is_enough(ranges: &mut [Range]) {
 }
 
 impl Range {
-    /// Says of x2APIC MSRs what is the case, whatever the range says.
+    /// Sets the bits of x2APIC MSRs to allowed, because KVM always allows them.
     fn allow_x2apic(&mut self) {
         if let Some(common) = self.run().and_then(|run| run.cut(X2APIC)) {
             let bits = Run {
@@ -310,7 +310,7 @@ mod tests {
 
     use super::*;
 
-    /// MSRs with exceptions: close to each other, further apart, and at both ends.
+    /// MSRs with exceptions: close to each other, far apart, and at both ends.
     fn exceptions() -> impl Strategy<Value = Runs> {
         let base = prop_oneof![
             Just(0u32),
@@ -350,7 +350,7 @@ mod tests {
 
             filter.check().unwrap();
             prop_assert_eq!(filter.policy(), policy.clone());
-            // Once more, one by one, where something may change.
+            // Again, one by one, at indices where the decision may change.
             let ends = policy.segments().into_iter().flat_map(|segment| {
                 [segment.run.first, segment.run.last]
             });
@@ -417,7 +417,7 @@ mod tests {
             panic!("{filter:?}");
         };
 
-        // In front of the other one, and no longer than it has to be.
+        // Before the other one, and no longer than necessary.
         assert_eq!(
             (read.flags, read.base.0, read.nmsrs),
             (Flags::READ, 0x18, 1)
@@ -451,7 +451,7 @@ mod tests {
         assert_eq!((refused.needs, refused.needs_alike), (Some(17), Some(16)));
         assert_eq!(refused.clusters.len(), 17);
         assert_eq!(refused.clusters[0].flags, Flags::READ);
-        // Without the MSRs of the first one it does.
+        // Without the first cluster's MSRs it can be compiled.
         let dropped = Run {
             first: refused.clusters[0].first.0,
             last: refused.clusters[0].last.0,

@@ -24,14 +24,14 @@ use crate::snapshot::SCHEMA;
 /// A file: rules as text or JSON, or a filter as JSON.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Source {
-    /// What people write.
+    /// Rules.
     Rules(Rules),
-    /// What KVM takes.
+    /// A filter.
     Filter(Filter),
 }
 
 impl Source {
-    /// Parses a file: as JSON if it begins with `{`, else as [`Rules::from_text`].
+    /// Parses a file: as JSON if it starts with `{`, otherwise with [`Rules::from_text`].
     ///
     /// # Errors
     ///
@@ -48,22 +48,22 @@ impl Source {
 
         if schema != Some(SCHEMA) {
             return Err(Error::Input(format!(
-                "this is not a file of schema {SCHEMA}, the only one that this kvmsr knows: it \
-                 begins with \"schema\": {SCHEMA}"
+                "this is not a file of schema {SCHEMA}, the only one that kvmsr supports: it must \
+                 have \"schema\": {SCHEMA}"
             )));
         }
         match (rules, ranges) {
             (Some(_), None) => from_json::<RulesFile>(text)?.rules().map(Source::Rules),
             (None, Some(_)) => Ok(Source::Filter(from_json::<FilterFile>(text)?.into())),
             _ => Err(Error::Input(
-                "this is neither rules nor a filter: it has to have either \"rules\", i.e. what to \
-                 allow or deny, or \"ranges\", as KVM takes them"
+                "this is neither rules nor a filter: it must have either \"rules\", i.e. what to \
+                 allow or deny, or \"ranges\", as in KVM"
                     .to_owned(),
             )),
         }
     }
 
-    /// What it means.
+    /// The policy of the file.
     ///
     /// # Errors
     ///
@@ -97,7 +97,7 @@ fn from_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
     })
 }
 
-/// What says which kind of file it is.
+/// The members that tell the kind of file.
 #[derive(Deserialize)]
 struct Kind {
     schema: Option<u32>,
@@ -112,11 +112,11 @@ struct Kind {
 pub struct FilterFile {
     /// [`SCHEMA`]
     pub schema: u32,
-    /// What becomes of accesses that no range matches.
+    /// The decision for accesses that no range matches.
     pub default: Verdict,
     /// The ranges: the first that matches an access decides.
     pub ranges: Vec<Range>,
-    /// What the rules say and KVM does otherwise.
+    /// Where KVM's decisions differ from the rules.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
@@ -149,31 +149,31 @@ impl From<FilterFile> for Filter {
 pub struct RulesFile {
     /// [`SCHEMA`]
     pub schema: u32,
-    /// What becomes of what no rule speaks of.
+    /// The decision for accesses without a rule.
     pub default: Verdict,
     /// The rules, in any order.
     pub rules: Vec<RuleEntry>,
 }
 
-/// A rule of a [`RulesFile`]: it has either `allow` or `deny`. MSRs are indices, names, or the first
-/// and the last one with `-` between.
+/// A rule of a [`RulesFile`]: it has either `allow` or `deny`. MSRs are indices, names, or the
+/// first and the last one with `-` between.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RuleEntry {
-    /// The MSRs that are allowed.
+    /// The MSRs to allow.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<String>,
-    /// The MSRs that are denied.
+    /// The MSRs to deny.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deny: Vec<String>,
-    /// Those that are left out.
+    /// The MSRs to leave out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<String>,
-    /// The accesses that are meant; both if it is not given.
+    /// The kinds of access; the default is both.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub access: Vec<Access>,
-    /// For people.
+    /// A comment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
 }
@@ -212,7 +212,7 @@ impl RuleEntry {
         let (verdict, named) = match (self.allow.as_slice(), self.deny.as_slice()) {
             (named, []) => (Verdict::Allow, named),
             ([], named) => (Verdict::Deny, named),
-            _ => return Err("it has both allow and deny; make it two rules".to_owned()),
+            _ => return Err("it has both allow and deny; use two rules".to_owned()),
         };
         let flags = self
             .access

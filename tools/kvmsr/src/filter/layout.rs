@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Which windows hold an MSR, and what of each window is needed.
+//! Finds the windows that contain an MSR, and what is needed of each window.
 
 use crate::filter::Access;
 use crate::filter::Flags;
@@ -8,22 +8,22 @@ use crate::filter::Run;
 use crate::filter::Segment;
 use crate::filter::Window;
 
-/// What needs a window.
+/// The MSRs that need a window.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Need {
     /// From the first MSR that needs it to the last one.
     pub(super) hull: Option<Run>,
-    /// How many MSRs need it.
+    /// The number of MSRs that need it.
     pub(super) msrs: u64,
 }
 
-/// Windows by kind, to be looked up by index. Those of one kind do not overlap.
+/// Windows by kind, for lookups by index. Windows of one kind do not overlap.
 pub(super) struct Layout<'a> {
     windows: &'a [Window],
     by_kind: [Vec<usize>; 3],
 }
 
-/// The windows that hold an MSR, by their numbers.
+/// The numbers of the windows that contain an MSR.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
     read: Option<usize>,
@@ -52,7 +52,7 @@ impl<'a> Layout<'a> {
         }
     }
 
-    /// Cuts a run where windows begin and end.
+    /// Cuts a run at the ends of windows.
     pub(super) fn pieces(&self, run: Run) -> impl Iterator<Item = (Run, Held)> {
         let mut next = Some(run.first);
 
@@ -80,7 +80,7 @@ impl<'a> Layout<'a> {
         })
     }
 
-    /// What needs each window; none if they are not enough.
+    /// The MSRs that need each window; none if the windows are not enough.
     pub(super) fn needs(&self, segments: &[Segment]) -> Option<Vec<Need>> {
         let mut needs = vec![Need::default(); self.windows.len()];
 
@@ -108,7 +108,8 @@ impl<'a> Layout<'a> {
 }
 
 impl Held {
-    /// The windows that an MSR needs whose `flags` are decided unlike the default; none if there are
+    /// The windows that an MSR needs whose `flags` differ from the default; none if there are not
+    /// enough.
     /// not enough.
     fn deciding(self, flags: Flags) -> Option<impl Iterator<Item = usize>> {
         let [alone, other, another] = match flags {
@@ -125,10 +126,10 @@ impl Held {
         Some(chosen.into_iter().flatten())
     }
 
-    /// The windows whose bit for the MSR is not as the default.
+    /// The windows whose bit for the MSR differs from the default.
     pub(super) fn unlike_default(self, flags: Flags) -> impl Iterator<Item = usize> {
         let both = match flags {
-            // Behind a range for the one access, it decides the other, which is as the default.
+            // After a range for the one access, it decides the other, which is as the default.
             Flags::READ if self.read.is_some() => None,
             Flags::WRITE if self.write.is_some() => None,
             _ => self.both,

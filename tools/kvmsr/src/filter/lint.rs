@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What a filter does that its author hardly meant.
+//! Finds likely mistakes in a filter.
 
 use std::fmt;
 
@@ -26,10 +26,10 @@ use crate::filter::msrs;
 use crate::filter::ranges::words;
 use crate::snapshot::SCHEMA;
 
-/// A write that KVM 7.3 does without asking the filter.
+/// A write that KVM 7.3 performs without checking the filter.
 const TSC_DEADLINE: u32 = 0x6e0;
 
-/// What was found.
+/// The output of `kvmsr filter lint`.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LintReport {
@@ -39,34 +39,34 @@ pub struct LintReport {
     pub findings: Vec<Finding>,
 }
 
-/// One thing that was found.
+/// One finding.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Finding {
-    /// How bad it is.
+    /// Its severity.
     pub severity: Severity,
-    /// Which kind of finding it is, for programs: a word that stays.
+    /// Its kind, for programs: a word that does not change.
     pub kind: &'static str,
-    /// What it is about: a range or a rule.
+    /// The range or rule.
     pub place: Option<String>,
-    /// What is so.
+    /// The finding.
     pub what: String,
-    /// What follows from it.
+    /// Its consequence.
     pub why: String,
-    /// What to do.
+    /// The advice.
     pub advice: String,
 }
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// KVM does not take the filter, or the guest does not come up.
+    /// KVM refuses the filter, or the guest does not boot.
     Error,
-    /// It does something else than it says.
+    /// KVM's decisions differ from the filter's text.
     Warning,
-    /// It could be better.
+    /// The filter could be simpler.
     Note,
 }
 
@@ -80,7 +80,7 @@ impl fmt::Display for Severity {
     }
 }
 
-/// Looks at rules or at a filter.
+/// Checks rules or a filter.
 pub fn lint(source: &Source, guest: Guest) -> LintReport {
     let mut findings = match source {
         Source::Rules(rules) => of_rules(rules, guest),
@@ -102,7 +102,7 @@ fn of_rules(rules: &Rules, guest: Guest) -> Vec<Finding> {
         place: None,
         what,
         why: "these rules can't be compiled".to_owned(),
-        advice: "change the lines that are named; 'kvmsr filter compile' says more".to_owned(),
+        advice: "change the lines that are named; see 'kvmsr filter compile'".to_owned(),
     };
     let policy = match rules.policy() {
         Ok(policy) => policy,
@@ -125,18 +125,18 @@ fn of_rules(rules: &Rules, guest: Guest) -> Vec<Finding> {
                 severity: Severity::Note,
                 kind: "as-default",
                 place,
-                what: format!("it says {} as the default does", rule.verdict),
+                what: format!("it has {}, like the default", rule.verdict),
                 why: "the filter is the same without it".to_owned(),
-                advice: "drop it, or make it a comment".to_owned(),
+                advice: "remove it, or make it a comment".to_owned(),
             });
         } else if number < LOOKED_BACK && !adds(rule, &mut said) {
             findings.push(Finding {
                 severity: Severity::Note,
                 kind: "said-before",
                 place,
-                what: "the rules before it say the same".to_owned(),
+                what: "the rules before it have the same effect".to_owned(),
                 why: "the filter is the same without it".to_owned(),
-                advice: "drop it".to_owned(),
+                advice: "remove it".to_owned(),
             });
         }
     }
@@ -144,12 +144,12 @@ fn of_rules(rules: &Rules, guest: Guest) -> Vec<Finding> {
     findings
 }
 
-/// Rules for which is looked what those before them say, which takes time in the square of their
-/// number.
+/// The maximum number of rules that are compared with the rules before them, which takes quadratic
+/// time.
 const LOOKED_BACK: usize = 4096;
 
-/// Adds a rule's MSRs to those of the rules before it, for either access; false if they are among
-/// them.
+/// Adds a rule's MSRs to those of the rules before it, for either access; false if they have all
+/// of them already.
 fn adds(rule: &Rule, said: &mut [Runs; 2]) -> bool {
     let mut adds = false;
 
@@ -173,9 +173,9 @@ fn of_filter(filter: &Filter, guest: Guest) -> Vec<Finding> {
                 kind: "refused",
                 place: number.map(|number| format!("range {number}")),
                 what: why,
-                why: "KVM_X86_SET_MSR_FILTER fails with EINVAL, or does what nobody can foresee"
+                why: "KVM_X86_SET_MSR_FILTER fails with EINVAL, or reads beyond the bitmap"
                     .to_owned(),
-                advice: "correct this first; the rest is looked at then".to_owned(),
+                advice: "correct this first; the rest is checked then".to_owned(),
             })
             .collect();
     }
@@ -199,13 +199,14 @@ fn of_filter(filter: &Filter, guest: Guest) -> Vec<Finding> {
             kind: "could-share",
             place: None,
             what: format!(
-                "{} would do, and there are {used}",
+                "{} would be enough, but there are {used}",
                 count(least.ranges.len(), "range")
             ),
-            why: "a range can hold MSRs that are not neighbours, each with its own bit, and there \
-                  are no more than 16"
-                .to_owned(),
-            advice: "pack it: 'kvmsr filter compile' takes this file as well".to_owned(),
+            why:
+                "a range can contain MSRs that are not adjacent, each with its own bit, and there \
+                  are at most 16 ranges"
+                    .to_owned(),
+            advice: "compile it again: 'kvmsr filter compile' reads this file, too".to_owned(),
         });
     }
     findings.extend(of_policy(&policy, guest));
@@ -231,19 +232,19 @@ fn of_range(filter: &Filter, policy: &Policy, number: usize, range: &Range) -> V
                 "empty",
                 "it has no MSR".to_owned(),
                 "KVM skips it, whatever its flags are",
-                "give nmsrs, or drop it".to_owned(),
+                "set nmsrs, or remove it".to_owned(),
             );
         } else {
             found(
                 Severity::Warning,
                 "wraps",
                 format!(
-                    "{} MSRs from {} on end past the last index",
+                    "{} MSRs from {} on end beyond the last index",
                     range.nmsrs, range.base
                 ),
-                "KVM computes the end in 32 bits; it comes out below the base, and the range \
-                 matches nothing at all",
-                "end at 0xfffffffe at most".to_owned(),
+                "KVM computes the end in 32 bits; it wraps around to below the base, and the range \
+                 matches nothing",
+                "let it end at 0xfffffffe or below".to_owned(),
             );
         }
         return findings;
@@ -255,7 +256,7 @@ fn of_range(filter: &Filter, policy: &Policy, number: usize, range: &Range) -> V
             Severity::Warning,
             "bitmap-too-long",
             format!("its bitmap has {bytes} bytes, of which KVM reads {read}"),
-            "the MSRs of the others are decided elsewhere",
+            "the MSRs of the other bytes are not in the range",
             "make nmsrs the number of MSRs, i.e. of bits, or shorten the bitmap".to_owned(),
         );
     } else if bytes < read {
@@ -263,10 +264,10 @@ fn of_range(filter: &Filter, policy: &Policy, number: usize, range: &Range) -> V
             Severity::Note,
             "bitmap-not-whole-words",
             format!(
-                "its bitmap has {}, and KVM reads {read}",
+                "its bitmap has {}, but KVM reads {read}",
                 count(bytes, "byte")
             ),
-            "KVM reads words of 64 bits, so EFAULT is possible where the memory ends; kvmsr pads it",
+            "KVM reads words of 64 bits, so it can fail with EFAULT at the end of memory; kvmsr pads it",
             format!("make it {read} bytes"),
         );
     }
@@ -280,8 +281,8 @@ fn of_range(filter: &Filter, policy: &Policy, number: usize, range: &Range) -> V
         found(
             Severity::Warning,
             "bits-beyond-nmsrs",
-            format!("{} set, of no MSR of it", count(beyond, "bit")),
-            "it ends with nmsrs, and the MSRs behind that are decided elsewhere",
+            format!("{} set beyond its MSRs", count(beyond, "bit")),
+            "the range ends with nmsrs; the MSRs after it are not in the range",
             "make nmsrs larger, or clear the bits".to_owned(),
         );
     }
@@ -305,7 +306,7 @@ fn of_range(filter: &Filter, policy: &Policy, number: usize, range: &Range) -> V
     of_shadows(filter, policy, number, range, run, findings)
 }
 
-/// Looks for what the ranges before a range leave of it.
+/// Finds ranges whose MSRs earlier ranges decide.
 fn of_shadows(
     filter: &Filter,
     policy: &Policy,
@@ -336,9 +337,9 @@ fn of_shadows(
             severity: Severity::Warning,
             kind: "shadowed",
             place,
-            what: "ranges before it have all of its MSRs".to_owned(),
+            what: "earlier ranges have all of its MSRs".to_owned(),
             why: "the first range that matches decides, so this one never does".to_owned(),
-            advice: "put it in front of them, or drop it".to_owned(),
+            advice: "put it before them, or remove it".to_owned(),
         });
         return findings;
     }
@@ -347,15 +348,15 @@ fn of_shadows(
             severity: Severity::Warning,
             kind: "shadowed",
             place: place.clone(),
-            what: format!("ranges before it have all of its MSRs for {access}"),
+            what: format!("earlier ranges have all of its MSRs for {access}"),
             why: format!(
                 "the first range that matches decides, so this one never decides a {access}"
             ),
-            advice: format!("put it in front of them, or leave {access} out of its flags"),
+            advice: format!("put it before them, or remove {access} from its flags"),
         });
     }
-    // Where another range decides one access, the bit is there for the other one. Where others
-    // decide all accesses, and none of them as the bit says, it says something that is not so.
+    // If another range decides one access, the bit is for the other access. If others decide all
+    // accesses, and all differently from the bit, the bit is misleading.
     let mut dead = Runs::from(run).without(&X2APIC.into());
 
     for &access in &accesses {
@@ -374,24 +375,24 @@ fn of_shadows(
             severity: Severity::Warning,
             kind: "partly-shadowed",
             place: place.clone(),
-            what: format!("ranges before it decide {dead}, and not as it says"),
+            what: format!("earlier ranges decide {dead}, and differently"),
             why: "the first range that matches decides".to_owned(),
-            advice: "put it in front of them, or make the bits say the same".to_owned(),
+            advice: "put it before them, or set the bits to the same decision".to_owned(),
         });
     }
     let mut without = filter.clone();
 
     without.ranges.remove(number);
-    // The one range of a filter that denies all is there because KVM wants one.
+    // A filter that denies everything has a range because KVM requires one.
     if without.policy() == *policy && (filter.ranges.len() > 1 || filter.default == Verdict::Allow)
     {
         findings.push(Finding {
             severity: Severity::Note,
             kind: "useless",
             place,
-            what: "the filter decides the same without it".to_owned(),
-            why: "it says of all its MSRs what the default or a range behind it says".to_owned(),
-            advice: "drop it".to_owned(),
+            what: "the filter has the same effect without it".to_owned(),
+            why: "the default or a later range decides all of its MSRs in the same way".to_owned(),
+            advice: "remove it".to_owned(),
         });
     }
     findings
@@ -406,10 +407,10 @@ fn of_policy(policy: &Policy, guest: Guest) -> Vec<Finding> {
             kind: "fastpath",
             place: None,
             what: format!("writes of {} are denied", named(Run::one(TSC_DEADLINE))),
-            why: "KVM (7.3 at least) does these on its fast path, which does not ask the filter; AMD \
-                  CPUs without NRIPS have none"
+            why: "KVM (at least 7.3) handles them in its fastpath, which does not check the filter; AMD \
+                  CPUs without NRIPS have no fastpath"
                 .to_owned(),
-            advice: "hide TSC_DEADLINE_TIMER in the guest's CPUID if it must not have the timer"
+            advice: "hide TSC_DEADLINE_TIMER in the guest's CPUID to deny the timer"
                 .to_owned(),
         });
     }
@@ -466,7 +467,7 @@ fn of_need(policy: &Policy, need: &linux::Need) -> Option<Finding> {
 fn x2apic(place: String, run: Run, verdict: Verdict) -> Finding {
     let what = match verdict {
         Verdict::Deny => format!("{run} stays allowed"),
-        Verdict::Allow => format!("{run} need not be allowed"),
+        Verdict::Allow => format!("{run} does not need a rule"),
     };
 
     Finding {
@@ -479,9 +480,7 @@ fn x2apic(place: String, run: Run, verdict: Verdict) -> Finding {
         what,
         why: format!("KVM never filters x2APIC MSRs ({X2APIC})"),
         advice: match verdict {
-            Verdict::Deny => {
-                "leave them out, and hide x2APIC in the guest's CPUID if it must not have them"
-            }
+            Verdict::Deny => "leave them out, and hide x2APIC in the guest's CPUID to deny them",
             Verdict::Allow => "leave them out",
         }
         .to_owned(),

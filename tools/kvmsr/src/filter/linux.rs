@@ -1,39 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What Linux needs of MSRs to run as a guest: the accesses at boot and in its everyday work that it
-//! does not expect to fail. Those for which it is prepared (`rdmsrq_safe()` and the like) are not
-//! here.
+//! MSR accesses of a Linux guest, at boot and later, that it expects to succeed. Accesses that it
+//! expects to fail (`rdmsrq_safe()` etc.) are not listed.
 //!
-//! The facts are those of Linux 7.3 for 64 bits; each entry says where to look.
+//! The facts are from 64-bit Linux 7.3; each entry names the file.
 
 use crate::filter::Flags;
 use crate::filter::Run;
 use crate::filter::Severity;
 
-/// What is to run in the guest.
+/// The guest's operating system.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Guest {
     /// Linux.
     #[default]
     Linux,
-    /// Something of which nothing is known.
+    /// Another one, about which nothing is known.
     Other,
 }
 
-/// Accesses that Linux counts on.
+/// Accesses that Linux relies on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Need {
     /// The MSRs.
     pub(super) msrs: Run,
     /// The accesses.
     pub(super) flags: Flags,
-    /// How bad it is without.
+    /// The severity if they fail.
     pub(super) severity: Severity,
-    /// When it makes them, as "on Intel".
+    /// When Linux makes them, e.g. "on Intel".
     pub(super) when: &'static str,
-    /// What becomes of the guest if they fail.
+    /// What happens to the guest if they fail.
     pub(super) then: &'static str,
-    /// The file of Linux's.
+    /// The file in Linux.
     pub(super) source: &'static str,
 }
 
@@ -59,12 +58,12 @@ const fn need(
 const R: Flags = Flags::READ;
 const W: Flags = Flags::WRITE;
 const RW: Flags = Flags::BOTH;
-/// It does not get far.
+/// It does not boot.
 const DIES: Severity = Severity::Error;
-/// It complains, and goes on with a wrong value.
+/// It prints a warning, and continues with a wrong value.
 const ERRS: Severity = Severity::Warning;
 
-/// All that is known, by index.
+/// All accesses, sorted by index.
 pub(super) const NEEDS: &[Need] = &[
     need(
         0x17,
@@ -72,7 +71,7 @@ pub(super) const NEEDS: &[Need] = &[
         R,
         ERRS,
         "on Intel",
-        "it warns of an unchecked access, and takes platform 0",
+        "it warns of an unchecked access, and assumes platform 0",
         "arch/x86/kernel/cpu/intel.c",
     ),
     need(
@@ -81,8 +80,8 @@ pub(super) const NEEDS: &[Need] = &[
         R,
         ERRS,
         "if CPUID has APIC",
-        "it warns of an unchecked access; it takes no CPU for the boot CPU, and an x2APIC for \
-         disabled",
+        "it warns of an unchecked access; it finds no boot CPU, and assumes that the x2APIC \
+         is disabled",
         "arch/x86/kernel/cpu/topology.c, arch/x86/kernel/apic/apic.c",
     ),
     need(
@@ -108,7 +107,7 @@ pub(super) const NEEDS: &[Need] = &[
         0x48,
         RW,
         ERRS,
-        "if CPUID has SPEC_CTRL, AMD_IBRS or the like",
+        "if CPUID has SPEC_CTRL, AMD_IBRS or similar",
         "it warns of an unchecked access, and is not protected from speculation",
         "arch/x86/kernel/cpu/bugs.c",
     ),
@@ -127,7 +126,7 @@ pub(super) const NEEDS: &[Need] = &[
         RW,
         ERRS,
         "on Intel",
-        "it warns of an unchecked access, and takes its microcode for revision 0",
+        "it warns of an unchecked access, and assumes microcode revision 0",
         "arch/x86/include/asm/microcode.h",
     ),
     need(
@@ -145,7 +144,7 @@ pub(super) const NEEDS: &[Need] = &[
         R,
         ERRS,
         "if CPUID has ARCH_CAPABILITIES",
-        "it warns of an unchecked access, and takes the CPU for vulnerable",
+        "it warns of an unchecked access, and assumes that the CPU is vulnerable",
         "arch/x86/kernel/cpu/common.c",
     ),
     need(
@@ -163,7 +162,7 @@ pub(super) const NEEDS: &[Need] = &[
         R,
         DIES,
         "on Intel",
-        "it dies at once: it reads this before it can handle #GP",
+        "it crashes: it reads this before it can handle #GP",
         "arch/x86/kernel/verify_cpu.S",
     ),
     need(
@@ -172,7 +171,7 @@ pub(super) const NEEDS: &[Need] = &[
         R,
         ERRS,
         "if MTRRcap says that they are there",
-        "it warns of an unchecked access, and takes memory types for others than they are",
+        "it warns of an unchecked access, and assumes wrong memory types",
         "arch/x86/kernel/cpu/mtrr/generic.c",
     ),
     need(
@@ -181,7 +180,7 @@ pub(super) const NEEDS: &[Need] = &[
         R,
         ERRS,
         "if MTRRcap says that they are there",
-        "it warns of an unchecked access, and takes memory types for others than they are",
+        "it warns of an unchecked access, and assumes wrong memory types",
         "arch/x86/kernel/cpu/mtrr/generic.c",
     ),
     need(
@@ -190,7 +189,7 @@ pub(super) const NEEDS: &[Need] = &[
         R,
         ERRS,
         "if MTRRcap says that they are there",
-        "it warns of an unchecked access, and takes memory types for others than they are",
+        "it warns of an unchecked access, and assumes wrong memory types",
         "arch/x86/kernel/cpu/mtrr/generic.c",
     ),
     need(
@@ -199,7 +198,7 @@ pub(super) const NEEDS: &[Need] = &[
         R,
         ERRS,
         "if MTRRcap says that they are there",
-        "it warns of an unchecked access, and takes memory types for others than they are",
+        "it warns of an unchecked access, and assumes wrong memory types",
         "arch/x86/kernel/cpu/mtrr/generic.c",
     ),
     need(
@@ -208,7 +207,7 @@ pub(super) const NEEDS: &[Need] = &[
         RW,
         ERRS,
         "always",
-        "it warns of an unchecked access, and does without PAT",
+        "it warns of an unchecked access, and does not use PAT",
         "arch/x86/mm/pat/memtype.c",
     ),
     need(
@@ -217,7 +216,7 @@ pub(super) const NEEDS: &[Need] = &[
         R,
         ERRS,
         "if CPUID has MTRR",
-        "it warns of an unchecked access, and takes its MTRRs for disabled",
+        "it warns of an unchecked access, and assumes that its MTRRs are disabled",
         "arch/x86/kernel/cpu/mtrr/generic.c",
     ),
     need(
@@ -235,7 +234,7 @@ pub(super) const NEEDS: &[Need] = &[
         W,
         ERRS,
         "if CPUID has KVM_FEATURE_CLOCKSOURCE2",
-        "it warns of an unchecked access, and its clock does not move",
+        "it warns of an unchecked access, and its clock does not advance",
         "arch/x86/kernel/kvmclock.c",
     ),
     need(
@@ -244,7 +243,7 @@ pub(super) const NEEDS: &[Need] = &[
         W,
         ERRS,
         "if CPUID has KVM_FEATURE_ASYNC_PF_INT",
-        "it warns of an unchecked access, and waits for pages of its own accord",
+        "it warns of an unchecked access, and does not use asynchronous page faults",
         "arch/x86/kernel/kvm.c",
     ),
     need(
@@ -253,7 +252,7 @@ pub(super) const NEEDS: &[Need] = &[
         W,
         ERRS,
         "if CPUID has KVM_FEATURE_STEAL_TIME",
-        "it warns of an unchecked access, and knows of no stolen time",
+        "it warns of an unchecked access, and does not account stolen time",
         "arch/x86/kernel/kvm.c",
     ),
     need(
@@ -271,7 +270,7 @@ pub(super) const NEEDS: &[Need] = &[
         W,
         ERRS,
         "if CPUID has KVM_FEATURE_ASYNC_PF_INT",
-        "it warns of an unchecked access, and waits for pages of its own accord",
+        "it warns of an unchecked access, and does not use asynchronous page faults",
         "arch/x86/kernel/kvm.c",
     ),
     need(
@@ -279,8 +278,8 @@ pub(super) const NEEDS: &[Need] = &[
         0xc000_0080,
         RW,
         DIES,
-        "on each CPU that it starts",
-        "it dies at once: it needs this before it can handle #GP",
+        "when it starts a CPU",
+        "it crashes: it needs this before it can handle #GP",
         "arch/x86/kernel/head_64.S, arch/x86/realmode/rm/trampoline_64.S",
     ),
     need(
@@ -289,7 +288,7 @@ pub(super) const NEEDS: &[Need] = &[
         W,
         DIES,
         "always",
-        "it dies with its first program: SYSCALL leads nowhere",
+        "it crashes with its first program: SYSCALL has no target",
         "arch/x86/kernel/cpu/common.c",
     ),
     need(
@@ -298,7 +297,7 @@ pub(super) const NEEDS: &[Need] = &[
         W,
         ERRS,
         "on AMD",
-        "it warns of an unchecked access, and SYSCALL of a 32-bit program leads nowhere",
+        "it warns of an unchecked access, and SYSCALL of a 32-bit program has no target",
         "arch/x86/kernel/cpu/common.c",
     ),
     need(
@@ -307,7 +306,7 @@ pub(super) const NEEDS: &[Need] = &[
         W,
         DIES,
         "always",
-        "a program's flags stay set in the kernel, interrupts among them",
+        "a program's flags stay set in the kernel, including interrupts",
         "arch/x86/kernel/cpu/common.c",
     ),
     need(
@@ -324,8 +323,8 @@ pub(super) const NEEDS: &[Need] = &[
         0xc000_0101,
         W,
         DIES,
-        "on each CPU that it starts",
-        "it dies at once: it needs this before it can handle #GP",
+        "when it starts a CPU",
+        "it crashes: it needs this before it can handle #GP",
         "arch/x86/kernel/head_64.S",
     ),
     need(
@@ -334,7 +333,7 @@ pub(super) const NEEDS: &[Need] = &[
         R,
         DIES,
         "in each NMI if CPUID lacks FSGSBASE",
-        "it dies with the first NMI",
+        "it crashes with the first NMI",
         "arch/x86/entry/entry_64.S",
     ),
     need(
@@ -352,7 +351,7 @@ pub(super) const NEEDS: &[Need] = &[
         W,
         ERRS,
         "if CPUID has RDTSCP or RDPID",
-        "it warns of an unchecked access, and programs take every CPU for CPU 0",
+        "it warns of an unchecked access, and programs assume that every CPU is CPU 0",
         "arch/x86/kernel/cpu/common.c",
     ),
     need(
@@ -370,7 +369,7 @@ pub(super) const NEEDS: &[Need] = &[
         R,
         ERRS,
         "on AMD, if CPUID has CONSTANT_TSC",
-        "it warns of an unchecked access, and of firmware that is not to blame",
+        "it warns of an unchecked access, and wrongly of a firmware bug",
         "arch/x86/kernel/cpu/amd.c",
     ),
     need(

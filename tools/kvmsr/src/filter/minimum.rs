@@ -1,31 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The least number of ranges that a policy needs, and where they lie.
+//! The minimum number of ranges for a policy, and their positions.
 //!
-//! A range is for reads, for writes, or for both with one bitmap. Where an MSR is decided by
-//! default for both accesses, any range can say so in its bit, so such MSRs ask for nothing. An MSR
-//! of which both accesses are exceptions needs a range for both, or one for reads and one for
-//! writes. One of which only reads are an exception needs a range for reads; or a range for both,
-//! whose bit then is that of reads, *and* one for writes in front of it, that says otherwise. With
-//! only a range for both, the first one would decide both accesses alike. For writes it is the
-//! same the other way round. All ranges for one access can stand before all ranges for both: no
-//! MSR needs it otherwise.
+//! A range is for reads, for writes, or for both with one bitmap. If the default decides both
+//! accesses of an MSR, the bit of any range can do so, too; such MSRs need no range. If both
+//! accesses of an MSR are exceptions, it needs a range for both, or one for reads and one for
+//! writes. If only reads are exceptions, it needs a range for reads; or a range for both, whose
+//! bit is for reads, *and* before it a range for writes with the default's decision. The same
+//! holds for writes, with the kinds exchanged. All ranges for one access can come before all
+//! ranges for both.
 //!
-//! So all that matters is which MSRs lie in ranges of which kind, and more is never worse. Ranges
-//! may then be as long as KVM takes them, and those of one kind need not overlap: move the later
-//! one up to where the earlier one ends. Going up from index 0, a range that begins before it is
-//! first needed can be moved up to the first MSR whose need is not met by the ranges so far. What it
-//! loses was met without it, and it gains at its end. Hence there is a solution with the least
-//! number of ranges in which each begins at the first MSR whose need is not met by those before,
-//! and where a range that this MSR does not need begins later. [`windows`] tries all of these,
-//! those with fewer ranges first.
+//! So only the MSRs that the ranges of each kind contain matter, and more never hurt. Thus ranges
+//! can be as long as KVM allows, and ranges of one kind need not overlap: the later one can start
+//! where the earlier one ends. A range that starts before it is first needed can be moved up to
+//! the first MSR whose need the ranges so far do not meet. The MSRs that it loses were met without
+//! it. Hence there is a solution with the minimum number of ranges in which each range starts at
+//! the first MSR whose need is not met yet. [`windows`] tries all of these, those with fewer
+//! ranges first.
 
 use crate::filter::Flags;
 use crate::filter::Run;
 use crate::filter::Segment;
 use crate::filter::UNREACHABLE;
 
-/// MSRs that a range may have.
+/// A range that the search places.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Window {
     /// The MSRs.
@@ -40,18 +38,18 @@ const READ: usize = 0;
 const WRITE: usize = 1;
 const BOTH: usize = 2;
 
-/// How far it is with some windows open.
+/// A state of the search: how far the needs are met with some windows.
 #[derive(Clone, Copy, Debug)]
 struct State {
     /// The first MSR whose need is not met.
     at: u64,
     /// Its segment.
     segment: usize,
-    /// Where the last window of each kind ends; the end is not in it.
+    /// The exclusive end of the last window of each kind.
     ends: [u64; 3],
-    /// The state before.
+    /// The previous state.
     parent: usize,
-    /// The kinds of window that were opened at the parent's `at`.
+    /// The kinds of windows that were opened at the parent's `at`.
     opened: [bool; 3],
 }
 
@@ -60,7 +58,7 @@ impl State {
         self.ends.get(kind).is_some_and(|&end| end > self.at)
     }
 
-    /// Whether whatever can be made of `other` can be made of this state with no more windows.
+    /// Whether this state is at least as good as `other` with the same number of windows.
     fn is_as_good_as(&self, other: &State) -> bool {
         self.at >= other.at
             && self
@@ -70,9 +68,9 @@ impl State {
                 .all(|(&own, &end)| own.max(self.at) >= end.max(other.at))
     }
 
-    /// The kinds of window of which some have to be opened here: two choices.
+    /// The kinds of windows to open here: two choices.
     fn choices(&self, flags: Flags) -> [[bool; 3]; 2] {
-        // One kind is enough by itself, or the two others together.
+        // One kind is enough, or the two others together.
         let alone = match flags {
             Flags::READ => READ,
             Flags::WRITE => WRITE,
@@ -87,7 +85,7 @@ impl State {
         choices
     }
 
-    /// Up to where the need of a segment is met, from `at` on.
+    /// The end of the part of a segment from `at` on whose need is met.
     fn met(&self, flags: Flags) -> u64 {
         let [read, write, both] = self.ends;
 
@@ -98,7 +96,7 @@ impl State {
         }
     }
 
-    /// Goes on to the first MSR whose need is not met. Past the last one there is none.
+    /// Advances to the first MSR whose need is not met; none after the last one.
     fn advance(&mut self, segments: &[Segment]) {
         while let Some(segment) = segments.get(self.segment) {
             let met = self.at.max(self.met(segment.flags));
@@ -113,8 +111,8 @@ impl State {
     }
 }
 
-/// The least number of windows of up to `limit` MSRs that make all of `segments` possible, sorted by
-/// where they begin. [`UNREACHABLE`] is in none of them, and must be in no segment.
+/// The minimum number of windows of up to `limit` MSRs for all `segments`, sorted by their start.
+/// [`UNREACHABLE`] is in none of them, and must be in no segment.
 pub fn windows(segments: &[Segment], limit: u32) -> Vec<Window> {
     let mut start = State {
         at: 0,
@@ -126,7 +124,7 @@ pub fn windows(segments: &[Segment], limit: u32) -> Vec<Window> {
 
     start.advance(segments);
     let mut states = vec![start];
-    // The states with as many windows as is looked at, with one more, and with two more.
+    // The states with the current number of windows, one more, and two more.
     let (mut now, mut next, mut later) = (vec![0], Vec::new(), Vec::new());
 
     loop {
@@ -161,7 +159,7 @@ pub fn windows(segments: &[Segment], limit: u32) -> Vec<Window> {
 }
 
 fn end_of_window(start: u64, limit: u32) -> u64 {
-    // A window of nothing would never end the search.
+    // An empty window would make the search endless.
     (start + u64::from(limit.max(1))).min(UNREACHABLE.into())
 }
 
@@ -182,7 +180,7 @@ fn keep(states: &mut Vec<State>, level: &mut Vec<usize>, new: State) {
     }
 }
 
-/// The windows that were opened on the way to a state.
+/// The windows on the way to a state.
 fn opened_on_the_way(states: &[State], last: usize, limit: u32) -> Vec<Window> {
     let mut windows = Vec::new();
     let mut number = last;
@@ -210,12 +208,12 @@ fn opened_on_the_way(states: &[State], last: usize, limit: u32) -> Vec<Window> {
 mod tests {
     use super::*;
 
-    /// MSRs of the tiny space that all filters are tried in.
+    /// The number of MSRs in the small space in which all filters are tried.
     const INDICES: u32 = 8;
 
-    /// For each of the 2^16 tables of what is allowed (bit `i`: reads of MSR `i`; bit `8 + i`:
-    /// writes), the least number of ranges, over all ordered lists of them: puts each range there
-    /// is in front of each list there is.
+    /// For each of the 2^16 tables of decisions (bit `i`: reads of MSR `i`; bit `8 + i`: writes),
+    /// the minimum number of ranges, from all ordered lists: puts each possible range before each
+    /// list.
     fn least(limit: u32) -> Vec<u8> {
         const NEVER: u8 = u8::MAX;
         let mut least = vec![NEVER; 1 << (2 * INDICES)];
@@ -285,7 +283,7 @@ mod tests {
     #[test]
     fn a_run_is_as_its_msrs() {
         for table in (0..1 << (2 * INDICES)).step_by(7) {
-            // Each MSR is blown up to a run of 5, of which a window holds 2 and a half.
+            // Each MSR is expanded to a run of 5; a window contains 2.5 of them.
             let single: Vec<Segment> = segments(table, |i| 5 * i)
                 .into_iter()
                 .flat_map(|segment| {

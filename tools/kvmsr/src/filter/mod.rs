@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! MSR filters (`KVM_X86_SET_MSR_FILTER`): from what to allow or deny to as few ranges as there can
-//! be, and back.
+//! MSR filters (`KVM_X86_SET_MSR_FILTER`): compiles rules to the minimum number of ranges, and
+//! shows what ranges do.
 //!
 //! ```
 //! use kvmsr::filter;
@@ -15,11 +15,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Rules`] is what people write, [`Policy`] what it means, [`Filter`] what KVM takes. A
-//! [`Source`] is a file with either of the first and the last.
+//! [`Rules`] are for people, [`Policy`] is their meaning, [`Filter`] is for KVM. A [`Source`] is a
+//! file with rules or a filter.
 //!
-//! The authority is section `KVM_X86_SET_MSR_FILTER` of Linux's `Documentation/virt/kvm/api.rst`,
-//! and where that is silent, the code of Linux 7.3.
+//! The reference is section `KVM_X86_SET_MSR_FILTER` of Linux's `Documentation/virt/kvm/api.rst`,
+//! and where it leaves something open, the code of Linux 7.3.
 
 mod accesses;
 mod c;
@@ -84,10 +84,10 @@ pub use show::show;
 use serde::Deserialize;
 use serde::Serialize;
 
-/// Ranges that a filter has at most.
+/// The maximum number of ranges in a filter.
 pub const MAX_RANGES: usize = kvm_bindings::KVM_MSR_FILTER_MAX_RANGES as usize;
 
-/// MSRs that a range has at most: as many as a bitmap has bits.
+/// The maximum number of MSRs in a range: the number of bits in a bitmap.
 pub const MAX_MSRS: u32 = 8 * kvm_bindings::KVM_MSR_FILTER_MAX_BITMAP_SIZE;
 
 /// The x2APIC MSRs, which KVM never filters.
@@ -96,8 +96,8 @@ pub const X2APIC: Run = Run {
     last: 0x8ff,
 };
 
-/// The index that no range can have: KVM computes the end of a range in 32 bits, and it would come
-/// out below the range's base.
+/// The index that no range can contain: KVM computes the exclusive end of a range in 32 bits,
+/// where it would wrap around to 0.
 pub const UNREACHABLE: u32 = u32::MAX;
 
 /// The two kinds of access.
@@ -125,14 +125,14 @@ impl std::fmt::Display for Access {
     }
 }
 
-/// What becomes of an access.
+/// The decision for an access.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// KVM goes on with it, and may refuse it for another reason.
+    /// KVM handles it, and may refuse it for another reason.
     Allow,
-    /// It ends in #GP, or user space is asked (`KVM_MSR_EXIT_REASON_FILTER`).
+    /// It injects #GP, or exits to user space (`KVM_MSR_EXIT_REASON_FILTER`).
     Deny,
 }
 

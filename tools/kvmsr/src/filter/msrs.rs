@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What people write for one or more MSRs.
+//! Parses and prints MSRs in rules.
 
 use crate::catalogue;
 use crate::error::Error;
@@ -9,7 +9,7 @@ use crate::filter::Run;
 use crate::filter::Runs;
 use crate::number::parse_u32;
 
-/// The MSRs that a text means: an index, a name, or the first and the last with `-` between. Unlike
+/// Parses MSRs: an index, a name, or the first and the last with `-` between. Unlike
 /// [`catalogue::parse_indices`], it does not list them one by one.
 pub(super) fn parse(text: &str) -> Result<Runs> {
     if let Some((first, last)) = text.split_once('-')
@@ -17,7 +17,7 @@ pub(super) fn parse(text: &str) -> Result<Runs> {
     {
         if first > last {
             return Err(Error::Input(format!(
-                "'{text}' ends before it begins: give the lower index first"
+                "'{text}' ends before it starts: write the lower index first"
             )));
         }
         return Ok(Run { first, last }.into());
@@ -25,7 +25,7 @@ pub(super) fn parse(text: &str) -> Result<Runs> {
     if let Ok(index) = parse_u32(text) {
         return Ok(Run::one(index).into());
     }
-    // Ranges of numbers do not get here: each end is one, or an error of its own.
+    // Ranges of numbers were handled above.
     if let Some((first, last)) = text.split_once('-') {
         parse_one(first)?;
         parse_one(last)?;
@@ -36,7 +36,7 @@ pub(super) fn parse(text: &str) -> Result<Runs> {
         .collect())
 }
 
-/// The one MSR that a text means.
+/// Parses one MSR.
 fn parse_one(text: &str) -> Result<u32> {
     if text.starts_with(|c: char| c.is_ascii_digit()) {
         return parse_u32(text);
@@ -49,15 +49,15 @@ fn parse_one(text: &str) -> Result<u32> {
     }
 }
 
-/// Its name, or nothing.
+/// Its name, or an empty text.
 pub(super) fn name(index: u32) -> Option<String> {
     catalogue::name(index, None)
 }
 
-/// The names of some MSRs for people, not all if there are many; none if none has a name.
+/// The names of some MSRs for people; only the first if there are many; none if none has a name.
 pub(super) fn names(runs: impl Iterator<Item = Run>) -> Option<String> {
     const SHOWN: usize = 4;
-    // Nobody reads more, and a run may have 2^32 MSRs.
+    // People do not read more, and a run may have 2^32 MSRs.
     const LOOKED_AT: usize = 0x3000;
     let mut names = runs
         .flat_map(|run| run.first..=run.last)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What a filter is to decide, whatever its ranges are.
+//! The decisions of a filter, independent of its ranges.
 
 use crate::filter::Access;
 use crate::filter::Flags;
@@ -9,7 +9,7 @@ use crate::filter::Runs;
 use crate::filter::Verdict;
 use crate::filter::X2APIC;
 
-/// A default, and the accesses that are decided the other way. The x2APIC MSRs are always allowed,
+/// A default, and the accesses that are decided differently. The x2APIC MSRs are always allowed,
 /// and never among these.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Policy {
@@ -18,7 +18,7 @@ pub struct Policy {
     writes: Runs,
 }
 
-/// Neighbouring MSRs for which the same accesses are decided unlike the default.
+/// Adjacent MSRs for which the same accesses differ from the default.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Segment {
     /// The MSRs.
@@ -28,8 +28,8 @@ pub struct Segment {
 }
 
 impl Policy {
-    /// The default, and the MSRs of which reads and writes are decided the other way. The x2APIC
-    /// MSRs among them are dropped.
+    /// Creates a policy from the default, and the MSRs whose reads and writes are decided
+    /// differently. Drops the x2APIC MSRs among them.
     pub fn new(default: Verdict, reads: &Runs, writes: &Runs) -> Self {
         let never_filtered = Runs::from(X2APIC);
 
@@ -40,12 +40,12 @@ impl Policy {
         }
     }
 
-    /// What becomes of all other accesses.
+    /// The decision for all other accesses.
     pub fn default(&self) -> Verdict {
         self.default
     }
 
-    /// The MSRs of which an access is decided unlike the default.
+    /// The MSRs for which an access differs from the default.
     pub fn exceptions(&self, access: Access) -> &Runs {
         match access {
             Access::Read => &self.reads,
@@ -53,7 +53,7 @@ impl Policy {
         }
     }
 
-    /// What becomes of an access.
+    /// The decision for an access.
     pub fn verdict(&self, access: Access, index: u32) -> Verdict {
         if X2APIC.contains(index) {
             Verdict::Allow
@@ -76,7 +76,7 @@ impl Policy {
         segments
     }
 
-    /// The policy that treats reads and writes alike: where either is an exception, both are.
+    /// The policy that treats reads and writes alike: if either is an exception, both are.
     pub(super) fn alike(&self) -> Self {
         let either = self.reads.union(&self.writes);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Has a guest prove on KVM what a filter decides.
+//! Tests a filter's decisions on KVM, with a guest.
 
 use kvm_ioctls::Cap;
 use kvm_ioctls::Kvm;
@@ -18,29 +18,29 @@ use crate::scratch::Reason;
 use crate::scratch::Scratch;
 use crate::scratch::Setup;
 
-/// What came of a guest's access.
+/// The result of a guest's access.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Proof {
-    /// What KVM's filter said; none if that can't be told.
+    /// The decision of KVM's filter; none if it can't be determined.
     pub verdict: Option<Verdict>,
-    /// How it went, in words.
+    /// The result as text.
     pub outcome: String,
 }
 
 impl Proof {
-    /// Whether KVM did what was said.
+    /// Whether KVM decided as expected.
     pub fn agrees(&self, verdict: Verdict) -> bool {
         self.verdict == Some(verdict)
     }
 }
 
-/// Sets the filter on a scratch VM, has its guest make each access of the report, and notes what
-/// came of it.
+/// Sets the filter on a scratch VM, has its guest make each access of the report, and adds the
+/// results.
 ///
 /// # Errors
 ///
-/// [`Error::Missing`] if this KVM has no filters, else [`Error::Kvm`].
+/// [`Error::Missing`] if this KVM has no filters, otherwise [`Error::Kvm`].
 pub fn prove(kvm: &Kvm, filter: &Filter, report: &mut TestReport) -> Result<()> {
     if !kvm.check_extension(Cap::X86MsrFilter) {
         return Err(Error::Missing(
@@ -84,7 +84,8 @@ pub fn prove(kvm: &Kvm, filter: &Filter, report: &mut TestReport) -> Result<()> 
 fn verdict(outcome: &Outcome) -> Option<Verdict> {
     match outcome {
         Outcome::Refused(Reason::Filter) => Some(Verdict::Deny),
-        // Whatever the filter denies exits to user space first, so it has let through the rest.
+        // An access that the filter denies exits to user space first, so the filter has allowed
+        // the others.
         Outcome::Value(_) | Outcome::Done | Outcome::Refused(_) => Some(Verdict::Allow),
         Outcome::Exception(_) | Outcome::Dead(_) => None,
     }
@@ -95,10 +96,10 @@ fn in_words(outcome: &Outcome) -> String {
         Outcome::Value(value) => format!("read {value:#x}"),
         Outcome::Done => "written".to_owned(),
         Outcome::Refused(Reason::Filter) => "denied by the filter".to_owned(),
-        Outcome::Refused(Reason::Unknown) => "let through; KVM knows no such MSR".to_owned(),
-        Outcome::Refused(Reason::Invalid) => "let through; KVM refuses it for itself".to_owned(),
-        Outcome::Refused(Reason::Unsaid) => "let through; the CPU refuses it".to_owned(),
+        Outcome::Refused(Reason::Unknown) => "allowed; KVM does not know the MSR".to_owned(),
+        Outcome::Refused(Reason::Invalid) => "allowed; KVM refuses it".to_owned(),
+        Outcome::Refused(Reason::Unsaid) => "allowed; the CPU refuses it".to_owned(),
         Outcome::Exception(vector) => format!("exception {vector}"),
-        Outcome::Dead(how) => format!("the guest died: {how}"),
+        Outcome::Dead(how) => format!("the guest can't continue: {how}"),
     }
 }

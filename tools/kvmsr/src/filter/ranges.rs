@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Filters as KVM takes them, and how KVM judges an access by one.
+//! Filters in KVM's form, and KVM's decisions by them.
 
 use std::fmt;
 
@@ -28,7 +28,7 @@ use crate::number::Hex;
 /// `struct kvm_msr_filter`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Filter {
-    /// What becomes of accesses that no range matches.
+    /// The decision for accesses that no range matches.
     pub default: Verdict,
     /// The ranges: the first that matches an access decides.
     pub ranges: Vec<Range>,
@@ -43,7 +43,7 @@ pub struct Range {
     pub flags: Flags,
     /// The first MSR.
     pub base: Hex<u32>,
-    /// How many MSRs it has.
+    /// The number of MSRs.
     pub nmsrs: u32,
     /// A bit for each MSR: 1 allows, 0 denies.
     pub bitmap: Bitmap,
@@ -66,14 +66,14 @@ impl Flags {
         self.0 & Flags::from(access).0 != 0
     }
 
-    /// The kinds of access among them.
+    /// The kinds of access in the flags.
     pub fn accesses(self) -> impl Iterator<Item = Access> {
         Access::ALL
             .into_iter()
             .filter(move |&access| self.has(access))
     }
 
-    /// What KVM knows nothing of.
+    /// Flags that KVM does not know.
     fn unknown(self) -> u32 {
         self.0 & !Flags::BOTH.0
     }
@@ -100,7 +100,7 @@ impl fmt::Display for Flags {
     }
 }
 
-/// A list of `read` and `write`; where that can't say it, the number.
+/// As a list of `read` and `write`; as a number if there are other flags.
 impl Serialize for Flags {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         if self.unknown() != 0 {
@@ -166,13 +166,13 @@ impl schemars::JsonSchema for Flags {
     }
 }
 
-/// The bits of a [`Range`]: that of its first MSR is bit 0 of the first byte. In files two
+/// The bits of a [`Range`]: bit 0 of the first byte is for its first MSR. In files, two
 /// hexadecimal digits for each byte, the first byte first.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Bitmap(pub Vec<u8>);
 
 impl Bitmap {
-    /// So many equal bits, in whole words of 64 bits as KVM reads them.
+    /// This number of equal bits, in 64-bit words, which KVM reads.
     pub fn filled(nmsrs: u32, bit: bool) -> Self {
         let mut bitmap = Bitmap(vec![0; words(nmsrs)]);
 
@@ -189,7 +189,7 @@ impl Bitmap {
             .is_some_and(|byte| byte >> (bit % 8) & 1 != 0)
     }
 
-    /// Sets bits; those that are not there are skipped.
+    /// Sets bits; ignores bits beyond the end.
     pub fn set(&mut self, bits: Run, value: bool) {
         for bit in bits.first..=bits.last {
             let Some(byte) = self.0.get_mut(bit as usize / 8) else {
@@ -205,7 +205,7 @@ impl Bitmap {
         }
     }
 
-    /// The runs of bits that are 1, among the first so many.
+    /// The runs of bits that are 1, among this number of bits.
     pub fn ones(&self, nmsrs: u32) -> Runs {
         let length = u32::try_from(self.0.len().saturating_mul(8)).unwrap_or(u32::MAX);
 
@@ -216,7 +216,7 @@ impl Bitmap {
     }
 }
 
-/// Bytes that KVM reads of a bitmap: whole words of 64 bits.
+/// The number of bytes of a bitmap that KVM reads: whole 64-bit words.
 pub(super) fn words(nmsrs: u32) -> usize {
     nmsrs.div_ceil(64) as usize * 8
 }
@@ -247,7 +247,7 @@ impl<'de> Deserialize<'de> for Bitmap {
                     .collect(),
             )),
             _ => Err(D::Error::custom(
-                "a bitmap is two hexadecimal digits for each byte, as \"ff01\", the first byte first",
+                "a bitmap is two hexadecimal digits for each byte, e.g. \"ff01\", the first byte first",
             )),
         }
     }
@@ -263,15 +263,14 @@ impl schemars::JsonSchema for Bitmap {
         schemars::json_schema!({
             "type": "string",
             "pattern": "^([0-9a-fA-F]{2})*$",
-            "description": "two hexadecimal digits for each byte; bit 0 of the first byte is that \
-                            of the range's first MSR, and 1 allows",
+            "description": "two hexadecimal digits for each byte; bit 0 of the first byte is for \
+                            the range's first MSR, and 1 allows",
         })
     }
 }
 
 impl Range {
-    /// The MSRs that it has, by KVM's arithmetic of 32 bits; none if the end of a range comes out
-    /// at or below its base.
+    /// The MSRs of the range, with KVM's 32-bit arithmetic; none if its end wraps around.
     pub fn run(&self) -> Option<Run> {
         let first = self.base.0;
         let last = first.wrapping_add(self.nmsrs).checked_sub(1)?;
@@ -279,7 +278,7 @@ impl Range {
         (first <= last && self.nmsrs != 0).then_some(Run { first, last })
     }
 
-    /// What it says of an access; none if it does not match.
+    /// The decision for an access; none if the range does not match.
     pub fn verdict(&self, access: Access, index: u32) -> Option<bool> {
         (self.flags.has(access) && self.run()?.contains(index))
             .then(|| self.bitmap.get(index - self.base.0))
@@ -287,7 +286,7 @@ impl Range {
 
     /// The MSRs that it allows.
     pub(super) fn ones(&self) -> Runs {
-        // A range that wraps has none, so the sum is one of 32 bits.
+        // A range that wraps around has no MSRs, so the sum fits into 32 bits.
         let absolute = |run: Run| Run {
             first: self.base.0.saturating_add(run.first),
             last: self.base.0.saturating_add(run.last),
@@ -312,7 +311,7 @@ impl fmt::Display for Range {
 /// How a filter decides an access.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Decision {
-    /// Whether KVM goes on with it.
+    /// Whether KVM allows it.
     pub allowed: bool,
     /// What decides it.
     pub by: Decider,
@@ -321,7 +320,7 @@ pub struct Decision {
 /// What decides an access.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Decider {
-    /// Nothing: it is an x2APIC MSR.
+    /// None: x2APIC MSRs are not filtered.
     X2apic,
     /// A range, by its number from 0.
     Range(usize),
@@ -355,12 +354,12 @@ impl Filter {
             })
     }
 
-    /// Whether KVM would take it. What it refuses, it refuses with EINVAL; a bitmap that is too short
-    /// it does not, but it reads what lies behind that.
+    /// Whether KVM would accept it. KVM refuses with EINVAL, except for a bitmap that is too
+    /// short: KVM would read beyond its end.
     ///
     /// # Errors
     ///
-    /// [`Error::Input`] with the range and what to do about it.
+    /// [`Error::Input`] with the range and advice.
     pub fn check(&self) -> Result<()> {
         match self.refusals().into_iter().next() {
             None => Ok(()),
@@ -369,7 +368,7 @@ impl Filter {
         }
     }
 
-    /// All that [`Filter::check`] complains of, with the number of the range.
+    /// All problems for [`Filter::check`], with the number of the range.
     pub(super) fn refusals(&self) -> Vec<(Option<usize>, String)> {
         let mut refusals = Vec::new();
 
@@ -377,8 +376,8 @@ impl Filter {
             refusals.push((
                 None,
                 format!(
-                    "a filter has at most {MAX_RANGES} ranges, and this one has {}: write down \
-                     what to allow or deny, and let 'kvmsr filter compile' pack it",
+                    "a filter has at most {MAX_RANGES} ranges, but this one has {}: write rules \
+                     for 'kvmsr filter compile' instead",
                     self.ranges.len()
                 ),
             ));
@@ -386,8 +385,8 @@ impl Filter {
         if self.default == Verdict::Deny && self.ranges.iter().all(|range| range.nmsrs == 0) {
             refusals.push((
                 None,
-                "KVM refuses a filter that denies by default and has no range with an MSR: add \
-                 a range, whose bits may deny as well"
+                "KVM refuses a filter that denies by default and has no MSR in any range: add \
+                 a range, whose bits may also deny"
                     .to_owned(),
             ));
         }
@@ -399,7 +398,7 @@ impl Filter {
         refusals
     }
 
-    /// The MSRs of a range whose bit is not as the default. The x2APIC MSRs are not among them.
+    /// The MSRs of a range whose bit differs from the default, without the x2APIC MSRs.
     pub fn unlike_default(&self, range: &Range) -> Runs {
         let ones = range.ones().without(&X2APIC.into());
 
@@ -409,7 +408,7 @@ impl Filter {
         }
     }
 
-    /// What it decides.
+    /// The policy of the filter.
     pub fn policy(&self) -> Policy {
         let exceptions = |access| {
             let mut allowed = match self.default {
@@ -417,7 +416,7 @@ impl Filter {
                 Verdict::Deny => Runs::default(),
             };
 
-            // The first range that matches wins, so it is the last to be put on top.
+            // The first matching range wins, so it is applied last.
             for range in self.ranges.iter().rev() {
                 if let Some(run) = range.run()
                     && range.flags.has(access)
@@ -438,14 +437,14 @@ impl Filter {
         )
     }
 
-    /// `KVM_X86_SET_MSR_FILTER`: makes this the VM's filter, in place of the one before.
+    /// `KVM_X86_SET_MSR_FILTER`: replaces the VM's filter.
     ///
     /// # Errors
     ///
-    /// As [`Filter::check`], or [`Error::Kvm`]; the VM then keeps the filter that it has.
+    /// As [`Filter::check`], or [`Error::Kvm`]; then the VM keeps its filter.
     pub fn set(&self, vm: &VmFd) -> Result<()> {
         self.check()?;
-        // KVM reads whole words, and kvm-ioctls does not see to it that they are there.
+        // KVM reads whole words; kvm-ioctls does not check for them.
         let padded: Vec<Vec<u8>> = self
             .ranges
             .iter()
@@ -478,30 +477,30 @@ impl Filter {
 }
 
 impl Range {
-    /// Why KVM would not take it, or should not.
+    /// Why KVM would refuse it, or misread it.
     fn refusal(&self) -> Option<String> {
         if self.nmsrs == 0 {
-            // KVM does not look at it.
+            // KVM ignores ranges without MSRs.
             return None;
         }
         if self.flags == Flags(0) {
-            return Some("KVM refuses flags 0: say read, write, or both".to_owned());
+            return Some("KVM refuses flags 0: use read, write, or both".to_owned());
         }
         if self.flags.unknown() != 0 {
             return Some(format!(
-                "KVM refuses flags {:#x}: there are read (0x1) and write (0x2)",
+                "KVM refuses flags {:#x}: use read (0x1) and write (0x2)",
                 self.flags.0
             ));
         }
         if self.nmsrs > MAX_MSRS {
             return Some(format!(
-                "KVM refuses a range of {:#x} MSRs: it takes {MAX_MSRS:#x}; make it several",
+                "KVM refuses a range of {:#x} MSRs: the limit is {MAX_MSRS:#x}; use several ranges",
                 self.nmsrs
             ));
         }
         if self.bitmap.0.len() < self.nmsrs.div_ceil(8) as usize {
             return Some(format!(
-                "the bitmap has too few bytes, {}, for {} MSRs: KVM would read what lies behind it; \
+                "the bitmap has too few bytes, {}, for {} MSRs: KVM would read beyond its end; \
                  make it {} bytes",
                 self.bitmap.0.len(),
                 self.nmsrs,
@@ -584,7 +583,7 @@ mod tests {
         ] {
             assert!(deny(vec![fine.clone(), bad]).check().is_err());
         }
-        // KVM does not look at a range without MSRs.
+        // KVM ignores a range without MSRs.
         assert!(deny(vec![fine, range(Flags(0), 0, 0, &[])]).check().is_ok());
     }
 
@@ -605,7 +604,7 @@ mod tests {
         }
     }
 
-    /// Ranges that overlap, reach into the x2APIC MSRs, or to the last index and beyond.
+    /// Ranges that overlap, contain x2APIC MSRs, or reach the last index and beyond.
     fn some_ranges() -> impl Strategy<Value = Vec<Range>> {
         let base = prop_oneof![0u32..40, 0x7f0u32..0x8ff, (u32::MAX - 30)..=u32::MAX];
         let one =

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What people write: what to allow or deny.
+//! Rules: what to allow or deny.
 
 use std::fmt;
 
@@ -18,11 +18,11 @@ use crate::filter::UNREACHABLE;
 use crate::filter::Verdict;
 use crate::filter::X2APIC;
 
-/// A default, and what is to be decided otherwise. The order of the rules means nothing: two that
+/// A default, and rules for other decisions. The order of the rules does not matter: rules that
 /// contradict each other are an error.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rules {
-    /// What becomes of what no rule speaks of.
+    /// The decision for accesses without a rule.
     pub default: Verdict,
     /// The rules.
     pub rules: Vec<Rule>,
@@ -31,9 +31,9 @@ pub struct Rules {
 /// A rule.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rule {
-    /// Where it is written.
+    /// Its place.
     pub place: Place,
-    /// What becomes of the accesses.
+    /// The decision.
     pub verdict: Verdict,
     /// The accesses.
     pub flags: Flags,
@@ -41,7 +41,7 @@ pub struct Rule {
     pub msrs: Runs,
 }
 
-/// Where a rule is written.
+/// The place of a rule.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -68,7 +68,7 @@ impl fmt::Display for Rule {
 }
 
 impl Rule {
-    /// A rule of the MSRs that are named, without those that are left out; or what is wrong with it.
+    /// A rule for the MSRs that are named, without those that are left out; or the error.
     pub(super) fn new(
         place: Place,
         verdict: Verdict,
@@ -78,7 +78,7 @@ impl Rule {
     ) -> Result<Self, String> {
         if named.is_empty() {
             return Err(format!(
-                "{verdict} what? Name MSRs by index, name, or as first-last"
+                "{verdict} what? Name MSRs by index, name or first-last"
             ));
         }
         let strangers = left_out.without(named);
@@ -91,7 +91,7 @@ impl Rule {
         let msrs = named.without(left_out);
 
         if msrs.is_empty() {
-            return Err("nothing is left of the rule; drop it".to_owned());
+            return Err("the rule has no MSRs left; remove it".to_owned());
         }
         Ok(Rule {
             place,
@@ -105,7 +105,7 @@ impl Rule {
 impl Rules {
     /// The rule that decides an access; none if the default does.
     pub fn deciding(&self, access: Access, index: u32) -> Option<&Rule> {
-        // Of rules that say the same, the one that is needed: not the default's.
+        // If several rules apply, the one that differs from the default.
         let matching = |rule: &&Rule| rule.flags.has(access) && rule.msrs.contains(index);
         let unlike = |rule: &&Rule| rule.verdict != self.default;
 
@@ -115,12 +115,12 @@ impl Rules {
             .or_else(|| self.rules.iter().find(matching))
     }
 
-    /// What they mean.
+    /// The meaning of the rules.
     ///
     /// # Errors
     ///
-    /// [`Error::Input`] for rules that contradict each other, that deny nothing but x2APIC MSRs,
-    /// or that ask for what no range can say of the last index.
+    /// [`Error::Input`] for rules that contradict each other, that deny only x2APIC MSRs, or that
+    /// no range can express for the last index.
     pub fn policy(&self) -> Result<Policy> {
         for access in Access::ALL {
             self.check_contradictions(access)?;
@@ -131,13 +131,13 @@ impl Rules {
             if rule.verdict == Verdict::Deny && rule.msrs.without(&never_filtered).is_empty() {
                 return Err(Error::Input(format!(
                     "{}: KVM never filters the x2APIC MSRs ({X2APIC}), so they can't be denied; \
-                     drop the rule, and hide x2APIC in the guest's CPUID if it must not have them",
+                     remove the rule, and hide x2APIC in the guest's CPUID to deny them",
                     rule.place
                 )));
             }
             if rule.verdict != self.default && rule.msrs.contains(UNREACHABLE) {
                 return Err(Error::Input(format!(
-                    "{}: no range of KVM's can have MSR {UNREACHABLE:#x}, so the default, {}, \
+                    "{}: no range can contain MSR {UNREACHABLE:#x}, so the default, {}, \
                      decides it; let the rule end at {:#x}",
                     rule.place,
                     self.default,
@@ -160,7 +160,7 @@ impl Rules {
         ))
     }
 
-    /// What KVM does otherwise than the rules say, though nobody is harmed by it.
+    /// Harmless differences between the rules and KVM's decisions.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
 
@@ -173,10 +173,10 @@ impl Rules {
             warnings.push(match rule.verdict {
                 Verdict::Deny => format!(
                     "{place}: {part} stays allowed, as KVM never filters x2APIC MSRs ({X2APIC}); \
-                     'except {X2APIC}' says that you know"
+                     add 'except {X2APIC}' to accept this"
                 ),
                 Verdict::Allow => format!(
-                    "{place}: {part} need not be allowed, as KVM never filters x2APIC MSRs \
+                    "{place}: {part} does not need a rule, as KVM never filters x2APIC MSRs \
                      ({X2APIC})"
                 ),
             });
@@ -191,7 +191,7 @@ impl Rules {
             .filter(|rule| rule.flags.has(access))
             .flat_map(|rule| rule.msrs.iter().map(move |run| (run, rule)))
             .collect();
-        // For allow and deny the run so far that reaches furthest.
+        // For allow and deny, the run so far that ends last.
         let mut furthest: [Option<(Run, &Rule)>; 2] = [None; 2];
 
         runs.sort_by_key(|(run, _)| *run);
@@ -213,7 +213,7 @@ impl Rules {
 
                 return Err(Error::Input(format!(
                     "{}: this says {} {access} of {common}, and {} says {}; neither wins by its \
-                     place, so take the MSRs out of one of them ('except {common}')",
+                     place, so remove the MSRs from one of them ('except {common}')",
                     two.place, two.verdict, one.place, one.verdict
                 )));
             }

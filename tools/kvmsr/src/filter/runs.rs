@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Sets of MSR indices, as the runs of indices that they consist of: a set may have 2^32 members.
+//! Sets of MSR indices as runs of indices, because a set may have 2^32 members.
 
 use std::fmt;
 
@@ -22,17 +22,17 @@ impl Run {
         }
     }
 
-    /// How many indices it has.
+    /// The number of indices.
     pub fn count(self) -> u64 {
         u64::from(self.last.saturating_sub(self.first)) + 1
     }
 
-    /// Whether it has an index.
+    /// Whether it contains an index.
     pub fn contains(self, index: u32) -> bool {
         (self.first..=self.last).contains(&index)
     }
 
-    /// What it has in common with another one.
+    /// The intersection with another run.
     pub fn cut(self, other: Run) -> Option<Run> {
         let both = Run {
             first: self.first.max(other.first),
@@ -71,40 +71,40 @@ impl Runs {
         self.0.iter().copied()
     }
 
-    /// Whether there is no index in it.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How many indices it has.
+    /// The number of indices.
     pub fn count(&self) -> u64 {
         self.iter().map(Run::count).sum()
     }
 
-    /// Whether it has an index.
+    /// Whether it contains an index.
     pub fn contains(&self, index: u32) -> bool {
         self.from(index)
             .next()
             .is_some_and(|run| run.first <= index)
     }
 
-    /// What it has of some indices.
+    /// The intersection with a run.
     pub fn within(&self, bounds: Run) -> impl Iterator<Item = Run> {
         self.from(bounds.first)
             .map_while(move |run| run.cut(bounds))
     }
 
-    /// The indices of both.
+    /// The union.
     pub fn union(&self, other: &Runs) -> Runs {
         self.iter().chain(other.iter()).collect()
     }
 
-    /// The indices that `other` has not.
+    /// The difference: indices that `other` lacks.
     pub fn without(&self, other: &Runs) -> Runs {
         let mut left = Vec::new();
 
         for run in self.iter() {
-            // What is not yet looked at, which may be past the end of all indices.
+            // The next index to handle, which may be beyond the last index.
             let mut first = u64::from(run.first);
 
             for hole in other.within(run) {
@@ -128,12 +128,12 @@ impl Runs {
         Runs(left)
     }
 
-    /// The indices that `other` has as well.
+    /// The intersection.
     pub fn intersection(&self, other: &Runs) -> Runs {
         self.without(&self.without(other))
     }
 
-    /// The runs that do not end before an index.
+    /// The runs that end at or after an index.
     fn from(&self, index: u32) -> impl Iterator<Item = Run> {
         let skipped = self.0.partition_point(|run| run.last < index);
 
@@ -187,7 +187,7 @@ mod tests {
         Run { first, last }
     }
 
-    /// Runs of small indices, and of some next to the end.
+    /// Runs of small indices, and of some near the end.
     fn some_runs() -> impl Strategy<Value = Vec<Run>> {
         let one = (0u32..40, 0u32..8, any::<bool>()).prop_map(|(first, more, high)| {
             let base = if high { u32::MAX - 40 } else { 0 };

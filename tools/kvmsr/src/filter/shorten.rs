@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Of as many windows, those that need fewer bits.
+//! Among solutions with the same number of windows, finds one with fewer bits.
 
 use crate::filter::Flags;
 use crate::filter::Run;
@@ -8,14 +8,14 @@ use crate::filter::Segment;
 use crate::filter::Window;
 use crate::filter::layout::Layout;
 
-/// Changes the kinds of windows where they then need fewer bits: the search for the least number of
-/// windows takes the first that it finds. Sorts them by where they begin.
+/// Changes the kinds of windows if that needs fewer bits: the search for the minimum number of
+/// windows takes the first solution. Sorts the windows by their start.
 pub(super) fn shorten(windows: &mut [Window], segments: &[Segment]) {
     windows.sort_by_key(|window| window.run);
     let mut rest = windows;
 
     while let Some(first) = rest.first() {
-        // Windows that overlap, whose kinds hang on each other.
+        // Windows that overlap, so that their kinds depend on each other.
         let mut last = first.run.last;
         let begin = first.run.first;
         let count = rest
@@ -33,7 +33,7 @@ pub(super) fn shorten(windows: &mut [Window], segments: &[Segment]) {
         let after = segments.partition_point(|segment| segment.run.first <= last);
         let before = segments.partition_point(|segment| segment.run.last < begin);
 
-        // A segment that goes on in the next group is met by windows of both.
+        // A segment that continues in the next group needs windows of both.
         if let Some(segments) = segments.get(before..after) {
             let segments: Vec<Segment> = segments
                 .iter()
@@ -81,7 +81,8 @@ fn shorten_group(windows: &mut [Window], segments: &[Segment]) {
     }
 }
 
-/// The bits that windows need; none if they are not enough, or those of one kind overlap.
+/// The number of bits that windows need; none if they are not enough, or those of one kind
+/// overlap.
 fn bits(windows: &[Window], segments: &[Segment]) -> Option<u64> {
     let overlap = windows.iter().enumerate().any(|(number, one)| {
         windows

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Who may do what, by a filter or by rules.
+//! What a filter or rules allow and deny.
 
 use serde::Serialize;
 
@@ -11,19 +11,19 @@ use crate::filter::msrs;
 use crate::number::Hex;
 use crate::snapshot::SCHEMA;
 
-/// What a filter decides. The x2APIC MSRs are not in it: they are always allowed.
+/// The decisions of a filter. The x2APIC MSRs are left out: they are always allowed.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ShowReport {
     /// [`SCHEMA`]
     pub schema: u32,
-    /// What becomes of all accesses that are not below.
+    /// The decision for all other accesses.
     pub default: Verdict,
-    /// Neighbouring MSRs with at least one access that is decided otherwise, sorted.
+    /// Adjacent MSRs with at least one access that differs, sorted.
     pub msrs: Vec<Shown>,
 }
 
-/// MSRs that are treated alike.
+/// MSRs with equal decisions.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Shown {
@@ -33,13 +33,13 @@ pub struct Shown {
     pub last: Hex<u32>,
     /// Some of their names.
     pub names: Option<String>,
-    /// What becomes of reads.
+    /// The decision for reads.
     pub read: Verdict,
-    /// What becomes of writes.
+    /// The decision for writes.
     pub write: Verdict,
 }
 
-/// Shows what a policy decides.
+/// Lists a policy's decisions.
 pub fn show(policy: &Policy) -> ShowReport {
     let verdict = |exception| {
         if exception {

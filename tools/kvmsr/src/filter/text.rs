@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Rules as text: one a line.
+//! Rules as text, one per line.
 //!
 //! ```text
 //! # comment
@@ -21,9 +21,9 @@ use crate::filter::msrs;
 type Word<'a> = (usize, &'a str);
 
 impl Rules {
-    /// Parses rules: a `default` line, and lines of `allow` or `deny`, with `read`, `write` or `rw`
-    /// (which is meant if nothing is said), MSRs by index, name or as `first-last`, and after
-    /// `except` those that are left out. `#` begins a comment.
+    /// Parses rules: a `default` line, and lines of `allow` or `deny`, with `read`, `write` or
+    /// `rw` (the default), MSRs by index, name or `first-last`, and after `except` those that are
+    /// left out. `#` starts a comment.
     ///
     /// # Errors
     ///
@@ -56,7 +56,7 @@ impl Rules {
                     if let Some((before, _)) = default {
                         return Err(mistake(
                             column,
-                            &format!("line {before} has the default already; keep one of them"),
+                            &format!("line {before} already has a default; remove one"),
                         ));
                     }
                     default = Some((
@@ -69,14 +69,14 @@ impl Rules {
                 None => {
                     return Err(mistake(
                         column,
-                        &format!("'{first}' begins no rule: begin with default, allow or deny"),
+                        &format!("'{first}' starts no rule: start with default, allow or deny"),
                     ));
                 }
             }
         }
         let Some((_, default)) = default else {
             return Err(Error::Input(
-                "there is no default: write a line 'default deny', or 'default allow'".to_owned(),
+                "there is no default: add a line 'default deny' or 'default allow'".to_owned(),
             ));
         };
 
@@ -84,7 +84,7 @@ impl Rules {
     }
 }
 
-/// The words of a line up to a comment, which blanks and commas separate.
+/// The words of a line without its comment; blanks and commas separate them.
 fn words(line: &str) -> Vec<Word<'_>> {
     let line = line.split('#').next().unwrap_or_default();
     let separates = |c: char| c.is_whitespace() || c == ',';
@@ -95,7 +95,7 @@ fn words(line: &str) -> Vec<Word<'_>> {
         if !word.is_empty() {
             words.push((column, word));
         }
-        // Both a blank and a comma are one column.
+        // A blank and a comma are both one column.
         column += word.chars().count() + 1;
     }
     words
@@ -134,16 +134,13 @@ fn rule(
                 return Err(mistake(
                     column,
                     &format!(
-                        "'{word}' stands before the MSRs; begin a new line for other accesses"
+                        "'{word}' must come before the MSRs; use another line for other accesses"
                     ),
                 ));
             }
             None if word == "except" => {
                 if excepting.replace(column).is_some() {
-                    return Err(mistake(
-                        column,
-                        "there is an 'except' already; one is enough",
-                    ));
+                    return Err(mistake(column, "there already is an 'except'"));
                 }
             }
             None => {
@@ -171,10 +168,7 @@ fn rule(
     if let Some(column) = excepting
         && left_out.is_empty()
     {
-        return Err(mistake(
-            column,
-            "except what? Name the MSRs that are left out",
-        ));
+        return Err(mistake(column, "except what? Name the MSRs to leave out"));
     }
     Rule::new(
         place,

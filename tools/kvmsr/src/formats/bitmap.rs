@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Firecracker's bitmaps: `0b`, then for each bit from the highest `0`, `1`, or `x` for one that
-//! stays as it is. Underscores are skipped. Bits before the first one that is written stay as they
-//! are as well.
+//! Firecracker's bitmaps: `0b`, then for each bit, starting with the highest, `0`, `1`, or `x` for
+//! a bit that does not change. Underscores are ignored. Bits above the first one do not change
+//! either.
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -11,9 +11,9 @@ use serde::de::Error;
 /// A bitmap of up to `BITS` bits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Bitmap<const BITS: u32> {
-    /// The bits that are given.
+    /// The values of the given bits.
     pub value: u64,
-    /// Which ones are.
+    /// The mask of given bits.
     pub mask: u64,
 }
 

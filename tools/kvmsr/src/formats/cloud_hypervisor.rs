@@ -2,16 +2,16 @@
 
 //! cloud-hypervisor's CPU profiles. A profile is two files.
 //!
-//! The one for MSRs has `adjustments` of feature MSRs, pairs of an index and of `replacements` and
-//! `mask`: of the host's value the bits of `mask` stay, and those of `replacements` are set. The
-//! host must list all `required_msrs`, as saved or as a feature. (Profiles of the fork in which
-//! they were developed have `permitted_msrs`, `cpu_vendor` and `hypervisor_type` instead.) What the
-//! adjustments come to is what a vCPU is given, so that it is in [`Snapshot::msrs`] and in
-//! [`Snapshot::features`]; the required MSRs are in [`Snapshot::saved`].
+//! The MSR file has `adjustments` of feature MSRs: pairs of an index and of `replacements` and
+//! `mask`. The result is the host's value in the bits of `mask`, plus `replacements`. The host
+//! must list all `required_msrs`, to save or as a feature. (Profiles of the fork in which this was
+//! developed have `permitted_msrs`, `cpu_vendor` and `hypervisor_type` instead.) The results are
+//! values for a vCPU, so they are in [`Snapshot::msrs`] and in [`Snapshot::features`]; the
+//! required MSRs are in [`Snapshot::saved`].
 //!
-//! The one for CPUID has `adjustments` as well, of registers: pairs of a place (`leaf`, `sub_leaf`
-//! from `start` to `end`, `register` in capitals) and the same two numbers of 32 bits. A register
-//! that none is for becomes 0.
+//! The CPUID file has `adjustments` of registers: pairs of a place (`leaf`, `sub_leaf` from
+//! `start` to `end`, `register` in capitals) and the same two numbers of 32 bits. Registers
+//! without an adjustment become 0.
 //!
 //! All numbers are strings in hexadecimal, with `0x`.
 //!
@@ -39,14 +39,14 @@ use crate::snapshot::SCHEMA;
 use crate::snapshot::Snapshot;
 use crate::snapshot::Value;
 
-/// The part for MSRs.
+/// The MSR file.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct MsrProfile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cpu_vendor: Option<String>,
     #[serde(default, skip_serializing)]
-    #[allow(dead_code, reason = "it is allowed, and says nothing")]
+    #[allow(dead_code, reason = "it is allowed, but not used")]
     hypervisor_type: Option<IgnoredAny>,
     adjustments: Vec<(Hex<u32>, Adjustment<u64>)>,
     #[serde(alias = "permitted_msrs")]
@@ -54,7 +54,7 @@ pub struct MsrProfile {
     required_msrs: Vec<Hex<u32>>,
 }
 
-/// The part for CPUID.
+/// The CPUID file.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CpuidProfile {
@@ -62,7 +62,7 @@ pub struct CpuidProfile {
     cpu_vendor: Option<String>,
     #[serde(default, skip_serializing)]
     #[serde(alias = "hypervisor_type")]
-    #[allow(dead_code, reason = "it is allowed, and says nothing")]
+    #[allow(dead_code, reason = "it is allowed, but not used")]
     hypervisor: Option<IgnoredAny>,
     adjustments: Vec<(Place, Adjustment<u32>)>,
 }
@@ -90,7 +90,7 @@ struct Range {
     end: Hex<u32>,
 }
 
-/// A register's name as cloud-hypervisor has it.
+/// A register's name in cloud-hypervisor.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 enum Capital {
@@ -122,7 +122,7 @@ impl From<Register> for Capital {
     }
 }
 
-/// What `adjustments` of either part are, as far as telling them apart needs.
+/// The `adjustments` of either file, as far as needed to distinguish them.
 #[derive(Deserialize)]
 pub struct Outline {
     #[serde(default)]
@@ -214,8 +214,8 @@ impl From<CpuidProfile> for Snapshot {
     }
 }
 
-/// The part for MSRs of what a snapshot says: the vCPU's feature MSRs as adjustments, and all that
-/// the host lists as required.
+/// The MSR file for a snapshot: the vCPU's feature MSRs as adjustments, and all MSRs that the host
+/// lists as required.
 pub fn msr_profile(snapshot: &Snapshot) -> MsrProfile {
     let listed = |index: Hex<u32>| {
         snapshot
@@ -258,11 +258,11 @@ pub fn msr_profile(snapshot: &Snapshot) -> MsrProfile {
     }
 }
 
-/// The part for CPUID of what a snapshot says. Topology, caches and the like stay the host's.
+/// The CPUID file for a snapshot. Topology, caches and similar properties stay the host's.
 ///
 /// # Errors
 ///
-/// What such a file can't say.
+/// What the format can't express.
 pub fn cpuid_profile(snapshot: &Snapshot) -> Result<CpuidProfile, String> {
     let modifiers = &snapshot.cpuid_modifiers;
     let place = |function, start, end, register: Register| Place {
@@ -273,12 +273,12 @@ pub fn cpuid_profile(snapshot: &Snapshot) -> Result<CpuidProfile, String> {
     let mut adjustments = Vec::new();
 
     if modifiers.is_empty() && snapshot.cpuid.0.is_empty() {
-        return Err("it says nothing of CPUID".to_owned());
+        return Err("it has no CPUID".to_owned());
     }
     if !modifiers.zero_rest && !modifiers.registers.is_empty() {
         return Err(
-            "a CPU profile makes all registers 0 that it does not name, and a template leaves \
-             them as they are"
+            "a CPU profile clears all registers that it does not name, but a template leaves \
+             them unchanged"
                 .to_owned(),
         );
     }

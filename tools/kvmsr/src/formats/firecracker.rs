@@ -9,11 +9,11 @@
 //! - `msr_modifiers`: `addr` as a string, and a `bitmap` of up to 64 bits;
 //! - `kvm_capabilities`: numbers as strings, `"!69"` for one that is not checked.
 //!
-//! All of them may be missing. `cpu-template-helper template dump` writes the same, with all bits
-//! given and all leaves of a guest; such a file becomes a CPUID, any other one
-//! [`Modifiers`]. A template for Arm has `reg_modifiers` instead.
+//! All members are optional. `cpu-template-helper template dump` writes the same form, with all
+//! bits and all leaves of a guest; such a file becomes a CPUID, any other one [`Modifiers`]. A
+//! template for Arm has `reg_modifiers` instead.
 //!
-//! A fingerprint is a dumped template in `guest_cpu_config`, beside five strings about the host.
+//! A fingerprint has a dumped template in `guest_cpu_config`, and five strings about the host.
 //! `kernel_version` and `microcode_version` are in [`Host`], the others in [`Host::facts`].
 //!
 //! Source: firecracker-microvm/firecracker at 81b38b9 (1.16.0-dev), docs/cpu_templates/schema.json,
@@ -89,14 +89,14 @@ pub struct Fingerprint {
     guest_cpu_config: Template,
 }
 
-/// The keys of a fingerprint's template, which tell what it is for.
+/// The members of a fingerprint's template that tell its architecture.
 #[derive(Debug, Deserialize)]
 pub struct Outline {
     guest_cpu_config: BTreeMap<String, IgnoredAny>,
 }
 
 impl Outline {
-    /// Whether it is Arm's.
+    /// Whether it is for Arm.
     pub fn is_for_arm(&self) -> bool {
         ["reg_modifiers", "vcpu_features"]
             .iter()
@@ -162,7 +162,7 @@ impl From<Fingerprint> for Snapshot {
     }
 }
 
-/// The CPUID if all of it is there, else the modifiers.
+/// A CPUID if it is complete, otherwise modifiers.
 fn cpuid_of(modifiers: &[LeafModifier]) -> (Cpuid, Modifiers) {
     let leaves: Option<Vec<Leaf>> = modifiers.iter().map(whole_leaf).collect();
 
@@ -174,7 +174,7 @@ fn cpuid_of(modifiers: &[LeafModifier]) -> (Cpuid, Modifiers) {
     }
 }
 
-/// A leaf whose registers are given to the last bit.
+/// A leaf whose registers are given completely.
 fn whole_leaf(modifier: &LeafModifier) -> Option<Leaf> {
     let register = |register| {
         let mut of_it = modifier.modifiers.iter().filter(|m| m.register == register);
@@ -214,8 +214,9 @@ fn partial(modifiers: &[LeafModifier]) -> Modifiers {
     }
 }
 
-/// MSRs that Firecracker's tool leaves out of a template: what moves, and what Firecracker's guests do
-/// not have (machine checks, PEBS, AMD's performance counters, IA32_PERF_CAPABILITIES).
+/// MSRs that Firecracker's tool leaves out of a template: those that change by themselves, and
+/// those that its guests lack (machine checks, PEBS, AMD's performance counters,
+/// IA32_PERF_CAPABILITIES).
 ///
 /// Source: firecracker, `src/cpu-template-helper/src/template/dump/x86_64.rs`, 1.16.
 const LEFT_OUT: &[RangeInclusive<u32>] = &[
@@ -230,11 +231,11 @@ const LEFT_OUT: &[RangeInclusive<u32>] = &[
     0xc001_0200..=0xc001_020b,
 ];
 
-/// What it leaves out on AMD besides: IA32_ARCH_CAPABILITIES.
+/// An MSR that it also leaves out on AMD: IA32_ARCH_CAPABILITIES.
 const LEFT_OUT_ON_AMD: u32 = 0x10a;
 
-/// Whether a template has an MSR of a snapshot: Firecracker's tool starts from what KVM lists. A
-/// file without that list is a template itself, and keeps what it has.
+/// Whether a template has an MSR of a snapshot: Firecracker's tool starts with KVM's list. A file
+/// without this list is a template itself, and keeps its MSRs.
 fn is_for_template(snapshot: &Snapshot, msr: &Value) -> bool {
     let index = msr.index.0;
 
@@ -247,23 +248,23 @@ fn is_for_template(snapshot: &Snapshot, msr: &Value) -> bool {
         && (index != LEFT_OUT_ON_AMD || snapshot.vendor() != Some(Vendor::Amd))
 }
 
-/// A template of what a snapshot says, with the MSRs that Firecracker's own tool puts there.
+/// A template for a snapshot, with the MSRs that Firecracker's own tool selects.
 ///
 /// # Errors
 ///
-/// What a template can't say.
+/// What a template can't express.
 pub fn template(snapshot: &Snapshot) -> Result<Template, String> {
     let capabilities = snapshot.host.facts.get(CAPABILITIES);
     let mut cpuid_modifiers: Vec<LeafModifier> =
         snapshot.cpuid.0.iter().map(leaf_modifier).collect();
 
     if snapshot.cpuid_modifiers.zero_rest {
-        return Err("a template can't say that all other registers of CPUID are 0".to_owned());
+        return Err("a template can't clear all other registers of CPUID".to_owned());
     }
     for modifier in &snapshot.cpuid_modifiers.registers {
         if modifier.last_index.is_some() {
             return Err(format!(
-                "a template can't give a range of subleaves, as there is for CPUID {:#x}",
+                "a template can't have a range of subleaves, as for CPUID {:#x}",
                 modifier.function.0
             ));
         }
@@ -324,7 +325,7 @@ fn leaf_modifier(leaf: &Leaf) -> LeafModifier {
     }
 }
 
-/// A fingerprint of what a snapshot says. What it does not know is `unknown`.
+/// A fingerprint for a snapshot. Unknown strings are `unknown`.
 ///
 /// # Errors
 ///

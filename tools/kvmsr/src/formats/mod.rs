@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Files: kvmsr's own, and those of VMMs that say something of MSRs.
+//! File formats: kvmsr's own, and those of VMMs with MSRs or CPUID.
 //!
-//! All are JSON, and become a [`Snapshot`]. Which one a file is shows by its keys. kvmsr's own is
-//! the [`Snapshot`] as it is, which its documentation describes field by field; for the others see
-//! `formats/firecracker.rs` and `formats/cloud_hypervisor.rs`, with where their descriptions are.
+//! All are JSON, and are read as a [`Snapshot`]. The members of a file tell its format. kvmsr's
+//! own format is [`Snapshot`], which documents each member; for the others see
+//! `formats/firecracker.rs` and `formats/cloud_hypervisor.rs`, which name their sources.
 
 mod bitmap;
 mod cloud_hypervisor;
@@ -30,18 +30,18 @@ pub use crate::input::STDIN_NAME;
 use crate::snapshot::SCHEMA;
 use crate::snapshot::Snapshot;
 
-/// What a file can be.
+/// The formats.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Format {
     /// kvmsr's own, of `snapshot` and `compat`.
     Kvmsr,
-    /// A CPU template of Firecracker's.
+    /// A CPU template of Firecracker.
     Firecracker,
-    /// What Firecracker's `cpu-template-helper fingerprint dump` writes.
+    /// A file of Firecracker's `cpu-template-helper fingerprint dump`.
     FirecrackerFingerprint,
-    /// A CPU profile of cloud-hypervisor's, its part for MSRs.
+    /// The MSR file of a CPU profile of cloud-hypervisor.
     CloudHypervisor,
-    /// A CPU profile of cloud-hypervisor's, its part for CPUID.
+    /// The CPUID file of a CPU profile of cloud-hypervisor.
     CloudHypervisorCpuid,
 }
 
@@ -51,8 +51,8 @@ impl fmt::Display for Format {
             Format::Kvmsr => "a snapshot or profile of kvmsr",
             Format::Firecracker => "a CPU template of Firecracker",
             Format::FirecrackerFingerprint => "a fingerprint of Firecracker",
-            Format::CloudHypervisor => "a CPU profile of cloud-hypervisor for MSRs",
-            Format::CloudHypervisorCpuid => "a CPU profile of cloud-hypervisor for CPUID",
+            Format::CloudHypervisor => "an MSR file of a CPU profile of cloud-hypervisor",
+            Format::CloudHypervisorCpuid => "a CPUID file of a CPU profile of cloud-hypervisor",
         })
     }
 }
@@ -61,18 +61,18 @@ impl fmt::Display for Format {
 ///
 /// # Errors
 ///
-/// [`Error::Io`] if it can't be read, and [`Error::Input`] with what is wrong in it and where.
+/// [`Error::Io`] if it can't be read, and [`Error::Input`] with the position if it is invalid.
 pub fn read(path: &Path) -> Result<Snapshot> {
     let (name, bytes) = input::bytes(path)?;
 
     read_bytes(&bytes, &name)
 }
 
-/// Reads what a file has in it. `name` is for errors.
+/// Reads the content of a file. `name` is for errors.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] with what is wrong and where.
+/// [`Error::Input`] with the position if it is invalid.
 pub fn read_bytes(bytes: &[u8], name: &str) -> Result<Snapshot> {
     let format = detect(bytes, name)?;
     let snapshot = match format {
@@ -109,7 +109,7 @@ pub fn read_bytes(bytes: &[u8], name: &str) -> Result<Snapshot> {
     Ok(snapshot)
 }
 
-/// KVM takes no more leaves, and there are four registers in each, in ranges of subleaves.
+/// KVM accepts no more leaves, each with four registers, in ranges of subleaves.
 const LEAVES: usize = KVM_MAX_CPUID_ENTRIES;
 const MODIFIERS: usize = 4 * 4 * LEAVES;
 
@@ -118,15 +118,15 @@ fn within(name: &str, what: &str, count: usize, most: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::Input(format!(
-        "{name} has {count} {what}, and no vCPU has more than {most}"
+        "{name} has {count} {what}; the limit is {most}"
     )))
 }
 
-/// Which format it is.
+/// The format of a file.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] if it is none, and why.
+/// [`Error::Input`] with the reason if it is none.
 pub fn detect(bytes: &[u8], name: &str) -> Result<Format> {
     let input = |what: &dyn fmt::Display| Error::Input(format!("{name} {what}"));
 
@@ -136,7 +136,7 @@ pub fn detect(bytes: &[u8], name: &str) -> Result<Format> {
     let keys: BTreeMap<String, IgnoredAny> =
         serde_json::from_slice(bytes).map_err(|error| match error.classify() {
             serde_json::error::Category::Eof => input(&format_args!(
-                "is cut short: it ends in the middle of the JSON, at line {} column {}",
+                "is incomplete: the JSON ends at line {} column {}",
                 error.line(),
                 error.column()
             )),
@@ -175,7 +175,7 @@ pub fn detect(bytes: &[u8], name: &str) -> Result<Format> {
     }
 }
 
-const FOR_ARM: &str = "is of Firecracker for Arm, which has no MSRs";
+const FOR_ARM: &str = "is for Arm, which has no MSRs";
 
 const NONE_OF_THESE: &str = "none of: a snapshot or profile of kvmsr, a CPU template or \
                              fingerprint of Firecracker, a CPU profile of cloud-hypervisor";
@@ -195,20 +195,20 @@ fn own(bytes: &[u8], name: &str) -> Result<Snapshot> {
 
     if schema != SCHEMA {
         return Err(Error::Input(format!(
-            "{name} is of schema {schema}, and this kvmsr knows schema {SCHEMA}: use the kvmsr \
-             that wrote it, or take it anew"
+            "{name} has schema {schema}, but this kvmsr supports schema {SCHEMA}: use the kvmsr \
+             that wrote it, or write it again"
         )));
     }
     parse(bytes, name, Format::Kvmsr)
 }
 
-/// What a file of a format has for a snapshot, with a line break at its end.
+/// Writes a snapshot in a format, with a line break at its end.
 ///
 /// # Errors
 ///
-/// [`Error::Input`] with what the format can't say.
+/// [`Error::Input`] with what the format can't express.
 pub fn write(format: Format, snapshot: &Snapshot) -> Result<String> {
-    let cannot = |what: String| Error::Input(format!("this can't be {format}: {what}"));
+    let cannot = |what: String| Error::Input(format!("this can't be written as {format}: {what}"));
 
     match format {
         Format::Kvmsr => pretty(snapshot),
@@ -225,7 +225,7 @@ pub fn write(format: Format, snapshot: &Snapshot) -> Result<String> {
 
 fn pretty(document: &impl Serialize) -> Result<String> {
     let mut text = serde_json::to_string_pretty(document)
-        .map_err(|error| Error::Input(format!("this can't be JSON: {error}")))?;
+        .map_err(|error| Error::Input(format!("this can't be written as JSON: {error}")))?;
 
     text.push('\n');
     Ok(text)

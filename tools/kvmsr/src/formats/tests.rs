@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Files of each format, whole and broken.
+//! Valid and invalid files of each format.
 
 use proptest::prelude::*;
 use serde_json::Value as Json;
@@ -80,7 +80,7 @@ fn adjustments_keep_what_their_mask_keeps() {
     let snapshot = read(MSR_PROFILE);
     let misc = snapshot.msrs.iter().find(|msr| msr.index.0 == 0x485);
 
-    // cloud-hypervisor has (value & mask) | replacements.
+    // cloud-hypervisor computes (value & mask) | replacements.
     assert_eq!(misc.unwrap().apply(0xffff_ffff_0000_0005), 0x2000_0065);
     assert_eq!(snapshot.saved.len(), 5);
     let mut cpuid = crate::cpuid::Cpuid(read(SNAPSHOT).cpuid.0);
@@ -102,7 +102,7 @@ fn older_profiles_of_cloud_hypervisor() {
     assert_eq!(snapshot.host.vendor, Some(Vendor::Intel));
     assert_eq!(snapshot.saved, [Hex(0x10)]);
     assert_eq!(snapshot.msrs[0].value, Hex(0xff));
-    // Without a list of MSRs, the first adjustment tells what it is of.
+    // Without a list of MSRs, the first adjustment tells the kind of file.
     for (text, format) in [
         (
             r#"{"adjustments": [["0x8b", {}]]}"#,
@@ -131,8 +131,8 @@ fn a_snapshot_becomes_any_of_them() {
             Format::Kvmsr => assert_eq!(again, snapshot),
             Format::Firecracker | Format::FirecrackerFingerprint => {
                 assert_eq!(again.cpuid, snapshot.cpuid);
-                // A clock is no part of a template, nor is what KVM does not list, nor
-                // IA32_PERF_CAPABILITIES, which Firecracker's guests do not have.
+                // A template has no clocks, no MSRs that KVM does not list, and no
+                // IA32_PERF_CAPABILITIES, which Firecracker's guests lack.
                 let expected = snapshot.msrs.iter().filter(|msr| {
                     !msr.moves && snapshot.saved.contains(&msr.index) && msr.index.0 != 0x345
                 });
@@ -148,7 +148,7 @@ fn a_snapshot_becomes_any_of_them() {
             Format::CloudHypervisor => {
                 let bits = |msr: &crate::snapshot::Value| (msr.index, msr.value, msr.mask);
 
-                // The MSRs that are features come first in this file.
+                // Feature MSRs come first in this file.
                 assert!(
                     again
                         .msrs
@@ -175,7 +175,7 @@ fn what_a_format_can_not_say() {
     assert!(write(Format::CloudHypervisorCpuid, &template).is_err());
     assert!(write(Format::CloudHypervisorCpuid, &read(MSR_PROFILE)).is_err());
     assert!(write(Format::Firecracker, &read(CPUID_PROFILE)).is_err());
-    // What a template says of feature MSRs a profile can say as well.
+    // A profile can express a template's feature MSRs.
     let written = write(Format::CloudHypervisor, &template).unwrap();
 
     assert_eq!(read(written.as_bytes()).msrs, template.msrs[..1]);
@@ -188,7 +188,7 @@ fn bad_files_are_explained() {
         ("  \n", "file is empty"),
         (
             "{\"schema\": 1,\n\"kind\"",
-            "cut short: it ends in the middle of the JSON, at line 2",
+            "is incomplete: the JSON ends at line 2",
         ),
         ("{\"schema\": 1, \"kind\": 7}", "line 1 column"),
         ("\u{feff}{}", "is not JSON"),
@@ -197,7 +197,7 @@ fn bad_files_are_explained() {
         ("7", "none of"),
         ("{}", "none of"),
         ("{\"name\": \"x\"}", "none of"),
-        ("{\"schema\": 2, \"news\": []}", "is of schema 2"),
+        ("{\"schema\": 2, \"news\": []}", "has schema 2"),
         (
             "{\"schema\": \"1\"}",
             "is not a snapshot or profile of kvmsr",

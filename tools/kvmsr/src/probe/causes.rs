@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What refuses an access, told from how others fare with it.
+//! Finds the causes of refused accesses, by comparing the stages.
 
 use std::fmt;
 
@@ -18,30 +18,30 @@ use crate::number::bit_ranges;
 /// The local APIC's registers in x2APIC mode.
 const X2APIC: std::ops::RangeInclusive<u32> = 0x800..=0x8ff;
 
-/// Why something is refused.
+/// The cause of a refusal.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Cause {
-    /// Whose access, and at what time.
+    /// The initiator and time of the access.
     pub stages: Vec<Stage>,
-    /// What access.
+    /// The kind of access.
     pub what: What,
-    /// The bits of the write that are refused; none if it is refused whatever it has.
+    /// The refused bits of a write; none if it is refused with any bits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bits: Option<Hex<u64>>,
-    /// What refuses it.
+    /// The cause.
     pub kind: CauseKind,
-    /// The CPUID bits that are missing, one of which is needed.
+    /// The missing CPUID bits, of which one is needed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub features: Vec<String>,
 }
 
-/// Who makes an access, and when.
+/// The initiator of an access, and its time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
-    /// User space, on a vCPU that never ran.
+    /// User space, on a vCPU that has never run.
     UserBeforeRun,
     /// User space, on a vCPU that has run.
     UserAfterRun,
@@ -52,7 +52,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// All of them.
+    /// All stages.
     pub const ALL: [Stage; 4] = [
         Stage::UserBeforeRun,
         Stage::UserAfterRun,
@@ -60,7 +60,7 @@ impl Stage {
         Stage::GuestLater,
     ];
 
-    /// Who makes the access.
+    /// The initiator.
     pub fn who(self) -> Who {
         match self {
             Stage::UserBeforeRun | Stage::UserAfterRun => Who::User,
@@ -68,7 +68,7 @@ impl Stage {
         }
     }
 
-    /// When it is made.
+    /// The time.
     pub fn when(self) -> When {
         match self {
             Stage::UserBeforeRun | Stage::GuestFirst => When::BeforeRun,
@@ -77,30 +77,30 @@ impl Stage {
     }
 }
 
-/// What refuses an access.
+/// Causes of refusals.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum CauseKind {
-    /// This KVM knows no such MSR.
+    /// This KVM does not know the MSR.
     UnknownHere,
-    /// It hangs on a CPUID bit that the vCPU has not.
+    /// It depends on a CPUID bit that the vCPU lacks.
     CpuidBitMissing,
-    /// These bits are reserved, or can't be changed from what they are.
+    /// These bits are reserved, or can't change.
     ReservedBits,
-    /// It is fixed once the vCPU has run.
+    /// It can't change once the vCPU has run.
     FixedAfterRun,
-    /// User space may, and the guest may not.
+    /// Only user space has access.
     HostOnly,
-    /// The guest may, and user space may not.
+    /// Only the guest has access.
     GuestOnly,
     /// The local APIC is not in x2APIC mode.
     NotX2apic,
-    /// KVM leaves the guest for it.
+    /// KVM_RUN fails.
     LeavesGuest,
     /// The filter denies it.
     Filter,
-    /// KVM knows the MSR, and refuses this access.
+    /// KVM knows the MSR, but refuses this access.
     NotThisAccess,
 }
 
@@ -111,7 +111,7 @@ impl fmt::Display for Cause {
             .iter()
             .map(|stage| match stage {
                 Stage::UserBeforeRun => "user space before a run",
-                Stage::UserAfterRun => "user space after it",
+                Stage::UserAfterRun => "user space after a run",
                 Stage::GuestFirst => "guest's first instruction",
                 Stage::GuestLater => "guest later",
             })
@@ -122,16 +122,16 @@ impl fmt::Display for Cause {
             (What::Write, Some(bits)) => format!("change of bits {}", bit_ranges(bits.0)),
         };
         let why = match self.kind {
-            CauseKind::UnknownHere => "KVM knows no such MSR here",
-            CauseKind::CpuidBitMissing => "its CPUID lacks",
-            CauseKind::ReservedBits => "reserved, or fixed",
+            CauseKind::UnknownHere => "KVM does not know the MSR here",
+            CauseKind::CpuidBitMissing => "the vCPU's CPUID lacks",
+            CauseKind::ReservedBits => "reserved or fixed",
             CauseKind::FixedAfterRun => "fixed once the vCPU has run",
             CauseKind::HostOnly => "user space only",
             CauseKind::GuestOnly => "the guest only",
             CauseKind::NotX2apic => "the local APIC is not in x2APIC mode",
-            CauseKind::LeavesGuest => "KVM leaves the guest for it, which can't go on",
+            CauseKind::LeavesGuest => "KVM_RUN fails, and the guest can't continue",
             CauseKind::Filter => "the filter denies it",
-            CauseKind::NotThisAccess => "KVM knows the MSR, and refuses this",
+            CauseKind::NotThisAccess => "KVM knows the MSR, but refuses this access",
         };
 
         write!(f, "{what}: {why}")?;
@@ -142,7 +142,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// The causes of all that is refused.
+/// The causes of all refusals.
 pub(super) fn of(probed: &Probed) -> Vec<Cause> {
     let mut all = Vec::new();
 
@@ -163,7 +163,7 @@ pub(super) fn of(probed: &Probed) -> Vec<Cause> {
     merge(all)
 }
 
-/// Says once what is the same of several stages.
+/// Combines equal causes of several stages.
 fn merge(all: Vec<Cause>) -> Vec<Cause> {
     let mut merged: Vec<Cause> = Vec::new();
 
@@ -181,7 +181,7 @@ fn merge(all: Vec<Cause>) -> Vec<Cause> {
     merged
 }
 
-/// Why all of an access is refused.
+/// Why an access is refused completely.
 fn whole(probed: &Probed, access: &Access, stage: Stage, what: What) -> Cause {
     let (who, when) = (stage.who(), stage.when());
     let cause = |kind| Cause {
@@ -207,7 +207,8 @@ fn whole(probed: &Probed, access: &Access, stage: Stage, what: What) -> Cause {
             .access(who, when)
             .is_some_and(|access| access.allows(what))
     };
-    // KVM tells why it refuses a guest's access, and refuses user space's the same way.
+    // KVM gives the reason for a guest's access, and refuses user space's access for the same
+    // reason.
     let said = access
         .refusal(what)
         .filter(|_| who == Who::Guest)
@@ -228,7 +229,7 @@ fn whole(probed: &Probed, access: &Access, stage: Stage, what: What) -> Cause {
     })
 }
 
-/// Why some bits are refused, where others, or none, are taken.
+/// Why some bits are refused.
 fn some_bits(probed: &Probed, access: &Access, stage: Stage, causes: &mut Vec<Cause>) {
     let (who, when) = (stage.who(), stage.when());
     let Some(bits) = access.bits else { return };

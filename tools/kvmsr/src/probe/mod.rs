@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What can be read and written of an MSR, bit by bit, by user space and by the guest, before the
-//! vCPU has run and after.
+//! Tests which bits of an MSR user space and the guest can read and write, before the vCPU has run
+//! and after.
 //!
-//! A bit is tried by writing the value that is there with this one bit changed. Before the next
-//! one the value is restored, or if that can't be made sure of, the vCPU replaced, so that no bit
-//! is tried on what another has left.
+//! A bit is tried by writing the current value with this bit inverted. Then the value is restored,
+//! or the vCPU is replaced if that is not certain, so that the bits do not affect each other.
 
 mod causes;
 mod needs;
@@ -30,21 +29,21 @@ pub use causes::Stage;
 pub use needs::Need;
 use pool::Pool;
 
-/// What `kvmsr probe` found.
+/// The output of `kvmsr probe`.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ProbeReport {
     /// [`SCHEMA`]
     pub schema: u32,
-    /// The vCPU's CPUID, as the command line has it.
+    /// The vCPU's CPUID, as in the command line.
     pub cpu: String,
     /// Whether the VM has an in-kernel irqchip.
     pub irqchip: bool,
-    /// The MSRs, in the order in which they were asked for.
+    /// The MSRs, in the order of the command line.
     pub msrs: Vec<Probed>,
 }
 
-/// An MSR, and what can be done with it.
+/// The results for an MSR.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Probed {
@@ -53,13 +52,13 @@ pub struct Probed {
     /// Its name, for people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What user space can do: `KVM_GET_MSRS` and `KVM_SET_MSRS`.
+    /// Accesses by user space: `KVM_GET_MSRS` and `KVM_SET_MSRS`.
     pub user: Stages,
-    /// What the guest can do: RDMSR and WRMSR.
+    /// Accesses by the guest: RDMSR and WRMSR.
     pub guest: Stages,
-    /// The CPUID bits that accesses hang on.
+    /// The CPUID bits on which accesses depend.
     pub needs: Vec<Need>,
-    /// What refuses the rest, as far as it can be told.
+    /// The causes of refusals, if known.
     pub causes: Vec<Cause>,
 }
 
@@ -67,70 +66,70 @@ pub struct Probed {
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stages {
-    /// On a vCPU that never ran. Of the guest: with the vCPU's very first instruction; not tried
-    /// for MSRs that KVM does not know, and if there are hundreds.
+    /// On a vCPU that has never run. For the guest: with the vCPU's first instruction; not tried
+    /// for MSRs that KVM does not know, nor for hundreds of MSRs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before_run: Option<Access>,
     /// On a vCPU that has run.
     pub after_run: Access,
 }
 
-/// What one can do at one time.
+/// The results for one initiator at one time.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Access {
-    /// Whether a read gives a value.
+    /// Whether it can be read.
     pub readable: bool,
-    /// That value.
+    /// Its value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Hex<u64>>,
     /// Whether the value changes by itself.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub moves: bool,
-    /// Whether a write goes through: of the value that is there (0 where it can't be read), or of
-    /// that with some bit changed.
+    /// Whether a write succeeds: of the current value (0 if it can't be read), or of the value
+    /// with some bit inverted.
     pub writable: bool,
-    /// What each bit does; none if that was not tried, as KVM does not know the MSR at all, or
-    /// too many vCPUs would be needed.
+    /// The result for each bit; none if they were not tried, because KVM does not know the MSR, or
+    /// because too many vCPUs would be needed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bits: Option<BitMasks>,
-    /// Why a read gives no value.
+    /// Why a read is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub read_refused: Option<Refusal>,
-    /// Why a write of the value that is there fails.
+    /// Why a write of the current value is refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write_refused: Option<Refusal>,
 }
 
-/// What becomes of each bit that a write changes. Every bit is in one mask of these, and may be in
-/// `dragged` as well.
+/// The results of inverting each bit. Every bit is in one of these masks, and may also be in
+/// `dragged`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BitMasks {
-    /// It is then as written.
+    /// The bit is stored.
     pub sticks: Hex<u64>,
-    /// The write goes through, and the bit is as before.
+    /// The write succeeds, but the bit does not change.
     pub ignored: Hex<u64>,
-    /// The write fails.
+    /// The write is refused.
     pub refused: Hex<u64>,
-    /// The write goes through, and what it did can't be told: the MSR can't be read, or moves.
+    /// The write succeeds, but its effect is unknown: the MSR can't be read, or changes by itself.
     pub unclear: Hex<u64>,
-    /// KVM left the guest at the write, and the vCPU was of no more use.
+    /// KVM_RUN failed at the write, and the vCPU was replaced.
     pub left: Hex<u64>,
-    /// Not tried, as it may hang the machine.
+    /// Not tried, because it may hang the machine.
     pub untried: Hex<u64>,
-    /// Bits that changed along with another one.
+    /// Bits that changed together with another one.
     pub dragged: Hex<u64>,
 }
 
 impl BitMasks {
-    /// Bits with which a write goes through.
+    /// Bits with which a write succeeds.
     pub fn taken(&self) -> u64 {
         self.sticks.0 | self.ignored.0 | self.unclear.0
     }
 
-    /// Notes what became of a bit. Of an MSR that moves, `pace` says how far it goes from one read
-    /// to the next.
+    /// Adds the result for a bit. If the MSR changes by itself, `pace` is its change between two
+    /// reads.
     fn note(
         &mut self,
         bit: u64,
@@ -144,8 +143,8 @@ impl BitMasks {
             (Err(_), _, _) => &mut self.refused,
             (Ok(()), None, _) => &mut self.unclear,
             (Ok(()), Some(after), Some(pace)) => {
-                // A clock that was set goes on from the new value, else from the old one. Low
-                // bits pass by in the meantime, which may be long if others have the CPU.
+                // A clock that was set continues from the new value, otherwise from the old one.
+                // Low bits change meanwhile, more of them if other processes use the CPU.
                 let near = |from: u64| after.wrapping_sub(from) < bit / 2;
                 let is_low = bit < pace.saturating_mul(256);
 
@@ -170,7 +169,7 @@ impl BitMasks {
     }
 }
 
-/// Who makes an access.
+/// The initiator of an access.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -181,18 +180,18 @@ pub enum Who {
     Guest,
 }
 
-/// When it is made.
+/// The time of an access.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum When {
-    /// The vCPU never ran.
+    /// The vCPU has never run.
     BeforeRun,
     /// It has run.
     AfterRun,
 }
 
-/// Whether it is a read or a write.
+/// The kind of access.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -204,7 +203,7 @@ pub enum What {
 }
 
 impl Probed {
-    /// What one can do at one time; none if it was not tried.
+    /// The results for one initiator at one time; none if they were not tried.
     pub fn access(&self, who: Who, when: When) -> Option<&Access> {
         let stages = match who {
             Who::User => &self.user,
@@ -219,7 +218,7 @@ impl Probed {
 }
 
 impl Access {
-    /// Whether a read gives a value, or a write goes through.
+    /// Whether a read or write succeeds.
     pub fn allows(&self, what: What) -> bool {
         match what {
             What::Read => self.readable,
@@ -227,7 +226,7 @@ impl Access {
         }
     }
 
-    /// Why a read or a write as a whole fails.
+    /// Why a read or write is refused.
     pub fn refusal(&self, what: What) -> Option<&Refusal> {
         match what {
             What::Read => self.read_refused.as_ref(),
@@ -236,19 +235,18 @@ impl Access {
     }
 }
 
-/// How much is tried with the guest's first instruction, for which each access needs a vCPU of its
-/// own.
+/// How much to try with the guest's first instruction, which needs a vCPU for each access.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Thoroughness {
     /// Nothing.
     Quick,
-    /// A read, and a write of the value that is there.
+    /// A read, and a write of the current value.
     Normal,
-    /// Each bit as well.
+    /// Also each bit.
     Thorough,
 }
 
-/// Finds out what can be done with MSRs. `progress` is called after each one.
+/// Tests MSRs. Calls `progress` after each one.
 ///
 /// # Errors
 ///

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The CPUID bits that accesses hang on, and the proof: a vCPU that differs in these only.
+//! The CPUID bits on which accesses depend, proven with a vCPU that differs only in these.
 
 use serde::Serialize;
 
@@ -21,25 +21,25 @@ use crate::scratch::Outcome;
 use crate::scratch::Scratch;
 use crate::scratch::Setup;
 
-/// That an access hangs on CPUID.
+/// The dependency of an access on CPUID.
 #[derive(Clone, Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Need {
-    /// Who makes the access.
+    /// The initiator.
     pub who: Who,
-    /// What access it is.
+    /// The kind of access.
     pub what: What,
-    /// The bits, one of which has to be there, as `SPEC_CTRL (CPUID 0x7, 0: EDX bit 26)`.
+    /// The bits, of which one is needed, e.g. `SPEC_CTRL (CPUID 0x7, 0: EDX bit 26)`.
     pub features: Vec<String>,
     /// Whether the vCPU's CPUID has one of them.
     pub present: bool,
-    /// Whether the access does the opposite on a vCPU whose CPUID lacks all of them, or has one;
+    /// Whether the result is the opposite on a vCPU whose CPUID lacks all of them, or has one;
     /// none if KVM refuses such a vCPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proven: Option<bool>,
 }
 
-/// The needs of an MSR, each tried.
+/// The dependencies of an MSR, with proof.
 pub(super) fn of(pool: &Pool<'_>, probed: &Probed) -> Result<Vec<Need>> {
     let mut needs = Vec::new();
 
@@ -85,7 +85,7 @@ fn text(feature: &Feature) -> String {
     )
 }
 
-/// Makes the access on vCPUs that have what this one lacks, or lack what it has.
+/// Makes the access on vCPUs with the opposite bits.
 fn prove(
     pool: &Pool<'_>,
     probed: &Probed,
@@ -93,7 +93,7 @@ fn prove(
     features: &[Feature],
     present: bool,
 ) -> Result<Option<bool>> {
-    // Without, all of them have to go; with, one will do.
+    // To remove the feature, all bits must go; to add it, one is enough.
     let changes: Vec<&[Feature]> = if present {
         vec![features]
     } else {
@@ -129,7 +129,7 @@ fn prove(
     Ok(proven)
 }
 
-/// Makes the access on a vCPU of another setup; none if KVM takes no such CPUID.
+/// Makes the access on a vCPU with another setup; none if KVM refuses its CPUID.
 fn allowed(
     pool: &Pool<'_>,
     setup: &Setup,

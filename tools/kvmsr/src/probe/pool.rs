@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Fresh vCPUs, and those that are as good as fresh.
+//! A pool of new vCPUs, and of used ones that are as good as new.
 //!
-//! Making and ending a VM takes little work but long waits for grace periods of the kernel. So
-//! they are made and ended in threads beside; each by one thread, as debugfs names VMs by the thread
-//! that made them, and by their file descriptor.
+//! Creating and closing a VM takes little CPU time, but waits for the kernel's grace periods. So
+//! threads do it in the background. The same thread creates and closes a VM, because debugfs names
+//! VMs by the thread and the file descriptor.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -22,16 +22,16 @@ use crate::error::Result;
 use crate::scratch::Scratch;
 use crate::scratch::Setup;
 
-/// Threads that make VMs and end them.
+/// The number of threads that create and close VMs.
 const MAKERS: usize = 3;
 
-/// How often fresh vCPUs are looked at again, to learn which MSRs move.
+/// How often new vCPUs are read again, to find MSRs that change by themselves.
 const LOOKS: usize = 4;
 
-/// MSRs that are in no list, and that others are tied to.
+/// MSRs in no list that others depend on.
 const UNLISTED: [u32; 4] = [0x1b, 0xc000_0080, 0xc000_0100, 0xc000_0101];
 
-/// vCPUs to try things on.
+/// The pool of vCPUs.
 #[derive(Debug)]
 pub(super) struct Pool<'a> {
     kvm: &'a Kvm,
@@ -42,7 +42,7 @@ pub(super) struct Pool<'a> {
     looks: usize,
 }
 
-/// A vCPU, to be given back to the thread that made it.
+/// A vCPU, with the thread that created it.
 #[derive(Debug)]
 pub(super) struct Lent {
     scratch: Scratch,
@@ -63,7 +63,7 @@ impl DerefMut for Lent {
     }
 }
 
-/// A vCPU that can be taken again, and how one looks to which nothing was done.
+/// A vCPU that can be reused, and the state of an unused one.
 #[derive(Debug, Default)]
 struct Kept {
     lent: Option<Lent>,
@@ -71,14 +71,14 @@ struct Kept {
 }
 
 impl<'a> Pool<'a> {
-    /// Has `work` done with a pool.
+    /// Runs `work` with a pool.
     pub(super) fn with<T>(
         kvm: &Kvm,
         setup: &Setup,
         work: impl FnOnce(&mut Pool<'_>) -> Result<T>,
     ) -> Result<T> {
         thread::scope(|scope| {
-            // A thread has one made while it waits to hand it over.
+            // Each thread creates the next vCPU while it waits to hand one over.
             let (to_made, made) = mpsc::sync_channel(1);
 
             for _ in 0..MAKERS {
@@ -107,7 +107,7 @@ impl<'a> Pool<'a> {
         self.setup
     }
 
-    /// A vCPU that never ran, or one that ran once; as good as fresh.
+    /// A vCPU that has never run, or that has run once; as good as new.
     pub(super) fn take(&mut self, has_run: bool) -> Result<Lent> {
         let kept = if has_run {
             &mut self.has_run
@@ -121,12 +121,12 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// As [`Pool::take`], and nobody has had it before.
+    /// Like [`Pool::take`], but never used before.
     pub(super) fn fresh(&self, has_run: bool) -> Result<Lent> {
         let mut lent = self
             .made
             .recv()
-            .map_err(|_| Error::Missing("no VM can be made any more".to_owned()))??;
+            .map_err(|_| Error::Missing("no more VMs can be created".to_owned()))??;
 
         if has_run {
             lent.run_once()?;
@@ -134,7 +134,7 @@ impl<'a> Pool<'a> {
         Ok(lent)
     }
 
-    /// Gives one back. If nothing `was_written`, or no MSR shows it, others will have it.
+    /// Returns a vCPU. If nothing `was_written`, or no MSR shows a change, it is reused.
     pub(super) fn give(&mut self, lent: Lent, was_written: bool) -> Result<()> {
         let has_run = lent.has_run();
 
@@ -159,7 +159,7 @@ impl<'a> Pool<'a> {
             None => self.fresh_look(has_run)?,
         };
 
-        // Some MSRs take long to move. If it is only these, the next one is as fresh.
+        // Some MSRs change slowly. If only these differ, the vCPU is as good as new.
         if !is_same(&fresh) && self.looks < LOOKS {
             let again = self.fresh_look(has_run)?;
 
@@ -180,7 +180,7 @@ impl<'a> Pool<'a> {
         }
     }
 
-    /// What is the same on all fresh vCPUs, at all times.
+    /// The values that are equal on all new vCPUs at all times.
     fn fresh_look(&self, has_run: bool) -> Result<BTreeMap<u32, u64>> {
         let mut same: Option<BTreeMap<u32, u64>> = None;
 
@@ -207,7 +207,7 @@ impl<'a> Pool<'a> {
     }
 }
 
-/// What user space reads of all MSRs that are listed.
+/// The values of all listed MSRs in user space.
 fn look(kvm: &Kvm, scratch: &Scratch) -> Result<BTreeMap<u32, u64>> {
     let list = kvm
         .get_msr_index_list()
@@ -223,9 +223,9 @@ fn look(kvm: &Kvm, scratch: &Scratch) -> Result<BTreeMap<u32, u64>> {
 }
 
 impl Lent {
-    /// Ends the VM, whenever there is time for it.
+    /// Closes the VM in the background.
     pub(super) fn end(self) {
-        // If its thread has gone, it ends here.
+        // If its thread has ended, it is closed here.
         let _ = self.maker.send(self.scratch);
     }
 }
@@ -240,7 +240,7 @@ fn make(kvm: &Kvm, setup: &Setup, made: &SyncSender<Result<Lent>>) {
             maker: maker.clone(),
         });
 
-        // Nobody wants them any more.
+        // Nobody needs them any more.
         if made.send(lent).is_err() {
             return;
         }

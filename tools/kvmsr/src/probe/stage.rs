@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! One MSR, on vCPUs of one kind, by user space or by the guest: what can be read, and what each
-//! bit does.
+//! Tests one MSR on vCPUs of one kind, by user space or by the guest: whether it can be read, and
+//! the effect of each bit.
 
 use super::Access;
 use super::BitMasks;
@@ -19,17 +19,17 @@ use crate::scratch::Outcome;
 /// IA32_TIME_STAMP_COUNTER
 const TSC: u32 = 0x10;
 
-/// How often user space reads an MSR to see whether it moves.
+/// How often user space reads an MSR to find out whether it changes by itself.
 const READS: usize = 4;
 
-/// A vCPU that is as good as new whenever a bit is to be tried.
+/// A vCPU that is as good as new for each bit.
 struct Subject<'p, 'a> {
     pool: &'p mut Pool<'a>,
     scratch: Lent,
     index: u32,
     by: Initiator,
     has_run: bool,
-    /// Whether a write ever went through, after which others can't have the vCPU.
+    /// Whether a write ever succeeded, after which the vCPU is not reused.
     is_used: bool,
 }
 
@@ -42,8 +42,8 @@ impl Subject<'_, '_> {
         Ok(())
     }
 
-    /// Reads as the one does who is looked at. A guest that is left by KVM is tried again on a
-    /// fresh vCPU: something else may have been amiss.
+    /// Reads as the initiator under test. If KVM_RUN fails, it is tried again on a new vCPU,
+    /// because the cause may be another.
     fn read(&mut self) -> Result<Result<u64, Refusal>> {
         if self.by == Initiator::Host {
             let value = self.scratch.get(self.index)?;
@@ -65,7 +65,7 @@ impl Subject<'_, '_> {
         })
     }
 
-    /// Writes, likewise.
+    /// Writes as the initiator under test.
     fn write(&mut self, value: u64) -> Result<Result<(), Refusal>> {
         if self.by == Initiator::Host {
             let taken = self.scratch.set(self.index, value)?;
@@ -95,7 +95,7 @@ impl Subject<'_, '_> {
         })
     }
 
-    /// What is there now; user space may see it where the guest does not.
+    /// The current value; user space may be able to read it if the guest can't.
     fn look(&mut self, who: Option<Initiator>) -> Result<Option<u64>> {
         match who {
             None => Ok(None),
@@ -107,15 +107,15 @@ impl Subject<'_, '_> {
         }
     }
 
-    /// Has the MSR be as it was before a bit was tried, on this vCPU or on a new one.
+    /// Restores the value from before a bit was tried, on this vCPU or on a new one.
     fn restore(&mut self, state: &State, before: u64) -> Result<()> {
         let restored = match (state.kept, state.pace) {
             (None, _) => false,
             (Some(kept), None) => {
                 self.scratch.set(self.index, kept)? && self.scratch.get(self.index)? == Some(kept)
             }
-            // KVM remembers writes of the TSC, and takes the next one for an attempt to set
-            // several vCPUs to the same.
+            // KVM remembers writes of the TSC, and treats the next one as an attempt to
+            // synchronise several vCPUs.
             (Some(_), Some(_)) => self.index != TSC && self.scratch.set(self.index, before)?,
         };
 
@@ -127,20 +127,20 @@ fn is_dead(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Dead(_))
 }
 
-/// An MSR before it was written.
+/// The state of an MSR before it was written.
 struct State {
-    /// Who sees best what it is.
+    /// The initiator that can read it.
     reader: Option<Initiator>,
-    /// What that one sees.
+    /// Its value for that initiator.
     seen: Option<u64>,
-    /// What user space reads, to be restored.
+    /// Its value for user space, to be restored.
     kept: Option<u64>,
-    /// How far it goes from one read to the next, if it moves.
+    /// Its change between two reads, if it changes by itself.
     pace: Option<u64>,
 }
 
-/// Looks at an MSR on a vCPU of one kind. Where both a read and a write fail and the MSR
-/// `is_unknown`, or the guest's exits say so, bits are not tried.
+/// Tests an MSR on a vCPU of one kind. If both a read and a write fail and the MSR `is_unknown`,
+/// or the guest's exits say so, bits are not tried.
 ///
 /// # Errors
 ///
@@ -163,7 +163,7 @@ pub(super) fn probe(
     };
     let (read, state) = first_look(&mut subject)?;
     let base = state.seen.unwrap_or(0);
-    // A guest's write of what it has may be what hangs it; a bit of it still may not.
+    // The guest's write of the current value may hang; a write with one bit inverted may not.
     let own = match forbidden(subject.pool.setup(), index, base) {
         Some(_) if by == Initiator::Guest => None,
         _ => Some(subject.write(base)?),
@@ -205,8 +205,8 @@ pub(super) fn probe(
     })
 }
 
-/// Looks at an MSR with a vCPU's very first instruction: one vCPU for a read, one for a write, and
-/// if `each_bit`, one for every bit.
+/// Tests an MSR with a vCPU's first instruction: one vCPU for a read, one for a write, and if
+/// `each_bit`, one for each bit.
 ///
 /// # Errors
 ///
@@ -296,7 +296,7 @@ fn first_look(subject: &mut Subject<'_, '_>) -> Result<(Result<u64, Refusal>, St
     let mut pace = catalogue::moves(subject.index).then_some(0);
     let mut before = kept;
 
-    // User space's reads are cheap; the guest's own may tell of more.
+    // Reads by user space are cheap; the guest's reads may show more.
     for _ in 1..kept.map_or(0, |_| READS) {
         let now = subject.scratch.get(subject.index)?;
 
@@ -338,7 +338,7 @@ fn each_bit(subject: &mut Subject<'_, '_>, state: &State, base: u64) -> Result<B
     let mut bits = BitMasks::default();
 
     for bit in (0..64).map(|bit| 1u64 << bit) {
-        // What moves is where it is now.
+        // The current value, if it changes by itself.
         let before = if state.pace.is_some() {
             subject.look(state.reader)?.unwrap_or(base)
         } else {

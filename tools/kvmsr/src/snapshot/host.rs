@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What there is to say about this machine.
+//! Describes this machine.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use crate::snapshot::Host;
 const MODULES: [&str; 4] = ["kvm", "kvm_amd", "kvm_intel", "kvm_msr"];
 
 impl Host {
-    /// This machine, as far as it tells.
+    /// This machine, as far as known.
     pub fn this() -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
 
@@ -30,7 +30,7 @@ impl Host {
     }
 }
 
-/// What the first CPU of `/proc/cpuinfo` says.
+/// The first CPU in `/proc/cpuinfo`.
 fn of_cpuinfo(cpuinfo: &str) -> Host {
     let field = |name: &str| {
         cpuinfo
@@ -48,7 +48,7 @@ fn of_cpuinfo(cpuinfo: &str) -> Host {
     }
 }
 
-/// The parameters of a module, of those that can be read.
+/// The readable parameters of a module.
 fn parameters(module: &str) -> BTreeMap<String, String> {
     let Ok(files) = fs::read_dir(format!("/sys/module/{module}/parameters")) else {
         return BTreeMap::new();

@@ -23,9 +23,9 @@ use crate::state::List;
 const MCG_CAP: u32 = 0x179;
 
 impl Snapshot {
-    /// Takes a snapshot of a vCPU that does not run: of a VMM's own, or of a scratch one.
+    /// Takes a snapshot of a stopped vCPU: of a VMM's own, or of a scratch vCPU.
     ///
-    /// It has what [`state::save`] has, and EFER, IA32_APIC_BASE, FS_BASE and GS_BASE.
+    /// It has the MSRs of [`state::save`], and EFER, IA32_APIC_BASE, FS_BASE and GS_BASE.
     ///
     /// # Errors
     ///
@@ -43,7 +43,7 @@ impl Snapshot {
         let features = state::feature_list(kvm)?;
         let list = List::new(kvm, vcpu)?.with_sregs();
         let state = state::save(vcpu, &list)?;
-        // What has changed until the next time it is read changes by itself.
+        // MSRs whose second read differs change by themselves.
         let indices: Vec<_> = state.entries.iter().map(|entry| entry.index).collect();
         let later = state::read(vcpu, &indices)?;
         let value = |index, value| Value {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The local APIC, whose registers are MSRs in x2APIC mode, and not to be restored as such: a
-//! write of the ICR would send an interrupt, and the IRR, ISR and TMR take none.
+//! The local APIC. In x2APIC mode its registers are MSRs, but must not be restored as such: a
+//! write of the ICR would send an interrupt, and the IRR, ISR and TMR are read-only.
 
 use kvm_bindings::kvm_lapic_state;
 use kvm_ioctls::VcpuFd;
@@ -12,8 +12,8 @@ use crate::ioctl;
 
 const APIC_BASE: u32 = 0x1b;
 
-/// IA32_APIC_BASE, which says the mode, and the registers behind it, which `KVM_GET_LAPIC` gives
-/// in the layout of that mode.
+/// IA32_APIC_BASE, which has the mode, and the registers in the layout of `KVM_GET_LAPIC` for that
+/// mode.
 #[derive(Clone, Copy, Debug)]
 pub struct Apic {
     /// IA32_APIC_BASE.
@@ -28,22 +28,22 @@ impl Apic {
     ///
     /// # Errors
     ///
-    /// [`Error::Kvm`], if KVM does not emulate it for one thing.
+    /// [`Error::Kvm`], e.g. if KVM does not emulate the local APIC.
     pub fn save(vcpu: &VcpuFd) -> Result<Self> {
         let registers = vcpu.get_lapic().map_err(Error::kvm("KVM_GET_LAPIC"))?;
         let base = ioctl::get_msr(vcpu, APIC_BASE)
             .map_err(Error::kvm("KVM_GET_MSRS"))?
-            .ok_or_else(|| Error::Missing("KVM has no IA32_APIC_BASE here".to_owned()))?;
+            .ok_or_else(|| Error::Missing("KVM can't read IA32_APIC_BASE".to_owned()))?;
 
         Ok(Apic { base, registers })
     }
 
-    /// Restores it. `KVM_SET_CPUID2` comes before, and [`restore`](crate::state::restore) after,
-    /// as IA32_TSC_DEADLINE is lost on an APIC that is not in that mode.
+    /// Restores it. Call `KVM_SET_CPUID2` before, and [`restore`](crate::state::restore) after it,
+    /// because IA32_TSC_DEADLINE is lost if the APIC is not in TSC-deadline mode.
     ///
     /// # Errors
     ///
-    /// [`Error::Kvm`]; [`Error::Input`] if KVM refuses the base, as without the CPUID bit of the
+    /// [`Error::Kvm`]; [`Error::Input`] if KVM refuses the base, e.g. without the CPUID bit of the
     /// x2APIC.
     pub fn restore(&self, vcpu: &VcpuFd) -> Result<()> {
         let taken =

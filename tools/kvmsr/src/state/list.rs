@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Which MSRs are a vCPU's state.
+//! The MSRs that are a vCPU's state.
 
 use kvm_ioctls::Kvm;
 use kvm_ioctls::VcpuFd;
@@ -13,17 +13,17 @@ use crate::state::transfer::read;
 const MTRR_CAP: u32 = 0xfe;
 const MCG_CAP: u32 = 0x179;
 
-/// MSRs that a guest or a VMM can change, and that are in no list of KVM's.
+/// MSRs that a guest or a VMM can change, but that KVM does not list.
 const UNLISTED: &[(u32, u32)] = &[
     // IA32_SGXLEPUBKEYHASHn
     (0x8c, 0x8f),
-    // Fixed-range MTRRs and the default type. How many variable ones there are, MTRRcap says.
+    // Fixed-range MTRRs and the default type. MTRRcap has the number of variable ones.
     (0x250, 0x250),
     (0x258, 0x259),
     (0x268, 0x26f),
     (0x2ff, 0x2ff),
-    // HV_X64_SVERSION, SIEFP and SIMP, the SINTn, and what KVM_GET_MSR_INDEX_LIST lacks of the
-    // timers.
+    // HV_X64_SVERSION, SIEFP and SIMP, the SINTn, and the timers that KVM_GET_MSR_INDEX_LIST
+    // lacks.
     (0x4000_0081, 0x4000_0083),
     (0x4000_0090, 0x4000_009f),
     (0x4000_00b0, 0x4000_00b7),
@@ -33,11 +33,11 @@ const UNLISTED: &[(u32, u32)] = &[
     (0xc001_0140, 0xc001_0141),
 ];
 
-/// MSRs that `KVM_SET_SREGS` restores too: IA32_APIC_BASE, EFER, FS_BASE and GS_BASE.
+/// MSRs that `KVM_SET_SREGS` also restores: IA32_APIC_BASE, EFER, FS_BASE and GS_BASE.
 const SREGS: &[u32] = &[0x1b, 0xc000_0080, 0xc000_0100, 0xc000_0101];
 
-/// VMX capabilities that KVM makes of others and of CPUID: PINBASED, PROCBASED, EXIT and
-/// ENTRY_CTLS from the TRUE ones, and CR0 and CR4_FIXED1. KVM takes no writes of these.
+/// VMX capabilities that KVM derives from others and from CPUID: PINBASED, PROCBASED, EXIT and
+/// ENTRY_CTLS from the TRUE ones, and CR0 and CR4_FIXED1. They can't be written.
 const DERIVED: &[u32] = &[0x481, 0x482, 0x483, 0x484, 0x487, 0x489];
 
 /// The MSRs to save.
@@ -47,15 +47,16 @@ pub struct List {
 }
 
 impl List {
-    /// All that is state of this vCPU, but for what other ioctls own: what KVM lists, the
-    /// feature MSRs, and what KVM does not list. In the order in which it can be restored.
+    /// All MSRs that are state of this vCPU, except those that other ioctls restore: MSRs that KVM
+    /// lists, feature MSRs, and MSRs that KVM does not list. They are in an order in which they
+    /// can be restored.
     ///
-    /// The number of machine check banks and of MTRRs is that of the vCPU, so it is made after
+    /// The vCPU has the number of machine-check banks and of MTRRs, so create the list after
     /// `KVM_X86_SETUP_MCE`.
     ///
     /// # Errors
     ///
-    /// [`Error::Kvm`] if KVM does not tell.
+    /// [`Error::Kvm`] if an ioctl fails.
     pub fn new(kvm: &Kvm, vcpu: &VcpuFd) -> Result<Self> {
         let saved = kvm
             .get_msr_index_list()
@@ -78,8 +79,8 @@ impl List {
         Ok(Self::from_indices(indices))
     }
 
-    /// With EFER, IA32_APIC_BASE, FS_BASE and GS_BASE, for those who do not use
-    /// `KVM_SET_SREGS`, or want to compare.
+    /// Adds EFER, IA32_APIC_BASE, FS_BASE and GS_BASE, for callers that do not use
+    /// `KVM_SET_SREGS`, or that compare.
     #[must_use]
     pub fn with_sregs(self) -> Self {
         let mut indices = self.indices;
@@ -88,7 +89,7 @@ impl List {
         Self::from_indices(indices)
     }
 
-    /// Without some.
+    /// Removes some.
     #[must_use]
     pub fn without(mut self, indices: &[u32]) -> Self {
         self.indices.retain(|index| !indices.contains(index));

@@ -20,7 +20,7 @@
 //!
 //!     eprintln!("KVM refuses {:#x} for MSR {:#x}", entry.data, entry.index);
 //! }
-//! // What KVM took, and changed.
+//! // What KVM accepted, but changed.
 //! for change in state::changed(&fresh, &saved.entries, &restored)? {
 //!     eprintln!("{change}");
 //! }
@@ -28,37 +28,37 @@
 //! # }
 //! ```
 //!
-//! # When
+//! # When to restore
 //!
-//! On the target, [`restore`] comes after
+//! On the target, call [`restore`] after
 //!
-//! - guest memory: `KVM_ASYNC_PF_EN`, `KVM_PV_EOI_EN`, `HV_X64_HYPERCALL` and
-//!   `HV_X64_VP_ASSIST_PAGE` are refused where there is none, and KVM writes to the pages of some;
-//! - `KVM_SET_CPUID2`, which many MSRs hang on;
+//! - guest memory was added: without it, KVM refuses `KVM_ASYNC_PF_EN`, `KVM_PV_EOI_EN`,
+//!   `HV_X64_HYPERCALL` and `HV_X64_VP_ASSIST_PAGE`, and it writes to some of the pages;
+//! - `KVM_SET_CPUID2`, on which many MSRs depend;
 //! - `KVM_X86_SETUP_MCE` ([`ioctl::setup_mce`](crate::ioctl::setup_mce)) with the source's
-//!   IA32_MCG_CAP, which sets the machine check banks back;
+//!   IA32_MCG_CAP, which resets the machine-check banks;
 //! - `KVM_CAP_HYPERV_SYNIC2` for each vCPU, if the source had it;
-//! - `KVM_SET_SREGS`, which brings EFER, IA32_APIC_BASE and the segments' bases;
-//! - `KVM_SET_LAPIC`: in another mode than TSC-deadline, KVM drops IA32_TSC_DEADLINE;
+//! - `KVM_SET_SREGS`, which restores EFER, IA32_APIC_BASE and the segments' bases;
+//! - `KVM_SET_LAPIC`: unless it is in TSC-deadline mode, KVM drops IA32_TSC_DEADLINE;
 //!
 //! and before
 //!
-//! - the first `KVM_RUN`: it fixes the feature MSRs;
-//! - `KVM_SET_NESTED_STATE`: a vCPU in VMX operation takes no VMX capabilities, and
-//!   IA32_FEATURE_CONTROL of 0 ends it.
+//! - the first `KVM_RUN`, after which feature MSRs can't change;
+//! - `KVM_SET_NESTED_STATE`: in VMX operation, KVM refuses VMX capabilities, and
+//!   IA32_FEATURE_CONTROL of 0 ends VMX operation.
 //!
-//! # What is not here
+//! # What is not restored
 //!
-//! - x2APIC registers belong to `KVM_GET_LAPIC`: [`Apic`] has these and the mode.
-//! - EFER, IA32_APIC_BASE, FS_BASE and GS_BASE belong to `KVM_GET_SREGS`; [`List::with_sregs`]
-//!   has them too. EFER.LMA follows CR0.PG, so no write of EFER brings it back.
-//! - IA32_PRED_CMD, IA32_FLUSH_CMD, HV_X64_EOM, EOI and ICR are commands, and IA32_MCG_CAP takes
-//!   no writes.
-//! - The shadow stack pointer SSP is no MSR: `KVM_GET_ONE_REG` has it, see
+//! - x2APIC registers: `KVM_GET_LAPIC` has them, see [`Apic`].
+//! - EFER, IA32_APIC_BASE, FS_BASE and GS_BASE: `KVM_GET_SREGS` has them, and
+//!   [`List::with_sregs`] adds them. EFER.LMA follows CR0.PG, so writing EFER does not restore it.
+//! - IA32_PRED_CMD, IA32_FLUSH_CMD, HV_X64_EOM, EOI and ICR are commands, and IA32_MCG_CAP is
+//!   read-only.
+//! - The shadow stack pointer SSP is not an MSR: `KVM_GET_ONE_REG` has it, see
 //!   [`ioctl::one_reg_list`](crate::ioctl::one_reg_list).
-//! - Guests compare the TSCs of their vCPUs. `KVM_SET_MSRS` of IA32_TSC lets KVM guess what is
-//!   meant; `KVM_VCPU_TSC_OFFSET` with `KVM_SET_CLOCK` is exact. Whoever uses these saves
-//!   [`List::without`] it (0x10).
+//! - Guests compare the TSCs of their vCPUs. `KVM_SET_MSRS` of IA32_TSC lets KVM guess whether
+//!   to synchronise them; `KVM_VCPU_TSC_OFFSET` with `KVM_SET_CLOCK` is exact. If you use these,
+//!   save [`List::without`] IA32_TSC (0x10).
 
 mod apic;
 mod list;
@@ -89,8 +89,8 @@ pub use self::transfer::write;
 pub struct Saved {
     /// In the order in which they can be restored.
     pub entries: Vec<kvm_msr_entry>,
-    /// What KVM refused to read: it lists MSRs that the vCPU lacks, and those of the other vendor
-    /// that [`List`] asks for are not there.
+    /// MSRs that KVM refused to read: it lists some that the vCPU lacks, and [`List`] adds some
+    /// that only one vendor has.
     pub unreadable: Vec<u32>,
 }
 
@@ -113,7 +113,7 @@ pub fn save(vcpu: &VcpuFd, list: &List) -> Result<Saved> {
     Ok(saved)
 }
 
-/// Restores MSRs in the order given. It is that of [`save`]; others may need [`in_order`].
+/// Restores MSRs in the given order. [`save`] returns a valid order; for others use [`in_order`].
 ///
 /// # Errors
 ///
@@ -122,32 +122,32 @@ pub fn restore(vcpu: &VcpuFd, entries: &[kvm_msr_entry]) -> Result<Outcome> {
     write(vcpu, entries)
 }
 
-/// An MSR that has another value than the one that KVM took.
+/// An MSR whose value differs from the one that KVM accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Change {
     /// The position of the entry.
     pub position: usize,
     /// The MSR.
     pub index: u32,
-    /// What was written.
+    /// The value that was written.
     pub wrote: u64,
-    /// What it reads; none if KVM refuses to read it.
+    /// The value that it reads; none if it can't be read.
     pub reads: Option<u64>,
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MSR {:#x} was given {:#x}", self.index, self.wrote)?;
+        write!(f, "MSR {:#x} was set to {:#x}", self.index, self.wrote)?;
         match self.reads {
-            Some(reads) => write!(f, " and has {reads:#x}"),
-            None => write!(f, " and can't be read"),
+            Some(reads) => write!(f, ", but reads {reads:#x}"),
+            None => write!(f, ", but can't be read"),
         }
     }
 }
 
-/// Reads back what [`restore`] wrote: what KVM took, and changed. Of several entries of one MSR
-/// the last counts. Clocks and counters are left out: what [`catalogue::moves`] names, and what
-/// reads differently the next time.
+/// Reads back what [`restore`] wrote, and returns the values that KVM accepted but changed. If an
+/// MSR has several entries, the last one applies. Clocks and counters are left out: those of
+/// [`catalogue::moves`], and MSRs whose next read differs.
 ///
 /// # Errors
 ///
@@ -166,7 +166,7 @@ pub fn changed(
         .collect();
 
     written.sort_unstable();
-    // Of neighbours that are alike, dedup_by_key() keeps the first.
+    // dedup_by_key() keeps the first of equal neighbours.
     written.reverse();
     written.dedup_by_key(|(index, ..)| *index);
     written.sort_unstable_by_key(|&(_, position, _)| position);
@@ -191,8 +191,8 @@ pub fn changed(
     Ok(changes)
 }
 
-/// Whether it is a register of Hyper-V's synthetic interrupt controller or of its timers, of
-/// which KVM takes nothing but 0 without `KVM_CAP_HYPERV_SYNIC2`.
+/// Whether it is a register of Hyper-V's synthetic interrupt controller (SynIC) or its timers, for
+/// which KVM accepts only 0 without `KVM_CAP_HYPERV_SYNIC2`.
 pub(crate) fn is_synic(index: u32) -> bool {
     matches!(
         index,
@@ -200,8 +200,8 @@ pub(crate) fn is_synic(index: u32) -> bool {
     )
 }
 
-/// What such a register has if nobody has written to it, and `HV_X64_SCONTROL` is 0, as it is
-/// without `KVM_CAP_HYPERV_SYNIC2`: the version is 1, and the SINTn are masked.
+/// The reset value of such a register: the version is 1, and the SINTn are masked.
+/// `HV_X64_SCONTROL` is 0 without `KVM_CAP_HYPERV_SYNIC2`.
 fn idle_synic(index: u32) -> u64 {
     match index {
         0x4000_0081 => 1,
@@ -210,9 +210,9 @@ fn idle_synic(index: u32) -> u64 {
     }
 }
 
-/// Without `KVM_CAP_HYPERV_SYNIC2`, KVM refuses to take what it gives for the SynIC. No ioctl
-/// tells whether it is enabled. But if all of the SynIC is idle, what is not 0 of it need not be
-/// restored either way.
+/// Without `KVM_CAP_HYPERV_SYNIC2`, KVM refuses SynIC values that it has returned itself. No ioctl
+/// tells whether it is enabled. But if the SynIC is idle, values other than 0 need not be
+/// restored.
 fn remove_idle_synic(entries: &mut Vec<kvm_msr_entry>) {
     let is_idle = entries
         .iter()

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::ioctl::MAX_ENTRIES;
 
-/// What became of one entry.
+/// The result for one entry.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Status {
     /// KVM read or wrote it.
@@ -22,13 +22,13 @@ pub enum Status {
     Refused,
 }
 
-/// What became of each entry of a list, in its order.
+/// The results for each entry of a list, in its order.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Outcome {
-    /// One for each entry: what a `KVM_GET_MSRS` or `KVM_SET_MSRS` of its own would have said at
-    /// this point.
+    /// One for each entry: the result of a `KVM_GET_MSRS` or `KVM_SET_MSRS` call with this entry
+    /// only.
     pub statuses: Vec<Status>,
-    /// How many ioctls it took.
+    /// The number of ioctls.
     pub calls: usize,
 }
 
@@ -48,7 +48,7 @@ impl Outcome {
     }
 }
 
-/// An entry, as `KVM_SET_MSRS` takes it.
+/// An entry for `KVM_SET_MSRS`.
 pub fn entry(index: u32, value: u64) -> kvm_msr_entry {
     kvm_msr_entry {
         index,
@@ -57,7 +57,7 @@ pub fn entry(index: u32, value: u64) -> kvm_msr_entry {
     }
 }
 
-/// Reads MSRs of a vCPU, any number of them; none for what KVM refuses.
+/// Reads any number of a vCPU's MSRs; none for MSRs that KVM refuses.
 ///
 /// # Errors
 ///
@@ -66,7 +66,7 @@ pub fn read(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<Option<u64>>> {
     read_with(indices, |msrs| vcpu.get_msrs(msrs))
 }
 
-/// Reads feature MSRs of KVM's device: what the host supports.
+/// Reads feature MSRs of KVM's device: the host's features.
 ///
 /// # Errors
 ///
@@ -75,11 +75,11 @@ pub fn read_features(kvm: &Kvm, indices: &[u32]) -> Result<Vec<Option<u64>>> {
     read_with(indices, |msrs| kvm.get_msrs(msrs))
 }
 
-/// Writes MSRs of a vCPU, any number of them, in the order given.
+/// Writes any number of a vCPU's MSRs, in the given order.
 ///
 /// # Errors
 ///
-/// As [`read`]. Entries before may have been written.
+/// As [`read`]. Earlier entries may have been written.
 pub fn write(vcpu: &VcpuFd, entries: &[kvm_msr_entry]) -> Result<Outcome> {
     transfer(entries.len(), |from, to| {
         let msrs = fam(entries.get(from..to).unwrap_or_default())?;
@@ -118,8 +118,8 @@ fn fam(entries: &[kvm_msr_entry]) -> io::Result<Msrs> {
     Msrs::from_entries(entries).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))
 }
 
-/// Has `call` work through `count` entries. It is given a range of them, and says how many it
-/// did before one that was refused: after that one it goes on.
+/// Runs `call` on `count` entries. It gets a range of them, and returns the number of entries
+/// before the first refused one; the next range starts after that entry.
 fn transfer(
     count: usize,
     mut call: impl FnMut(usize, usize) -> io::Result<usize>,
@@ -149,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    /// KVM, as far as it matters: it stops at what it refuses.
+    /// A model of KVM: it stops at entries that it refuses.
     fn kvm(bad: &BTreeSet<usize>, from: usize, to: usize) -> usize {
         assert!(to - from <= MAX_ENTRIES && from < to);
         (from..to).take_while(|at| !bad.contains(at)).count()
@@ -166,7 +166,7 @@ mod tests {
             let outcome = transfer(count, |from, to| {
                 let done = kvm(&bad, from, to);
 
-                // It goes on right behind the refused one, so nothing is tried twice.
+                // The next range starts after the refused entry, so no entry is tried twice.
                 prop_assert_eq_io(from, tried)?;
                 tried += done + usize::from(from + done < to);
                 Ok(done)

@@ -22,33 +22,33 @@ use super::tracefs::Tracefs;
 use crate::error::Error;
 use crate::error::Result;
 
-/// Pairs of thread and MSR that are kept when events are read from a pipe. A guest can try four
-/// billion indices.
+/// The maximum number of pairs of thread and MSR when events are read from a pipe. A guest can
+/// access four billion indices.
 const MAX_PAIRS: usize = 1 << 16;
-/// Comparisons that the kernel is asked to make for each event.
+/// The maximum number of comparisons per event in the kernel's filter.
 const MAX_RANGES: usize = 32;
 
-/// How accesses are counted.
+/// The way to count accesses.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
     /// By the kernel, in a histogram.
     Histogram,
-    /// Event by event, from a pipe.
+    /// By reading each event from a pipe.
     Pipe,
 }
 
-/// A number of accesses.
+/// Numbers of accesses.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Count {
-    /// RDMSRs, also those that ended in #GP.
+    /// RDMSRs, including those with #GP.
     pub reads: u64,
-    /// WRMSRs, also those that ended in #GP.
+    /// WRMSRs, including those with #GP.
     pub writes: u64,
-    /// How many of both ended in #GP.
+    /// Accesses with #GP.
     pub gp: u64,
 }
 
@@ -58,7 +58,7 @@ impl Count {
         self.reads.saturating_add(self.writes)
     }
 
-    /// What came on top of `earlier`.
+    /// The increase since `earlier`.
     pub fn since(self, earlier: Count) -> Count {
         Count {
             reads: self.reads.saturating_sub(earlier.reads),
@@ -86,16 +86,16 @@ impl AddAssign for Count {
     }
 }
 
-/// What events say of a thread.
+/// What events tell about a thread.
 #[derive(Clone, Debug, Default)]
 pub struct Thread {
     /// Its name.
     pub comm: String,
-    /// Its process, if the kernel says it.
+    /// Its process, if the kernel reports it.
     pub tgid: Option<u32>,
 }
 
-/// Counts since it was made.
+/// Counts since its creation.
 #[derive(Debug)]
 pub struct Counter {
     // Dropped in this order: an instance can't be removed while its pipe is open.
@@ -106,7 +106,7 @@ pub struct Counter {
 
 #[derive(Debug)]
 enum Source {
-    // The pipe of the instance is kept open so that nobody removes it.
+    // The instance's pipe is kept open, so that the instance can't be removed.
     Histogram { _held: File },
     Pipe(Pipe),
 }
@@ -116,7 +116,7 @@ enum Source {
 pub struct Tally {
     counts: BTreeMap<(u32, u32), Count>,
     threads: BTreeMap<u32, Thread>,
-    // Accesses for which there was no room.
+    // Accesses that were not counted, for lack of memory.
     dropped: u64,
 }
 
@@ -160,8 +160,8 @@ impl Tally {
 }
 
 impl Counter {
-    /// Starts counting, in one way or in the best that there is. `buffer` is the room for events
-    /// in KiB for each CPU; of `indices` only is counted, if there are any.
+    /// Starts counting, in the given way or in the best one. `buffer` is the size of the buffer in
+    /// KiB per CPU. If there are `indices`, only these are counted.
     pub fn new(
         tracefs: &Tracefs,
         method: Option<Method>,
@@ -194,7 +194,7 @@ impl Counter {
         })
     }
 
-    /// How it counts.
+    /// The way it counts.
     pub fn method(&self) -> Method {
         match self.source {
             Source::Histogram { .. } => Method::Histogram,
@@ -202,7 +202,7 @@ impl Counter {
         }
     }
 
-    /// Takes in what has happened up to now. Says whether there may be more to take in.
+    /// Reads the events up to now. Returns whether there may be more.
     pub fn poll(&mut self) -> Result<bool> {
         match &mut self.source {
             Source::Histogram { .. } => {
@@ -221,7 +221,7 @@ impl Counter {
         }
     }
 
-    /// Has no more events come in, so that reading what is there has an end.
+    /// Disables further events, so that reading ends.
     pub fn stop(&mut self) -> Result<()> {
         match self.source {
             Source::Histogram { .. } => Ok(()),
@@ -254,15 +254,15 @@ impl Source {
     fn histogram(instance: &Instance, filter: Option<&str>) -> Result<Self> {
         let held = instance.open_pipe()?;
 
-        // No event is ever stored.
+        // Events are not stored.
         let _ = tracefs::write(&instance.path("buffer_size_kb"), "4");
         tracefs::write(&instance.event("trigger"), &histogram::trigger(filter))?;
         Ok(Source::Histogram { _held: held })
     }
 }
 
-/// Some MSRs, as the kernel's filters of events have it; none if there are so many that it is
-/// cheaper to drop the others here.
+/// A filter for these MSRs in the kernel's syntax; none if there are so many that dropping the
+/// others here is cheaper.
 pub fn filter(indices: &BTreeSet<u32>) -> Option<String> {
     let mut ranges: Vec<(u32, u32)> = Vec::new();
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What KVM shows of its VMs in debugfs, and the Rust engine (kvm-msr.ko) of those it serves.
+//! KVM's folders for VMs in debugfs, and the files of the Rust engine (kvm-msr.ko) there.
 
 use std::fs;
 use std::path::Path;
@@ -10,20 +10,20 @@ use serde::Serialize;
 
 use super::tracefs::read;
 
-/// The engine's own counters of a VM.
+/// The engine's counters for a VM.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Counters {
-    /// The guest's reads that it served.
+    /// Guest reads that it handled.
     pub reads: u64,
-    /// The guest's writes that it served.
+    /// Guest writes that it handled.
     pub writes: u64,
     /// Accesses that the VM's filter denied.
     pub filtered: u64,
-    /// Accesses that it passed on to user space.
+    /// Accesses that exited to user space.
     pub user_space: u64,
-    /// Accesses that ended in #GP.
+    /// Accesses that injected #GP.
     pub gp: u64,
     /// Reads by user space.
     pub host_reads: u64,
@@ -32,7 +32,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Parses the file `msr_counters`; names that are not known are skipped.
+    /// Parses the file `msr_counters`; ignores unknown names.
     pub fn parse(text: &str) -> Self {
         let mut counters = Counters::default();
 
@@ -75,7 +75,7 @@ impl Counters {
         }
     }
 
-    /// Whether some counter is lower than before, i.e. they are another VM's.
+    /// Whether a counter is lower than before, i.e. the counters are another VM's.
     pub fn restarted_since(self, before: Self) -> bool {
         let lower = |now: u64, before: u64| u64::from(now < before);
 
@@ -88,30 +88,30 @@ impl Counters {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Served {
-    /// The VM's folder in debugfs, i.e. the thread that made it and its file descriptor.
+    /// The VM's folder in debugfs, i.e. the thread that created it and its file descriptor.
     pub vm: String,
-    /// Its process, if that is known.
+    /// Its process, if known.
     pub pid: Option<u32>,
     /// The process's name.
     pub comm: String,
-    /// Counted by the engine in the same time as the rest.
+    /// The engine's counters for the same time.
     pub counters: Counters,
-    /// The VM's filter, in the engine's words.
+    /// The VM's filter, as the engine prints it.
     pub filter: Vec<String>,
 }
 
 /// A VM's folder in debugfs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Folder {
-    /// Its name: the thread that made the VM, and the VM's file descriptor.
+    /// Its name: the thread that created the VM, and the VM's file descriptor.
     pub name: String,
-    /// The thread that made the VM.
+    /// The thread that created the VM.
     pub maker: u32,
     /// Whether the engine serves it.
     pub engine: bool,
 }
 
-/// The VMs that there are; none where debugfs may not be read.
+/// All VMs; none if debugfs can't be read.
 pub fn folders(kvm: &Path) -> Vec<Folder> {
     let mut folders = Vec::new();
 
@@ -133,7 +133,7 @@ pub fn folders(kvm: &Path) -> Vec<Folder> {
     folders
 }
 
-/// The thread in a folder's name, `1234-12`; other folders are no VM's.
+/// The thread in a folder's name, e.g. `1234-12`; other folders are not VMs.
 fn maker(name: &str) -> Option<u32> {
     let (tid, fd) = name.split_once('-')?;
 
@@ -141,7 +141,7 @@ fn maker(name: &str) -> Option<u32> {
     tid.parse().ok()
 }
 
-/// The threads that run a VM's vCPUs; kernels before 6.2 don't say.
+/// The threads that run a VM's vCPUs; kernels before 6.2 do not show them.
 pub fn vcpus(kvm: &Path, folder: &str) -> Vec<u32> {
     fs::read_dir(kvm.join(folder))
         .into_iter()
@@ -153,7 +153,7 @@ pub fn vcpus(kvm: &Path, folder: &str) -> Vec<u32> {
         .collect()
 }
 
-/// The counters of a VM, and its filter; none if it has gone.
+/// The counters of a VM, and its filter; none if the VM no longer exists.
 pub fn counters(kvm: &Path, folder: &str) -> Option<(Counters, Vec<String>)> {
     let file = |name: &str| read(&kvm.join(folder).join(name)).ok();
     let filter = file("msr_filter").unwrap_or_default();

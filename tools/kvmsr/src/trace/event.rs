@@ -1,35 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The lines of `trace_pipe`.
+//! Parses the lines of `trace_pipe`.
 //!
 //! ```text
 //!  CPU 0/KVM-1234    [002] d..1.  512.034567: kvm_msr: msr_read 10 = 0x123456 (#GP)
 //!  CPU:2 [LOST 17 EVENTS]
 //! ```
 //!
-//! The name of a thread can be anything of up to 15 bytes, which is why lines are taken apart from
-//! their end.
+//! The name of a thread can contain any bytes, up to 15, so lines are parsed from their end.
 
 /// One access.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Event {
-    /// The thread's name, as far as the kernel remembers it.
+    /// The thread's name, if the kernel remembers it.
     pub comm: String,
     /// The thread.
     pub tid: u32,
-    /// Its process, if the kernel was asked to keep it and has.
+    /// Its process, if the kernel was told to record it.
     pub tgid: Option<u32>,
     /// The CPU.
     pub cpu: u32,
-    /// When, on the instance's clock, in microseconds.
+    /// The time on the instance's clock, in microseconds.
     pub micros: u64,
     /// Whether it is a write.
     pub write: bool,
     /// The MSR.
     pub index: u32,
-    /// What was read or written; means nothing for a read that ended in #GP.
+    /// The value; undefined for a read with #GP.
     pub value: u64,
-    /// Whether it ended in #GP.
+    /// Whether it injected #GP.
     pub gp: bool,
 }
 
@@ -38,17 +37,17 @@ pub struct Event {
 pub enum Line {
     /// An access.
     Event(Event),
-    /// Events of a CPU were lost; how many, if the kernel knows.
+    /// Events of a CPU were lost, with their number if the kernel knows it.
     Lost {
         /// The CPU.
         cpu: u32,
-        /// How many.
+        /// The number.
         count: Option<u64>,
     },
 }
 
 impl Line {
-    /// Parses a line without its end; none if it is neither.
+    /// Parses a line without its line break; none if it is neither.
     pub fn parse(line: &str) -> Option<Self> {
         parse_lost(line).or_else(|| parse_event(line).map(Line::Event))
     }
@@ -95,7 +94,7 @@ fn parse_event(line: &str) -> Option<Event> {
         Some(inner) => {
             let (head, tgid) = inner.rsplit_once('(')?;
 
-            // Dashes stand for one that is not known.
+            // Dashes mean unknown.
             (head, decimal(tgid.trim()))
         }
         None => (head, None),
@@ -115,7 +114,7 @@ fn parse_event(line: &str) -> Option<Event> {
     })
 }
 
-/// `512.034567` in microseconds.
+/// Converts `512.034567` to microseconds.
 fn micros(text: &str) -> Option<u64> {
     let (seconds, micros) = text.split_once('.')?;
 
@@ -127,7 +126,7 @@ fn micros(text: &str) -> Option<u64> {
         .checked_add(decimal(micros)?)
 }
 
-/// Digits only: `parse()` takes a sign.
+/// Only digits: `parse()` would accept a sign.
 pub(super) fn decimal<T: std::str::FromStr>(text: &str) -> Option<T> {
     text.bytes()
         .all(|byte| byte.is_ascii_digit())
@@ -135,7 +134,7 @@ pub(super) fn decimal<T: std::str::FromStr>(text: &str) -> Option<T> {
     text.parse().ok()
 }
 
-/// As [`decimal`], in hexadecimal.
+/// Like [`decimal`], but hexadecimal.
 pub(super) fn hexadecimal(text: &str) -> Option<u64> {
     text.bytes()
         .all(|byte| byte.is_ascii_hexdigit())
@@ -190,7 +189,7 @@ mod tests {
         let unknown = "           <...>-77      (-------) [000] ..... 1.000001: kvm_msr: msr_read \
                        10 = 0x0 (#GP)";
         assert_eq!(event(unknown).tgid, None);
-        // No column of interrupts, as with noirq-info.
+        // Without the column of interrupts, as with noirq-info.
         let bare = "x-1       [000]     1.000001: kvm_msr: msr_read 10 = 0x0";
         assert_eq!(event(bare).tid, 1);
         // A name that looks like an event.

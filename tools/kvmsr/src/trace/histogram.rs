@@ -11,16 +11,16 @@
 //!     Dropped: 0
 //! ```
 //!
-//! A histogram has up to three keys, so what ended in #GP is a sum beside the count.
+//! A histogram has up to three keys, so the number of #GPs is a sum beside the count.
 
 use super::event::decimal;
 use super::event::hexadecimal;
 
-/// Different combinations of thread, MSR and kind of access that the kernel has room for. It
-/// takes the memory at once: some 8 MiB.
+/// The maximum number of combinations of thread, MSR and kind of access in the kernel. It
+/// allocates the memory at once: some 8 MiB.
 const SIZE: u32 = 16384;
 
-/// What to write to the event's file `trigger`.
+/// The text for the event's file `trigger`.
 pub fn trigger(filter: Option<&str>) -> String {
     let trigger =
         format!("hist:keys=common_pid.execname,ecx.hex,write:vals=hitcount,exception:size={SIZE}");
@@ -42,16 +42,16 @@ pub struct Bin {
     pub index: u32,
     /// Whether these are writes.
     pub write: bool,
-    /// How many.
+    /// The number of accesses.
     pub hits: u64,
-    /// How many of them ended in #GP.
+    /// The number of accesses with #GP.
     pub gp: u64,
 }
 
 impl Bin {
-    /// Parses a line; none if it is none of these.
+    /// Parses a line; none if it is another kind of line.
     pub fn parse(line: &str) -> Option<Self> {
-        // The name of a thread can be anything of up to 15 bytes, even a part of such a line.
+        // The name of a thread can contain any bytes, even a part of such a line.
         let (keys, values) = line.rsplit_once(" } hitcount:")?;
         let (hits, gp) = values.split_once(" exception:")?;
         let (keys, write) = keys.rsplit_once(", write:")?;
@@ -74,7 +74,7 @@ impl Bin {
     }
 }
 
-/// The events that the kernel had no room to count.
+/// The number of events for which the kernel had no room.
 pub fn dropped(text: &str) -> u64 {
     text.lines()
         .rev()
@@ -103,7 +103,7 @@ mod tests {
         };
 
         assert_eq!(Bin::parse(LINE), Some(bin.clone()));
-        // The end of a thread's name that has a line break.
+        // The rest of a thread's name that contains a line break.
         assert_eq!(
             Bin::parse(LINE.strip_prefix("{ common_pid: CPU 0").unwrap()),
             Some(Bin {

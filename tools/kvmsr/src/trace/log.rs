@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Each access as it happens.
+//! Reports each access as it happens.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,7 +27,7 @@ use crate::error::Result;
 use crate::number::Hex;
 use crate::snapshot::SCHEMA;
 
-/// Hands accesses over, until it is dropped.
+/// Reports accesses until it is dropped.
 #[derive(Debug)]
 pub struct Log {
     // Dropped in this order: an instance can't be removed while its pipe is open.
@@ -62,7 +62,7 @@ impl Log {
         })
     }
 
-    /// Hands over the accesses that are there. Says whether there may be more at once.
+    /// Reports the accesses up to now. Returns whether there may be more.
     ///
     /// # Errors
     ///
@@ -82,7 +82,7 @@ impl Log {
         })
     }
 
-    /// Events that the kernel had no room for, up to now.
+    /// The number of events for which the kernel had no room.
     ///
     /// # Errors
     ///

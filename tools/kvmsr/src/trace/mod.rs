@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Which VM touches which MSR: from the tracepoint `kvm:kvm_msr` of any kernel.
+//! Counts which VM accesses which MSR, with the tracepoint `kvm:kvm_msr`, which any kernel has.
 //!
-//! [`Session`] counts. It has the kernel count where that can be done (histogram triggers,
-//! `CONFIG_HIST_TRIGGERS`), which loses nothing; otherwise it reads every event from a pipe, and
-//! says how many were lost. [`Log`] hands each event over.
+//! [`Session`] counts. If possible, the kernel counts (histogram triggers,
+//! `CONFIG_HIST_TRIGGERS`), and no event is lost; otherwise it reads every event from a pipe, and
+//! reports how many were lost. [`Log`] reports each event.
 //!
-//! Both work in a tracefs instance of their own, so that they disturb nobody else's tracing, and
-//! remove it when they are dropped.
+//! Both use a tracefs instance of their own, so that they do not affect other tracing, and remove
+//! it when they are dropped.
 
 mod counter;
 mod engine;
@@ -39,7 +39,7 @@ pub use session::Settings;
 pub use tracefs::INSTANCE_PREFIX;
 pub use tracefs::Tracefs;
 
-/// What is not seen, as the tracepoint does not fire.
-pub const NOTE: &str = "Not counted, as the kernel does not trace it: MSRs that KVM passes through \
-                        to the CPU (such as FS_BASE, and often SPEC_CTRL and TSC), and accesses \
+/// Accesses that do not fire the tracepoint.
+pub const NOTE: &str = "Not counted, because the kernel does not trace them: MSRs that KVM passes through \
+                        to the CPU (e.g. FS_BASE, often SPEC_CTRL and TSC), and accesses \
                         that user space answers (KVM_EXIT_X86_RDMSR, KVM_EXIT_X86_WRMSR).";

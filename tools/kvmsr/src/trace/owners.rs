@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Which VM a thread belongs to.
+//! Finds the VM of a thread.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -12,22 +12,22 @@ use super::engine;
 use super::engine::Folder;
 use super::tracefs::read;
 
-/// Whose accesses a thread makes.
+/// The process and VM of a thread.
 #[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Owner {
-    /// The process; none if the thread was gone before it could be asked for.
+    /// The process; none if the thread ended before it was looked up.
     pub pid: Option<u32>,
     /// The process's name, or else the thread's.
     pub comm: String,
-    /// The VM, as its folder in debugfs is called; none if the process has several and the kernel
-    /// does not tell them apart, and where debugfs can't be read.
+    /// The VM, by the name of its folder in debugfs; none if debugfs can't be read, or if the
+    /// process has several VMs and the kernel does not show their threads.
     pub vm: Option<String>,
-    /// The thread, if its process is not known.
+    /// The thread, if its process is unknown.
     pub tid: Option<u32>,
 }
 
-/// What is known of threads. They are looked up as soon as they are seen, as they may soon be
-/// gone.
+/// What is known about threads. They are looked up as soon as they are seen, because they may end
+/// soon.
 #[derive(Debug)]
 pub struct Owners {
     proc: PathBuf,
@@ -36,7 +36,7 @@ pub struct Owners {
 }
 
 impl Owners {
-    /// With where procfs and KVM's part of debugfs are.
+    /// Uses these paths of procfs and of KVM's folder in debugfs.
     pub fn new(proc: &Path, kvm: &Path) -> Self {
         Owners {
             proc: proc.to_owned(),
@@ -50,7 +50,7 @@ impl Owners {
         self.known.contains_key(&tid)
     }
 
-    /// Looks up threads that were not seen before.
+    /// Looks up new threads.
     pub fn learn(&mut self, threads: &BTreeMap<u32, Thread>) {
         // Read when they are first needed.
         let mut all = None;
@@ -72,7 +72,7 @@ impl Owners {
         })
     }
 
-    /// The process and the name of what made a VM, by its folder.
+    /// The process and name of a VM's creator, by the VM's folder.
     pub fn of_folder(&self, folder: &Folder) -> Owner {
         let vcpus = engine::vcpus(&self.kvm, &folder.name);
         let pid = process_of(&self.proc, folder, &vcpus);
@@ -139,7 +139,7 @@ fn owner(proc: &Path, vms: &[Vm], tid: u32, thread: &Thread) -> Owner {
     }
 }
 
-/// The process of the thread that made a VM, or if that has gone, of one that runs it.
+/// The process of the thread that created a VM, or if that has ended, of one that runs it.
 fn process_of(proc: &Path, folder: &Folder, vcpus: &[u32]) -> Option<u32> {
     tgid(proc, folder.maker).or_else(|| vcpus.iter().find_map(|&tid| tgid(proc, tid)))
 }
@@ -190,7 +190,7 @@ mod tests {
 
         assert_eq!(found(&[]), None);
         assert_eq!(found(std::slice::from_ref(&one)).as_deref(), Some("1-1"));
-        // Two VMs of one process, and a kernel that does not say who runs them.
+        // Two VMs of one process, on a kernel that does not show their threads.
         assert_eq!(found(&[one.clone(), other]), None);
         let runs = vm("1-3", pid, &[pid]);
         assert_eq!(found(&[one, runs]).as_deref(), Some("1-3"));

@@ -13,10 +13,10 @@ use super::tracefs::Instance;
 use crate::error::Error;
 use crate::error::Result;
 
-/// A longer line is none of ours.
+/// A longer line is not an event.
 const MAX_LINE: usize = 4096;
 
-/// Reads of a page or so in a row.
+/// The number of reads, of about a page each, before returning.
 const READS: u32 = 8;
 
 /// The stream of an instance's events.
@@ -24,18 +24,18 @@ const READS: u32 = 8;
 pub struct Pipe {
     file: File,
     path: PathBuf,
-    // The beginning of a line.
+    // The beginning of an incomplete line.
     rest: Vec<u8>,
 }
 
 impl Pipe {
-    /// Has the kernel keep events, in `buffer` KiB for each CPU, and opens their stream.
+    /// Enables events, with a buffer of `buffer` KiB per CPU, and opens their stream.
     pub fn new(instance: &Instance, buffer: u32, filter: Option<&str>) -> Result<Self> {
         let event = |file: &str, text: &str| tracefs::write(&instance.event(file), text);
 
         tracefs::write(&instance.path("buffer_size_kb"), &buffer.to_string())?;
-        // An instance starts with the options that somebody may have set for the whole system.
-        // Older kernels don't have all of these.
+        // An instance starts with the system's options, which others may have changed. Older
+        // kernels lack some of them.
         for option in [
             "noraw",
             "nohex",
@@ -51,7 +51,7 @@ impl Pipe {
         ] {
             let _ = tracefs::write(&instance.path("trace_options"), option);
         }
-        // One clock for all CPUs, which is what other programs log by.
+        // One clock for all CPUs, which other programs also use for logs.
         let _ = tracefs::write(&instance.path("trace_clock"), "mono");
         if let Some(filter) = filter {
             event("filter", filter)?;
@@ -66,8 +66,8 @@ impl Pipe {
         Ok(pipe)
     }
 
-    /// Hands over the lines that are there, up to some number of reads, so that the caller can look
-    /// up threads while they live. Says whether there may be more.
+    /// Reports lines, up to some number of reads, so that the caller can look up threads before
+    /// they end. Returns whether there may be more.
     pub fn read(&mut self, mut each: impl FnMut(Line)) -> Result<bool> {
         let mut block = vec![0; 64 << 10];
 
@@ -106,7 +106,7 @@ fn feed(rest: &mut Vec<u8>, block: &[u8], each: &mut impl FnMut(Line)) {
     }
 }
 
-/// The events that an instance's buffers have lost up to now.
+/// The number of events that an instance's buffers have lost.
 pub fn lost(instance: &Instance) -> Result<u64> {
     let directory = instance.path("per_cpu");
     let entries = std::fs::read_dir(&directory)
@@ -114,7 +114,7 @@ pub fn lost(instance: &Instance) -> Result<u64> {
     let mut lost = 0u64;
 
     for entry in entries.flatten() {
-        // A CPU that has gone.
+        // A CPU that was removed.
         let Ok(stats) = tracefs::read(&entry.path().join("stats")) else {
             continue;
         };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What `kvmsr top` and `kvmsr log` print.
+//! The output of `kvmsr top` and `kvmsr log`.
 
 use serde::Deserialize;
 use serde::Serialize;
@@ -10,26 +10,26 @@ use super::counter::Method;
 use super::engine::Served;
 use crate::number::Hex;
 
-/// Which VM touched which MSR how often.
+/// Which VM accessed which MSR, and how often.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Top {
     /// [`crate::snapshot::SCHEMA`]
     pub schema: u32,
-    /// How it was counted.
+    /// The way to count.
     pub counted_by: Method,
-    /// For how long, in seconds.
+    /// The time, in seconds.
     pub seconds: f64,
     /// Accesses that could not be counted.
     pub lost: u64,
-    /// All of these accesses.
+    /// The sum of all accesses.
     pub total: Count,
-    /// By VM and MSR, most accesses first.
+    /// By VM and MSR, sorted by the number of accesses.
     pub msrs: Vec<Row>,
     /// VMs that the engine (kvm-msr.ko) serves, with its own counters.
     pub engine: Vec<Served>,
-    /// The command during whose life was counted.
+    /// The command that ran meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Command>,
     /// What is never counted.
@@ -43,29 +43,29 @@ pub struct Top {
 pub struct Row {
     /// The process; null if its thread ended before it could be looked up.
     pub pid: Option<u32>,
-    /// The thread, if the process is not known.
+    /// The thread, if the process is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tid: Option<u32>,
-    /// The name of the process, or else of the thread.
+    /// The name of the process, or of the thread.
     pub comm: String,
-    /// The VM's folder in debugfs; null if it is not known which of a process's VMs it is.
+    /// The VM's folder in debugfs; null if it is unknown which of the process's VMs it is.
     pub vm: Option<String>,
     /// The MSR.
     pub index: Hex<u32>,
     /// Its name.
     pub name: Option<String>,
-    /// Reads, also those that ended in #GP.
+    /// Reads, including those with #GP.
     pub reads: u64,
-    /// Writes, also those that ended in #GP.
+    /// Writes, including those with #GP.
     pub writes: u64,
-    /// How many of both ended in #GP.
+    /// Accesses with #GP.
     pub gp: u64,
-    /// Reads and writes in a second.
+    /// Reads and writes per second.
     pub rate: f64,
 }
 
 impl Row {
-    /// How often.
+    /// The numbers.
     pub fn count(&self) -> Count {
         Count {
             reads: self.reads,
@@ -74,24 +74,24 @@ impl Row {
         }
     }
 
-    /// The VM for people: its process, or what is known of it.
+    /// The VM's description: its process, or what is known.
     pub fn guest(&self) -> String {
         match (self.pid, self.tid) {
             (Some(pid), _) => format!("{} ({pid})", self.comm),
-            (None, Some(tid)) => format!("{} (thread {tid}, gone)", self.comm),
+            (None, Some(tid)) => format!("{} (thread {tid}, ended)", self.comm),
             (None, None) => self.comm.clone(),
         }
     }
 }
 
-/// How a command ended.
+/// The end of a command.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Command {
     /// The program.
     pub program: String,
-    /// Its exit code; null if a signal ended it, or it goes on.
+    /// Its exit code; null if a signal ended it, or it still runs.
     pub exit_code: Option<i32>,
 }
 
@@ -102,17 +102,17 @@ pub struct Command {
 pub struct Entry {
     /// [`crate::snapshot::SCHEMA`]
     pub schema: u32,
-    /// When, in seconds of the monotonic clock; null in an entry that says that events were lost.
+    /// The time, in seconds of the monotonic clock; null in an entry about lost events.
     pub time: Option<f64>,
     /// The process; null if its thread ended before it could be looked up.
     pub pid: Option<u32>,
     /// The thread.
     pub tid: Option<u32>,
-    /// The name of the process, or else of the thread.
+    /// The name of the process, or of the thread.
     pub comm: Option<String>,
     /// The CPU.
     pub cpu: u32,
-    /// What was done.
+    /// The kind of access.
     pub access: Access,
     /// The MSR.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -120,18 +120,18 @@ pub struct Entry {
     /// Its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// What was read or written; none if a read ended in #GP.
+    /// The value; none if a read injected #GP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<Hex<u64>>,
-    /// Whether it ended in #GP.
+    /// Whether it injected #GP.
     #[serde(default)]
     pub gp: bool,
-    /// How many events were lost here, if the kernel knows.
+    /// The number of lost events, if the kernel knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<u64>,
 }
 
-/// What an entry of the log is of.
+/// The kind of a log entry.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -140,6 +140,6 @@ pub enum Access {
     Read,
     /// WRMSR
     Write,
-    /// Some that the kernel had no room for.
+    /// Events for which the kernel had no room.
     Lost,
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Counts, and who made the accesses.
+//! Counts accesses, and finds the VMs that made them.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -26,18 +26,18 @@ use crate::error::Result;
 use crate::number::Hex;
 use crate::snapshot::SCHEMA;
 
-/// How to count.
+/// Settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where tracefs is, if not in one of the usual places.
+    /// The path of tracefs, if it is not in one of the usual places.
     pub tracefs: Option<PathBuf>,
-    /// How to count, if not in the best way that there is.
+    /// The way to count; the default is the best one.
     pub method: Option<Method>,
-    /// Room for events, in KiB for each CPU; only the pipe needs it.
+    /// The size of the buffer in KiB per CPU; only the pipe needs it.
     pub buffer: u32,
-    /// What to take.
+    /// The accesses to count.
     pub selection: Selection,
-    /// By whose names MSRs are called that mean something else on each vendor.
+    /// The vendor whose names to use for MSRs that differ between vendors.
     pub vendor: Option<Vendor>,
 }
 
@@ -53,19 +53,19 @@ impl Default for Settings {
     }
 }
 
-/// Which accesses are wanted.
+/// The accesses to count.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// Of this process only.
+    /// Only those of this process.
     pub pid: Option<u32>,
-    /// Of processes only whose name has this in it.
+    /// Only those of processes whose name contains this.
     pub guest: Option<String>,
-    /// To these MSRs only.
+    /// Only those to these MSRs.
     pub indices: Option<BTreeSet<u32>>,
 }
 
 impl Selection {
-    /// Whether an access is wanted.
+    /// Whether an access is to be counted.
     pub fn takes(&self, owner: &Owner, index: u32) -> bool {
         self.pid.is_none_or(|pid| owner.pid == Some(pid))
             && self
@@ -82,7 +82,7 @@ impl Selection {
 pub(super) const PROC: &str = "/proc";
 pub(super) const DEBUGFS_KVM: &str = "/sys/kernel/debug/kvm";
 
-/// Counts which VM touches which MSR, until it is dropped.
+/// Counts which VM accesses which MSR, until it is dropped.
 #[derive(Debug)]
 pub struct Session {
     counter: Counter,
@@ -90,7 +90,7 @@ pub struct Session {
     engine: BTreeMap<String, EngineCount>,
     selection: Selection,
     vendor: Option<Vendor>,
-    // As of the start or of the last reset.
+    // As of the start or the last reset.
     since: Instant,
     base: BTreeMap<(u32, u32), Count>,
     lost_before: u64,
@@ -103,7 +103,7 @@ struct EngineCount {
     filter: Vec<String>,
     base: Counters,
     last: Counters,
-    // Of VMs that had the folder before.
+    // The counters of earlier VMs with the same folder.
     earlier: Counters,
 }
 
@@ -112,8 +112,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Missing`] if the kernel has nothing to count by or this is not allowed, with
-    /// what to do; [`crate::Error::Io`] if tracefs does not do as it is told.
+    /// [`crate::Error::Missing`] with advice, if the kernel can't count or this is not permitted;
+    /// [`crate::Error::Io`] if writing to tracefs fails.
     pub fn new(settings: &Settings) -> Result<Self> {
         let tracefs = Tracefs::find(settings.tracefs.as_deref())?;
         let mut session = Session {
@@ -136,13 +136,13 @@ impl Session {
         Ok(session)
     }
 
-    /// How it counts.
+    /// The way it counts.
     pub fn method(&self) -> Method {
         self.counter.method()
     }
 
-    /// Takes in what has happened up to now; to be called ten times in a second or so, as threads
-    /// can be looked up only while they live. Says whether there may be more to take in.
+    /// Reads the events up to now. Call it about ten times per second, because threads can be
+    /// looked up only before they end. Returns whether there may be more.
     ///
     /// # Errors
     ///
@@ -155,7 +155,7 @@ impl Session {
         Ok(more)
     }
 
-    /// Stops counting, and takes in all that has happened up to now.
+    /// Stops counting, and reads all events up to now.
     ///
     /// # Errors
     ///
@@ -166,7 +166,7 @@ impl Session {
         Ok(())
     }
 
-    /// Counts from 0 again.
+    /// Restarts counting from 0.
     ///
     /// # Errors
     ///
@@ -183,7 +183,7 @@ impl Session {
         Ok(())
     }
 
-    /// What was counted.
+    /// The counts.
     ///
     /// # Errors
     ///
@@ -256,8 +256,7 @@ impl Session {
             .collect()
     }
 
-    /// Reads the engine's counters. VMs that are there at the start are counted from what they
-    /// have, later ones from 0.
+    /// Reads the engine's counters. For VMs that exist at the start, only the increase counts.
     fn look_at_engine(&mut self, start: bool) {
         let kvm = Path::new(DEBUGFS_KVM);
 
@@ -297,7 +296,7 @@ impl EngineCount {
     }
 }
 
-/// A rate; 0 in no time.
+/// A rate; 0 for an empty time.
 pub(super) fn per_second(count: u64, seconds: f64) -> f64 {
     if seconds > 0.0 {
         count as f64 / seconds

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Where the kernel is told what to trace.
+//! Access to tracefs.
 
 use std::fs;
 use std::fs::File;
@@ -17,12 +17,12 @@ use std::sync::atomic::Ordering;
 use crate::error::Error;
 use crate::error::Result;
 
-/// Where it is usually mounted, and where older systems have it.
+/// The usual mount point, and the one of older systems.
 const USUAL: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 const EVENT: &str = "events/kvm/kvm_msr";
-/// How the names of our instances begin; the number of the process follows.
+/// The prefix of our instances' names; the process ID follows.
 pub const INSTANCE_PREFIX: &str = "kvmsr-";
-/// What is read of a file at most: a histogram of 16384 lines has some 2 MiB.
+/// The maximum size that is read: a histogram of 16384 lines has some 2 MiB.
 const MAX_SIZE: u64 = 64 << 20;
 /// `O_NONBLOCK` on x86 and most others.
 const O_NONBLOCK: i32 = 0o4000;
@@ -32,12 +32,12 @@ const O_NONBLOCK: i32 = 0o4000;
 pub struct Tracefs(PathBuf);
 
 impl Tracefs {
-    /// tracefs with the tracepoint `kvm:kvm_msr`, in a directory or, if none is given, in the
-    /// usual ones.
+    /// tracefs with the tracepoint `kvm:kvm_msr`, in the given directory or in one of the usual
+    /// ones.
     ///
     /// # Errors
     ///
-    /// [`Error::Missing`] if it is not there or may not be used, with what to do.
+    /// [`Error::Missing`] with advice, if it does not exist or can't be used.
     pub fn find(given: Option<&Path>) -> Result<Self> {
         let places: Vec<&Path> = match given {
             Some(given) => vec![given],
@@ -56,7 +56,7 @@ impl Tracefs {
         }
         Err(Error::Missing(match (forbidden, given) {
             (Some(place), _) => format!(
-                "{} may not be read: run this as root (tracing shows what all VMs do)",
+                "you may not read {}: run this as root (tracing shows all VMs)",
                 place.display()
             ),
             (None, Some(given)) => format!("{} is not tracefs", given.display()),
@@ -72,7 +72,7 @@ impl Tracefs {
         match fs::metadata(directory.join(EVENT)) {
             Ok(_) => Ok(Tracefs(directory.to_owned())),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Error::Missing(
-                format!("{} may not be read: run this as root", directory.display()),
+                format!("you may not read {}: run this as root", directory.display()),
             )),
             Err(_) => Err(Error::Missing(format!(
                 "the kernel has no tracepoint kvm:kvm_msr (no {}): load kvm-amd or kvm-intel \
@@ -87,20 +87,20 @@ impl Tracefs {
         &self.0
     }
 
-    /// Whether the kernel can count the events itself.
+    /// Whether the kernel can count events.
     pub fn has_histograms(&self) -> bool {
         self.0.join(EVENT).join("hist").exists()
     }
 }
 
-/// A set of buffers and triggers of our own; it is removed when it is dropped.
+/// A tracefs instance with its own buffers and triggers, removed when it is dropped.
 #[derive(Debug)]
 pub(super) struct Instance {
     directory: PathBuf,
 }
 
 impl Instance {
-    /// Makes one, and removes those of processes that were killed.
+    /// Creates one, and removes those of processes that were killed.
     pub fn new(tracefs: &Tracefs) -> Result<Self> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let instances = tracefs.directory().join("instances");
@@ -116,7 +116,7 @@ impl Instance {
 
             match error.kind() {
                 io::ErrorKind::PermissionDenied => Error::Missing(format!(
-                    "{shown} can't be made: run this as root; if you are, the kernel is locked \
+                    "can't create {shown}: run this as root; if you are, the kernel is locked \
                      down (/sys/kernel/security/lockdown)"
                 )),
                 _ => Error::Io {
@@ -138,8 +138,8 @@ impl Instance {
         self.directory.join(EVENT).join(file)
     }
 
-    /// Opens the stream of its events, reads of which don't wait. As long as it is open, nobody
-    /// can remove the instance.
+    /// Opens the stream of its events, in non-blocking mode. While it is open, the instance can't
+    /// be removed.
     pub fn open_pipe(&self) -> Result<File> {
         let path = self.path("trace_pipe");
 
@@ -153,13 +153,13 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        // All of it is undone by the removal as well, in kernels that are not too old.
+        // Removing the instance undoes all of it, except in very old kernels.
         let _ = write(&self.event("enable"), "0");
         let _ = fs::remove_dir(&self.directory);
     }
 }
 
-/// Removes instances whose process is gone. One that is in use can't be removed.
+/// Removes instances whose process has ended. An instance in use can't be removed.
 fn remove_orphans(instances: &Path) {
     for entry in fs::read_dir(instances).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -175,9 +175,9 @@ fn remove_orphans(instances: &Path) {
     }
 }
 
-/// Writes a command into one of tracefs's files.
+/// Writes a command to a file of tracefs.
 pub(super) fn write(path: &Path, text: &str) -> Result<()> {
-    // Without O_TRUNC, which clears some of these files.
+    // Without O_TRUNC, which has an effect on some of these files.
     let mut file = OpenOptions::new()
         .write(true)
         .open(path)
@@ -187,7 +187,7 @@ pub(super) fn write(path: &Path, text: &str) -> Result<()> {
         .map_err(Error::io(format!("write '{text}' to {}", path.display())))
 }
 
-/// Reads one of the kernel's files.
+/// Reads a file of the kernel.
 pub(super) fn read(path: &Path) -> Result<String> {
     let failed = || Error::io::<io::Error>(format!("read {}", path.display()));
     let mut bytes = Vec::new();
@@ -197,6 +197,6 @@ pub(super) fn read(path: &Path) -> Result<String> {
         .take(MAX_SIZE)
         .read_to_end(&mut bytes)
         .map_err(failed())?;
-    // The names of threads are any bytes.
+    // The names of threads can contain any bytes.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

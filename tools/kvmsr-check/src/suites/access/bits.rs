@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! What each bit of an MSR does, found out in the raw.
+//! Finds the effect of each bit of an MSR by plain accesses.
 
 use anyhow::Result;
 
@@ -8,7 +8,7 @@ use super::raw::By;
 use super::raw::LEFT;
 use super::raw::Raw;
 
-/// What can be done with an MSR by one, on a vCPU of one kind.
+/// What an initiator can do with an MSR, on a vCPU of one kind.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Found {
     pub readable: bool,
@@ -17,19 +17,19 @@ pub struct Found {
     pub masks: Option<Masks>,
 }
 
-/// What becomes of each bit.
+/// The effects of the bits.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Masks {
     pub sticks: u64,
     pub ignored: u64,
     pub refused: u64,
-    /// Taken, but there is no read to tell what it did.
+    /// Accepted, but a read can't show the effect.
     pub unclear: u64,
     pub left: u64,
 }
 
 impl Masks {
-    /// What becomes of one bit.
+    /// The effect of one bit.
     pub fn of(&self, bit: u64) -> Self {
         Masks {
             sticks: self.sticks & bit,
@@ -41,7 +41,7 @@ impl Masks {
     }
 }
 
-/// Looks at an MSR; at each bit if `each_bit`.
+/// Tests an MSR; with `each_bit`, also each bit.
 pub fn find(raw: &mut Raw, by: By, index: u32, each_bit: bool) -> Result<Found> {
     let read = retried(raw, |raw| raw.read(by, index))?;
     let kept = raw.get(index)?;
@@ -102,7 +102,7 @@ fn masks(
                     Some(after) if after & bit == value & bit => masks.sticks |= bit,
                     Some(_) => masks.ignored |= bit,
                 }
-                // The raw guest's tables lie at these addresses.
+                // The plain guest's tables are at these addresses.
                 if matches!(number, 12 | 13) && by == By::Guest && !raw.is_sound()? {
                     raw.renew()?;
                 } else {
@@ -114,7 +114,7 @@ fn masks(
     Ok(masks)
 }
 
-/// What leaves the guest has to do so twice: the first time something else may have been amiss.
+/// A failure of KVM_RUN must occur twice: the first one may have another cause.
 fn retried<T>(
     raw: &mut Raw,
     mut access: impl FnMut(&mut Raw) -> Result<Result<T, &'static str>>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The judge: a guest and ioctls that share no code with kvmsr.
+//! The reference: a guest and ioctls that share no code with kvmsr.
 
 use anyhow::Result;
 use anyhow::bail;
@@ -21,7 +21,7 @@ use kvm_msr_guest::msrs;
 /// KVM_X86_REG_MSR(0).
 const ONE_REG_MSR: u64 = 0x2030_0002_0000_0000;
 
-/// Who makes an access, as `kvmsr --by` calls it.
+/// The initiator of an access, as in `kvmsr --by`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum By {
     Ioctl,
@@ -41,13 +41,13 @@ impl By {
     }
 }
 
-/// How an access failed, in the words of kvmsr's JSON.
+/// The kind of refusal, as in kvmsr's JSON.
 pub type Refused = &'static str;
 
-/// KVM left the guest.
+/// KVM_RUN failed.
 pub const LEFT: Refused = "left";
 
-/// A VM that is as kvmsr's own ones are.
+/// A VM with the same setup as kvmsr's VMs.
 pub struct Raw {
     kvm: Kvm,
     guest: Guest,
@@ -56,7 +56,7 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// One whose vCPU never ran, or has run once.
+    /// A VM whose vCPU has never run, or has run once.
     pub fn new(has_run: bool) -> Result<Self> {
         let kvm = Kvm::new()?;
         let guest = fresh(&kvm, has_run)?;
@@ -83,7 +83,7 @@ impl Raw {
         Ok(msrs::set(self.guest.vcpu(), index, value)?)
     }
 
-    /// A read. If KVM leaves the guest, the VM is a new one.
+    /// Reads an MSR. If KVM_RUN fails, creates a new VM.
     pub fn read(&mut self, by: By, index: u32) -> Result<Result<u64, Refused>> {
         let id = ONE_REG_MSR | u64::from(index);
 
@@ -106,7 +106,7 @@ impl Raw {
         }
     }
 
-    /// A write, likewise.
+    /// Writes an MSR, likewise.
     pub fn write(&mut self, by: By, index: u32, value: u64) -> Result<Result<(), Refused>> {
         let id = ONE_REG_MSR | u64::from(index);
 
@@ -125,8 +125,8 @@ impl Raw {
         }
     }
 
-    /// Whether the guest can still take a #GP: some MSRs have KVM write to memory, in which its
-    /// descriptor tables lie.
+    /// Whether the guest can still handle #GP: with some MSRs, KVM writes to memory that may
+    /// contain the guest's descriptor tables.
     pub fn is_sound(&mut self) -> Result<bool> {
         const NOBODY: u32 = 0xdead_0000;
         let outcome = self.guest.rdmsr(NOBODY)?;
@@ -140,13 +140,13 @@ impl Raw {
         })
     }
 
-    /// Brings an access to its end, and says how it failed if it did.
+    /// Completes an access, and returns its refusal, if any.
     fn end(&mut self, outcome: Outcome) -> Result<Result<Outcome, Refused>> {
         match outcome {
             Outcome::Value(_) | Outcome::Done => Ok(Ok(outcome)),
             Outcome::UserSpace(exit) => {
                 self.guest.answer(0, 1);
-                // To enter the guest for every #GP would take as long again.
+                // Running the guest for every #GP would double the time.
                 self.refusals += 1;
                 if self.refusals.is_multiple_of(16) {
                     let end = self.guest.run()?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Faults in a snapshot, whose reasons are known because they are put there.
+//! Faults in a snapshot, with known reasons.
 
 use kvmsr::cpuid::Register;
 use kvmsr::cpuid::Vendor;
@@ -9,7 +9,7 @@ use kvmsr::snapshot::Snapshot;
 use kvmsr::snapshot::Value as Msr;
 use serde_json::Value;
 
-/// What `kvmsr check` has to find.
+/// A fault that `kvmsr check` has to find.
 #[derive(Debug)]
 pub(super) struct Fault {
     pub(super) index: u32,
@@ -17,28 +17,28 @@ pub(super) struct Fault {
     pub(super) reason: Reason,
 }
 
-/// Why KVM does not take an entry.
+/// Why KVM refuses or changes an entry.
 #[derive(Debug)]
 pub(super) enum Reason {
     Unknown,
-    /// Function, register, and the bit if it is one.
+    /// Function, register, and the bit, if it is one.
     Cpuid(u32, &'static str, Option<u8>),
-    /// Bits that are set and may not be.
+    /// Bits that are set but must be clear.
     Reserved(u64),
-    /// What the MSR stays at.
+    /// The value that the MSR keeps.
     Fixed(u64),
-    /// What comes too late.
+    /// The index of the MSR that comes too late.
     After(u32),
-    /// What comes later and undoes it.
+    /// The index of the later MSR that undoes it.
     Overwritten(u32),
-    /// What the MSR has whatever is written.
+    /// The value that the MSR keeps, whatever is written.
     Ignored,
-    /// Bits that do not stick.
+    /// Bits that are not stored.
     NotKept(u64),
 }
 
 impl Reason {
-    /// Whether the JSON of a reason is this one.
+    /// Whether a reason's JSON matches.
     pub(super) fn is(&self, said: &Value) -> bool {
         let number = |key: &str| super::hex(&said[key]);
         let kind = |kind: &str| said["kind"] == kind;
@@ -69,7 +69,7 @@ impl Reason {
     }
 }
 
-/// Plants 20 faults into a snapshot of the other vendor's, to be restored to a vCPU that has run.
+/// Adds 20 faults to a snapshot of the other vendor, for a vCPU that has run.
 pub(super) fn plant(vendor: Vendor, snapshot: &mut Snapshot) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut fault = |index, verdict, reason| {
@@ -80,13 +80,13 @@ pub(super) fn plant(vendor: Vendor, snapshot: &mut Snapshot) -> Vec<Fault> {
         });
     };
 
-    // Nobody's MSRs.
+    // MSRs that do not exist.
     for index in [0x1234_5678, 0xdead_beef, 0x4b56_4d7f, 0xc001_3fff] {
         set(snapshot, index, 1);
         fault(index, "refused", Reason::Unknown);
     }
-    // Bits of CPUID that this host has and the file's vCPU had not: the width of addresses, for
-    // bits of MTRRs above it, TSC_ADJUST, without which KVM drops what is written, and one more.
+    // CPUID features that this host has but the file's vCPU lacks: the width of addresses, for
+    // bits of MTRRs above it; TSC_ADJUST, without which KVM ignores writes; and another one.
     address_bits(snapshot, 36);
     set(snapshot, 0x202, 0x20_0000_0006);
     set(snapshot, 0x203, 0x30_0000_0800);
@@ -96,14 +96,14 @@ pub(super) fn plant(vendor: Vendor, snapshot: &mut Snapshot) -> Vec<Fault> {
     set(snapshot, 0x3b, 0x1234);
     fault(0x3b, "changed", Reason::Cpuid(7, "ebx", Some(1)));
     if vendor == Vendor::Amd {
-        // IA32_ARCH_CAPABILITIES, and AMD64_DE_CFG that is fixed.
+        // IA32_ARCH_CAPABILITIES, and AMD64_DE_CFG, which can't change.
         snapshot.cpuid.set_bit(7, 0, Register::Edx, 29, false);
         set(snapshot, 0x10a, 0x40);
         fault(0x10a, "refused", Reason::Cpuid(7, "edx", Some(29)));
         set(snapshot, 0xc001_1029, 2);
         fault(0xc001_1029, "refused", Reason::Fixed(0));
     } else {
-        // IA32_VMX_VMCS_ENUM, and IA32_ARCH_CAPABILITIES that is fixed.
+        // IA32_VMX_VMCS_ENUM, and IA32_ARCH_CAPABILITIES, which can't change.
         snapshot.cpuid.set_bit(1, 0, Register::Ecx, 5, false);
         set(snapshot, 0x48a, 0x2e);
         fault(0x48a, "refused", Reason::Cpuid(1, "ecx", Some(5)));
@@ -113,10 +113,10 @@ pub(super) fn plant(vendor: Vendor, snapshot: &mut Snapshot) -> Vec<Fault> {
         set(snapshot, 0x10a, 0x41);
         fault(0x10a, "refused", Reason::Fixed(own));
     }
-    // MSR_PLATFORM_INFO says that CPUID can fault, which the vCPU has been given.
+    // MSR_PLATFORM_INFO has the bit for CPUID faulting, which the vCPU does not have.
     set(snapshot, 0xce, 0);
     fault(0xce, "refused", Reason::Fixed(1 << 31));
-    // Reserved bits, some beside others that are fine.
+    // Reserved bits, some together with valid ones.
     for (index, value, reserved) in [
         (0x2ff, 0x100_0000_1c06, 0x100_0000_1000),
         (0x140, 0x3, 0x2),
@@ -146,7 +146,8 @@ pub(super) fn plant(vendor: Vendor, snapshot: &mut Snapshot) -> Vec<Fault> {
         to_front(snapshot, index);
         fault(index, verdict, reason);
     }
-    // What KVM takes and does not keep: the frequency of the APIC's timer, and bits of HWCR.
+    // Values that KVM accepts but does not keep: the frequency of the APIC's timer, and bits of
+    // HWCR.
     set(snapshot, 0x4000_0023, 12345);
     fault(0x4000_0023, "changed", Reason::Ignored);
     set(snapshot, 0xc001_0015, 0x100_0148);
@@ -154,7 +155,7 @@ pub(super) fn plant(vendor: Vendor, snapshot: &mut Snapshot) -> Vec<Fault> {
     faults
 }
 
-/// Gives an entry a value, or adds one.
+/// Sets an entry's value, or adds the entry.
 fn set(snapshot: &mut Snapshot, index: u32, value: u64) {
     match snapshot.msrs.iter_mut().find(|msr| msr.index.0 == index) {
         Some(msr) => msr.value = Hex(value),
@@ -170,7 +171,7 @@ fn to_front(snapshot: &mut Snapshot, index: u32) {
     }
 }
 
-/// Sets the number of bits of a physical address.
+/// Sets the width of physical addresses.
 fn address_bits(snapshot: &mut Snapshot, bits: u8) {
     for bit in 0..8 {
         snapshot

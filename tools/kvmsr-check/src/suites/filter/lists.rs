@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Random lists of what to allow, of which the least number of ranges is known.
+//! Random allow lists with a known minimum number of ranges.
 //!
-//! A list consists of blocks so far apart that no range has MSRs of two. A block has eight places,
-//! 0x1000 indices apart, so that a range has all of three places next to each other, and never the
-//! MSRs with the same offset of four. At each place some MSRs are treated alike, one of them with
-//! an offset that the whole block has in common. So the least number for a block is that of
-//! eight MSRs of which a range holds three.
+//! A list consists of blocks that are so far apart that no range has MSRs of two blocks. A block
+//! has eight places, 0x1000 indices apart: a range can contain three adjacent places, but not the
+//! MSRs with the same offset of four. At each place some MSRs are treated alike, one of them at an
+//! offset that is the same in the whole block. So the minimum for a block is the minimum for eight
+//! MSRs of which a range can contain three.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -23,25 +23,25 @@ use super::minimum::Minimum;
 use super::minimum::PLACES;
 
 const STEP: u32 = 0x1000;
-/// Between the bases of two blocks.
+/// The distance between the bases of two blocks.
 const APART: u32 = 0x1_0000;
-/// Offsets are below: the x2APIC MSRs are out of reach.
+/// The exclusive maximum of offsets: the x2APIC MSRs are out of reach.
 const OFFSETS: u32 = 0x400;
 
 /// Read and write.
 type Allowed = [bool; 2];
 
-/// What to allow.
+/// The accesses to allow.
 pub struct List {
     msrs: BTreeMap<u32, Allowed>,
-    /// The least number of ranges that it takes.
+    /// The minimum number of ranges.
     pub least: usize,
 }
 
 impl List {
-    /// Whether an access is to be allowed.
+    /// Whether an access must be allowed.
     pub fn allows(&self, access: Access, index: u32) -> bool {
-        // The x2APIC MSRs always are, as KVM has it.
+        // KVM always allows the x2APIC MSRs.
         if index >> 8 == 8 {
             return true;
         }
@@ -51,12 +51,12 @@ impl List {
         })
     }
 
-    /// The MSRs of which something is allowed, sorted.
+    /// The MSRs with an allowed access, sorted.
     pub fn indices(&self) -> Vec<u32> {
         self.msrs.keys().copied().collect()
     }
 
-    /// As the library has it.
+    /// The list as a policy of the library.
     pub fn policy(&self) -> Policy {
         let allowed = |access: usize| -> Runs {
             self.msrs
@@ -69,7 +69,7 @@ impl List {
         Policy::new(Verdict::Deny, &allowed(0), &allowed(1))
     }
 
-    /// As rules.
+    /// The list as rules.
     pub fn text(&self) -> String {
         let mut text = "default deny\n".to_owned();
 
@@ -98,7 +98,7 @@ impl List {
     }
 }
 
-/// Lists without end.
+/// A generator of lists.
 pub struct Lists {
     random: Random,
 }
@@ -106,7 +106,7 @@ pub struct Lists {
 static MINIMUM: LazyLock<Minimum> = LazyLock::new(Minimum::new);
 
 impl Lists {
-    /// The lists of a seed.
+    /// The generator for a seed.
     pub fn new(seed: u64) -> Self {
         Lists {
             random: Random::new(seed),
@@ -136,7 +136,7 @@ impl Lists {
         }
     }
 
-    /// Where a block begins: where KVM has MSRs, at the end of all indices, or anywhere.
+    /// The base of a block: near KVM's MSRs, near the end of the index space, or anywhere.
     fn base(&mut self) -> u32 {
         const HOMES: [u32; 5] = [0, 0x4000_0000, 0x4b56_0000, 0xc000_0000, 0xc001_0000];
 
@@ -147,7 +147,7 @@ impl Lists {
         }
     }
 
-    /// Adds a block, and returns the ranges that it takes.
+    /// Adds a block, and returns the number of ranges that it needs.
     fn block(&mut self, base: u32, msrs: &mut BTreeMap<u32, Allowed>) -> usize {
         let common = self.random.below(OFFSETS);
         let emptiness = self.random.below(4);

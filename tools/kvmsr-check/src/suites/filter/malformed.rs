@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Filters that KVM may refuse: the library has to foresee it.
+//! Filters that KVM may refuse: the library has to predict it.
 
 use anyhow::ensure;
 use kvm_msr_guest::Access;
@@ -16,10 +16,10 @@ use kvmsr::number::Hex;
 use super::proof;
 
 const FILTERS: usize = 300;
-/// MSRs that nobody has.
+/// Unknown MSRs.
 const NOBODY: u32 = 0x5000_0000;
 
-/// Sets random filters, most of them malformed, by a raw ioctl.
+/// Sets random filters, most of them malformed, with a plain ioctl.
 pub fn refused() -> anyhow::Result<String> {
     let mut random = Random::new(super::SEED);
     let mut guest = proof::guest()?;
@@ -34,14 +34,14 @@ pub fn refused() -> anyhow::Result<String> {
                 (filter.check(), &set),
                 (Ok(()), Ok(())) | (Err(_), Err(Errno::EINVAL))
             ),
-            "filter {number}, {filter:x?}: KVM says {set:?}, and the library {:?}",
+            "filter {number}, {filter:x?}: KVM returns {set:?}, but the library {:?}",
             filter.check()
         );
         if set.is_err() {
             refused += 1;
             continue;
         }
-        // A range that reaches the last index has no MSR.
+        // A range that reaches the last index contains no MSR.
         for access in [Access::Read, Access::Write] {
             for index in [NOBODY, u32::MAX - 1, u32::MAX] {
                 let outcome = guest.access(access, false, index, 0)?;
@@ -57,7 +57,7 @@ pub fn refused() -> anyhow::Result<String> {
     Ok(format!("{refused} of {FILTERS} refused"))
 }
 
-/// The filter as the raw guest's crate has it, which checks nothing.
+/// The filter for the plain guest's crate, which checks nothing.
 fn raw(filter: &Filter) -> kvm_msr_guest::Filter {
     let raw = match filter.default {
         Verdict::Allow => kvm_msr_guest::Filter::allow_by_default(),
@@ -79,7 +79,7 @@ fn random_filter(random: &mut Random) -> Filter {
 
     for _ in 0..random.below(3) {
         let nmsrs = *random.pick(&[0, 1, 2, 64, 0x2fff, 0x3000, 0x3001]);
-        // Few bad ones, or hardly any filter would be taken.
+        // Errors are rare, because otherwise almost no filter would be accepted.
         let flags = match random.below(8) {
             0 => 0,
             1 => 4,
@@ -90,7 +90,7 @@ fn random_filter(random: &mut Random) -> Filter {
             flags: Flags(flags),
             base: Hex(*random.pick(&[NOBODY, u32::MAX - 1, u32::MAX, 0xffff_d000])),
             nmsrs,
-            // The raw filter has room for the longest bitmap that KVM takes.
+            // The raw filter has room for the longest bitmap that KVM accepts.
             bitmap: Bitmap::filled(nmsrs, random.below(2) == 0),
         });
     }

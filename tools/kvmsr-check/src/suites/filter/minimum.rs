@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The least number of ranges for eight MSRs of which a range holds three, found by trying all
-//! lists of ranges that there are.
+//! The minimum number of ranges for eight MSRs of which a range can contain three, found by trying
+//! all lists of ranges.
 
-/// MSRs.
+/// Number of MSRs.
 pub const PLACES: u32 = 8;
-/// MSRs that a range has at most.
+/// The maximum number of MSRs in a range.
 const LENGTH: u32 = 3;
 
-/// The least number for each set of accesses that are allowed: bit `i` is a read of MSR `i`, bit
-/// `8 + i` a write.
+/// The minimum for each set of allowed accesses: bit `i` is a read of MSR `i`, bit `8 + i` a
+/// write.
 pub struct Minimum(Vec<u8>);
 
 impl Minimum {
-    /// Begins with nothing but the default, and puts each range in front of each list there is:
+    /// Starts with only the default, and puts each possible range before each list: the first
+    /// matching range decides.
     /// the first range that matches wins.
     pub fn new() -> Self {
         const UNSEEN: u8 = u8::MAX;
@@ -43,13 +44,13 @@ impl Minimum {
         Minimum(least)
     }
 
-    /// The number for a set.
+    /// The minimum for a set.
     pub fn of(&self, set: u16) -> usize {
         self.0[usize::from(set)].into()
     }
 }
 
-/// What each range matches, and what it allows of that.
+/// The accesses that each range matches, and those that it allows.
 fn all_ranges() -> Vec<(u16, u16)> {
     let mut ranges = Vec::new();
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Has a raw guest prove what a filter allows.
+//! Tests a filter's decisions with a plain guest.
 
 use std::collections::BTreeSet;
 
@@ -21,12 +21,12 @@ use kvmsr::filter::Filter;
 
 use super::lists::List;
 
-/// MSRs of a list that are tried, beside the ends of the ranges.
+/// Number of a list's MSRs that are tried, in addition to the ends of the ranges.
 const ANYWHERE: usize = 8;
-/// Its writes do not ask the filter, on KVM's fast path.
+/// KVM's fastpath handles its writes without checking the filter.
 const TSC_DEADLINE: u32 = 0x6e0;
 
-/// A guest whose every access that fails exits to user space with the reason.
+/// A guest whose failed accesses all exit to user space with the reason.
 pub fn guest() -> anyhow::Result<Guest> {
     let guest = Guest::new(&Kvm::new().context("open KVM")?, Options::new(Engine::Any))?;
 
@@ -36,8 +36,8 @@ pub fn guest() -> anyhow::Result<Guest> {
     Ok(guest)
 }
 
-/// Sets a filter, has the guest make accesses at the ends of ranges and elsewhere, and compares them
-/// with the list. Returns how many.
+/// Sets a filter, makes accesses at the ends of ranges and elsewhere, and compares them with the
+/// list. Returns the number of accesses.
 pub fn prove(
     guest: &mut Guest,
     filter: &Filter,
@@ -68,7 +68,7 @@ pub fn prove(
 
             ensure!(
                 is_allowed(&outcome)? == list.allows(access, index),
-                "{access} {index:#x} gave {outcome}, and is to be allowed: {}",
+                "{access} {index:#x} gave {outcome}; must be allowed: {}",
                 list.allows(access, index)
             );
             accesses += 1;
@@ -77,12 +77,12 @@ pub fn prove(
     Ok(accesses)
 }
 
-/// Whether the filter let an access through.
+/// Whether the filter allowed an access.
 pub fn is_allowed(outcome: &Outcome) -> anyhow::Result<bool> {
     match outcome {
         Outcome::UserSpace(exit) => Ok(exit.reason != KVM_MSR_EXIT_REASON_FILTER),
         Outcome::Value(_) | Outcome::Done => Ok(true),
         outcome if outcome.is_gp() => Ok(true),
-        outcome => bail!("the guest came to no proper end: {outcome}"),
+        outcome => bail!("the guest ended unexpectedly: {outcome}"),
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! How KVM judges an access by a filter, in this program's own words: api.rst, section
-//! KVM_X86_SET_MSR_FILTER.
+//! KVM's decision of an access by a filter, written independently from section
+//! KVM_X86_SET_MSR_FILTER of api.rst.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::lists::List;
 
-/// Whether KVM lets an access through.
+/// Whether KVM allows an access.
 pub fn allows(filter: &Filter, access: Access, index: u32) -> bool {
     if (0x800..0x900).contains(&index) {
         return true;
@@ -33,12 +33,13 @@ pub fn allows(filter: &Filter, access: Access, index: u32) -> bool {
     filter.default == Verdict::Allow
 }
 
-/// Whether a filter allows what a list has, and nothing else, of all 2^32 MSRs.
+/// Whether a filter allows exactly the accesses of a list, among all 2^32 MSRs.
 pub fn compare(filter: &Filter, list: &List) -> anyhow::Result<()> {
     let mut indices: BTreeSet<u32> = list.indices().into_iter().collect();
 
     ensure!(filter.default == Verdict::Deny, "it allows by default");
-    // What has no bit of 1 in any range is denied, and has to be: the list is looked at in full.
+    // MSRs without a bit of 1 in any range are denied, which is right unless the list has them:
+    // all of the list is checked.
     for (number, range) in filter.ranges.iter().enumerate() {
         let (bits, bytes) = (range.nmsrs as usize, &range.bitmap.0);
 
@@ -51,7 +52,7 @@ pub fn compare(filter: &Filter, list: &List) -> anyhow::Result<()> {
             (1..=3).contains(&range.flags.0) && range.base.0.checked_add(range.nmsrs).is_some(),
             "range {number} is {range:x?}"
         );
-        // Words, as most are 0.
+        // By words, as most are 0.
         for (at, word) in bytes.chunks(8).enumerate() {
             if word.iter().any(|&byte| byte != 0) {
                 indices.extend(
@@ -66,7 +67,7 @@ pub fn compare(filter: &Filter, list: &List) -> anyhow::Result<()> {
         for access in [Access::Read, Access::Write] {
             ensure!(
                 allows(filter, access, index) == list.allows(access, index),
-                "{access} {index:#x} is to be allowed: {}",
+                "{access} {index:#x} must be allowed: {}",
                 list.allows(access, index)
             );
         }

@@ -422,15 +422,15 @@ crosvm?[│ r   reset: count from 0                                      │    
         │ f   filter by MSR: its index or a part of its name           │
         │ c   clear filters                                            │
         │ o   order by rate or by total                                │
-        │ b   guests apart or together                                 │
+        │ b   guests separately or together                            │
         │ x   with or without MSRs                                     │
         │ s   set the delay between refreshes                          │
         │ ↑ ↓ scroll, also page up and down                            │
-        │ any other key refreshes at once                              │
+        │ any other key: refresh now                                   │
         │                                                              │
-        │Not counted, as the kernel does not trace it: MSRs that KVM   │
-        │passes through to the CPU (such as FS_BASE, and often         │
-        │SPEC_CTRL and TSC), and accesses that user space answers      │
+        │Not counted, because the kernel does not trace them: MSRs that│
+        │KVM passes through to the CPU (e.g. FS_BASE, often SPEC_CTRL  │
+        │and TSC), and accesses that user space answers                │
         │(KVM_EXIT_X86_RDMSR, KVM_EXIT_X86_WRMSR).                     │
         │                                                              │
  kvm-msr└──────────────────────────────────────────────────────────────┘────────
