@@ -17,7 +17,7 @@ served() {
 	c) enable=N name='C' ;;
 	rust) enable=Y name='kvm-msr.*' ;;
 	esac
-	echo $enable >/sys/module/kvm_msr/parameters/enable
+	echo "$enable" >/sys/module/kvm_msr/parameters/enable
 	nested_save_restore "$@" >/tmp/sample || return
 	cat /tmp/sample
 	grep -Eq "served by $name(,|\$)" /tmp/sample
