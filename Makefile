@@ -29,7 +29,7 @@ run: deps-vm ## Boots QEMU, and runs a guest whose MSRs the engine serves
 	@$(TARGET) run
 
 .PHONY: test
-test: deps-all ## Runs what CI runs: lint, host-test, kunit, check, bench, selftests, sweeps, kvmsr
+test: deps-all ## Runs what CI runs: lint, host-test, speculation, kunit, check, bench, ...
 	@$(TARGET) test
 
 .PHONY: kvmsr
@@ -51,6 +51,10 @@ kunit: deps-vm ## Runs the module's KUnit suites in QEMU
 .PHONY: host-test
 host-test: deps-kernel ## Builds and tests the engine's files with cargo on the host
 	@$(TARGET) host-test
+
+.PHONY: speculation
+speculation: deps-kernel ## No Spectre v1 gadgets in the object code of kvm-msr.ko
+	@$(TARGET) speculation
 
 .PHONY: check
 check: deps-vm ## Compares C and the engine in QEMU, and tests lifetimes

@@ -2,10 +2,9 @@
 
 //! KVM x86's handling of model-specific registers, in Rust.
 //!
-//! Registers with KVM as its MSR engine, so that VMs that are created from then on get their MSRs,
-//! the filter of these, their exits to user space, and the ioctls about them and about nested
-//! state from here, rather than from `arch/x86/kvm/msrs.c`. See `Documentation/` for what is
-//! served, and what stays in C.
+//! Registers with KVM as its MSR engine. For VMs that are created from then on it serves MSRs, the
+//! MSR filter, MSR exits to user space, and the ioctls for these and for nested state, in place of
+//! `arch/x86/kvm/msrs.c`. `Documentation/` says what is served, and what stays in C.
 
 mod bindings;
 mod engine;
@@ -16,23 +15,32 @@ mod tests;
 
 use crate::{
     kvm::{
-        user,
-        Denial,
+        msr_engine_ops,
+        user::{
+            MsrList,
+            NestedState,
+            UserList, //
+        },
+        DeviceIoctl,
+        DyingVm,
         Emulation,
         Fastpath,
-        Files,
-        MsrEngine,
+        MsrData,
+        NewVm,
         Registration,
         Run, //
     },
     ops::{
-        Protected,
-        Section,
+        AccessResult,
+        InRunLoop,
         Vcpu,
         Vm, //
     },
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    uaccess::UserPtr, //
+};
 
 module! {
     type: KvmMsr,
@@ -42,20 +50,84 @@ module! {
     license: "GPL v2",
 }
 
+msr_engine_ops! {
+    /// What KVM calls. `arch/x86/include/asm/kvm-msr-engine-ops.h` has the same names.
+    const OPS: KvmMsr;
+
+    enabled() -> bool = kvm::is_enabled;
+    vm_init(vm: NewVm) -> Result = ops::vm_init;
+    vm_destroy(vm: DyingVm) -> () = ops::vm_destroy;
+    vm_debugfs(vm: &Vm) -> () = ops::debugfs::vm_debugfs;
+    vendor_loaded() -> () = kvm::host::probed::forget;
+
+    get_msr_index_list(ioctl: DeviceIoctl<'_, UserList<u32>>) -> Result
+        = ops::lists::get_msr_index_list;
+    get_feature_msr_index_list(ioctl: DeviceIoctl<'_, UserList<u32>>) -> Result
+        = ops::lists::get_feature_msr_index_list;
+    get_feature_msrs(ioctl: DeviceIoctl<'_, MsrList>) -> Result<usize>
+        = ops::lists::get_feature_msrs;
+
+    set_msr_filter(vm: &Vm, argp: UserPtr, compat: bool) -> Result
+        = ops::msr_filter::set_msr_filter;
+    enable_user_space_msr(vm: &Vm, mask: u64) -> Result
+        = ops::user_space_msr::enable_user_space_msr;
+
+    get_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> = ops::msrs::get_msrs;
+    set_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> = ops::msrs::set_msrs;
+    get_set_one_reg(vcpu: &Vcpu, ioctl: u32, argp: UserPtr) -> Result
+        = ops::one_reg::get_set_one_reg;
+    get_reg_list(vcpu: &Vcpu, list: UserList<u64>) -> Result = ops::lists::get_reg_list;
+    get_nested_state(vcpu: &Vcpu, state: NestedState) -> Result
+        = ops::nested_state::get_nested_state;
+    set_nested_state(vcpu: &Vcpu, state: NestedState) -> Result<c_int>
+        = ops::nested_state::set_nested_state;
+
+    emulate_rdmsr(vcpu: InRunLoop<'_>) -> Run = ops::exits::emulate_rdmsr;
+    emulate_rdmsr_imm(vcpu: InRunLoop<'_>, index: u32, reg: c_int) -> Run
+        = ops::exits::emulate_rdmsr_imm;
+    emulate_wrmsr(vcpu: InRunLoop<'_>) -> Run = ops::exits::emulate_wrmsr;
+    emulate_wrmsr_imm(vcpu: InRunLoop<'_>, index: u32, reg: c_int) -> Run
+        = ops::exits::emulate_wrmsr_imm;
+    fastpath_wrmsr(vcpu: &Vcpu) -> Fastpath = ops::fastpath::fastpath_wrmsr;
+    fastpath_wrmsr_imm(vcpu: &Vcpu, index: u32, reg: c_int) -> Fastpath
+        = ops::fastpath::fastpath_wrmsr_imm;
+    emulator_get_msr_with_filter(vcpu: InRunLoop<'_>, index: u32, data: &mut u64) -> Emulation
+        = ops::emulator::emulator_get_msr_with_filter;
+    emulator_set_msr_with_filter(vcpu: InRunLoop<'_>, index: u32, data: u64) -> Emulation
+        = ops::emulator::emulator_set_msr_with_filter;
+    emulator_get_msr(vcpu: &Vcpu, index: u32, data: &mut u64) -> AccessResult
+        = ops::emulator::emulator_get_msr;
+
+    msr_allowed(vcpu: &Vcpu, index: u32, kind: u32) -> bool = ops::msr_filter::msr_allowed;
+    emulate_msr_read(vcpu: &Vcpu, index: u32, data: &mut u64) -> AccessResult
+        = ops::access::emulate_msr_read;
+    emulate_msr_write(vcpu: &Vcpu, index: u32, data: u64) -> AccessResult
+        = ops::access::emulate_msr_write;
+    emulate_msr_read_unfiltered(vcpu: &Vcpu, index: u32, data: &mut u64) -> AccessResult
+        = ops::access::emulate_msr_read_unfiltered;
+    emulate_msr_write_unfiltered(vcpu: &Vcpu, index: u32, data: u64) -> AccessResult
+        = ops::access::emulate_msr_write_unfiltered;
+    msr_read(vcpu: &Vcpu, index: u32, data: &mut u64) -> AccessResult = ops::access::msr_read;
+    msr_write(vcpu: &Vcpu, index: u32, data: u64) -> AccessResult = ops::access::msr_write;
+    get_msr_common(vcpu: &Vcpu, msr: &mut MsrData) -> AccessResult = ops::access::get_msr_common;
+    set_msr_common(vcpu: &Vcpu, msr: &mut MsrData) -> AccessResult = ops::access::set_msr_common;
+    valid_efer(vcpu: &Vcpu, efer: u64) -> bool = ops::access::valid_efer;
+}
+
 struct KvmMsr {
-    _registration: Registration<Self>,
+    _registration: Registration,
 }
 
 impl kernel::Module for KvmMsr {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        // Once this succeeded, nothing may fail anymore: VMs can attach.
-        let registration = Registration::new().inspect_err(|error| {
+        // Nothing may fail after this: VMs can attach from here on.
+        let registration = Registration::new(OPS).inspect_err(|error| {
             if *error == EBUSY {
-                pr_err!("another MSR engine is loaded already, unload that first\n");
+                pr_err!("another MSR engine is loaded, unload that first\n");
             }
         })?;
 
-        pr_info!("serving the MSRs of new VMs from Rust (parameter enable: all or none of them)\n");
+        pr_info!("serving the MSRs of new VMs from Rust (set enable=N to leave new VMs to C)\n");
         Ok(Self {
             _registration: registration,
         })
@@ -64,144 +136,6 @@ impl kernel::Module for KvmMsr {
 
 impl Drop for KvmMsr {
     fn drop(&mut self) {
-        pr_info!("unloading, from now on C serves the MSRs of new VMs\n");
-    }
-}
-
-impl MsrEngine for KvmMsr {
-    type OwnerModule = LocalModule;
-    type Protected = Protected;
-
-    const FILES: &'static Files<Protected> = &ops::debugfs::FILES;
-
-    fn set_msr_filter(vm: &Vm, filter: user::MsrFilter) -> Result {
-        ops::msr_filter::set(vm, filter)
-    }
-
-    fn enable_user_space_msr(vm: &Vm, mask: u64) -> Result {
-        ops::user_space_msr::enable(vm, mask)
-    }
-
-    fn get_msrs(vcpu: &Vcpu, list: user::MsrList) -> Result<usize> {
-        ops::msrs::get(vcpu, list)
-    }
-
-    fn set_msrs(vcpu: &Vcpu, list: user::MsrList) -> Result<usize> {
-        ops::msrs::set(vcpu, list)
-    }
-
-    fn get_msr_index_list(list: user::UserList<u32>) -> Result {
-        ops::lists::get_indices(list)
-    }
-
-    fn get_feature_msr_index_list(list: user::UserList<u32>) -> Result {
-        ops::lists::get_model_indices(list)
-    }
-
-    fn get_feature_msrs(list: user::MsrList) -> Result<usize> {
-        ops::lists::get_models(list)
-    }
-
-    fn get_one_reg(vcpu: &Vcpu, one_reg: user::OneReg) -> Result {
-        ops::one_reg::get(vcpu, one_reg)
-    }
-
-    fn set_one_reg(vcpu: &Vcpu, one_reg: user::OneReg) -> Result {
-        ops::one_reg::set(vcpu, one_reg)
-    }
-
-    fn get_reg_list(vcpu: &Vcpu, list: user::UserList<u64>) -> Result {
-        ops::lists::get_registers(vcpu, list)
-    }
-
-    fn get_nested_state(vcpu: &Vcpu, state: user::NestedState) -> Result {
-        ops::nested_state::get(vcpu, state)
-    }
-
-    fn set_nested_state(vcpu: &Vcpu, state: user::NestedState) -> Result<c_int> {
-        ops::nested_state::set(vcpu, state)
-    }
-
-    fn fastpath_wrmsr(vcpu: &Vcpu) -> Fastpath {
-        ops::fastpath::wrmsr(vcpu)
-    }
-
-    fn fastpath_wrmsr_imm(vcpu: &Vcpu, index: u32, reg: c_int) -> Fastpath {
-        ops::fastpath::wrmsr_imm(vcpu, index, reg)
-    }
-
-    #[inline]
-    fn emulate_rdmsr(vcpu: &Vcpu, section: &Section<'_>) -> Run {
-        ops::exits::rdmsr(vcpu, section)
-    }
-
-    fn emulate_rdmsr_imm(vcpu: &Vcpu, section: &Section<'_>, index: u32, reg: c_int) -> Run {
-        ops::exits::rdmsr_imm(vcpu, section, index, reg)
-    }
-
-    #[inline]
-    fn emulate_wrmsr(vcpu: &Vcpu, section: &Section<'_>) -> Run {
-        ops::exits::wrmsr(vcpu, section)
-    }
-
-    fn emulate_wrmsr_imm(vcpu: &Vcpu, section: &Section<'_>, index: u32, reg: c_int) -> Run {
-        ops::exits::wrmsr_imm(vcpu, section, index, reg)
-    }
-
-    fn emulator_get_msr(vcpu: &Vcpu, section: &Section<'_>, index: u32) -> (Emulation, u64) {
-        ops::emulator::get(vcpu, section, index)
-    }
-
-    fn emulator_set_msr(vcpu: &Vcpu, section: &Section<'_>, index: u32, data: u64) -> Emulation {
-        ops::emulator::set(vcpu, section, index, data)
-    }
-
-    fn msr_allowed(section: &Section<'_>, index: u32, kind: u32) -> bool {
-        ops::msr_filter::allows_kind(section, index, kind)
-    }
-
-    fn emulate_msr_read(vcpu: &Vcpu, section: &Section<'_>, index: u32) -> Result<u64, Denial> {
-        ops::access::read(vcpu, section, index)
-    }
-
-    fn emulate_msr_write(
-        vcpu: &Vcpu,
-        section: &Section<'_>,
-        index: u32,
-        data: u64,
-    ) -> Result<(), Denial> {
-        ops::access::write(vcpu, section, index, data)
-    }
-
-    fn emulate_msr_read_unfiltered(vcpu: &Vcpu, index: u32) -> Result<u64, Denial> {
-        ops::access::read_unfiltered(vcpu, index)
-    }
-
-    fn emulate_msr_write_unfiltered(vcpu: &Vcpu, index: u32, data: u64) -> Result<(), Denial> {
-        ops::access::write_unfiltered(vcpu, index, data)
-    }
-
-    fn emulator_get_msr_unfiltered(vcpu: &Vcpu, index: u32) -> Result<u64, Denial> {
-        ops::emulator::get_unfiltered(vcpu, index)
-    }
-
-    fn msr_read(vcpu: &Vcpu, index: u32) -> Result<u64, Denial> {
-        ops::access::read_as_host(vcpu, index)
-    }
-
-    fn msr_write(vcpu: &Vcpu, index: u32, data: u64) -> Result<(), Denial> {
-        ops::access::write_as_host(vcpu, index, data)
-    }
-
-    fn get_msr_common(vcpu: &Vcpu, index: u32, host: bool) -> Result<u64, Denial> {
-        ops::access::read_common(vcpu, index, host)
-    }
-
-    fn set_msr_common(vcpu: &Vcpu, index: u32, data: u64, host: bool) -> Result<(), Denial> {
-        ops::access::write_common(vcpu, index, data, host)
-    }
-
-    fn valid_efer(vcpu: &Vcpu, efer: u64) -> bool {
-        ops::access::is_valid_efer(vcpu, efer)
+        pr_info!("unloading, C serves the MSRs of new VMs from now on\n");
     }
 }

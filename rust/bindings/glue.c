@@ -35,19 +35,19 @@ void kvm_msr_glue_find_vendor(void)
 	kvm_msr_glue_amd = boot_cpu_has(X86_FEATURE_SVM);
 }
 
-int kvm_msr_glue_complete_emulated_msr(struct kvm_vcpu *vcpu, int err)
+int kvm_msr_glue_complete_access(struct kvm_vcpu *vcpu, int err)
 {
 	return kvm_x86_call(complete_emulated_msr)(vcpu, err);
 }
 
-unsigned long kvm_msr_glue_register_read(struct kvm_vcpu *vcpu, int reg)
+unsigned long kvm_msr_glue_operand(struct kvm_vcpu *vcpu, int reg)
 {
-	return kvm_register_read(vcpu, reg);
+	return kvm_register_read(vcpu, reg & 15);
 }
 
-void kvm_msr_glue_register_write(struct kvm_vcpu *vcpu, int reg, unsigned long val)
+void kvm_msr_glue_set_operand(struct kvm_vcpu *vcpu, int reg, unsigned long val)
 {
-	kvm_register_write(vcpu, reg, val);
+	kvm_register_write(vcpu, reg & 15, val);
 }
 
 void kvm_msr_glue_inject_gp(struct kvm_vcpu *vcpu)
@@ -83,7 +83,7 @@ int kvm_msr_glue_vendor_feature(u32 index, u64 *data)
 	return kvm_x86_call(get_feature_msr)(index, data);
 }
 
-bool kvm_msr_glue_vendor_emulates(u32 index)
+bool kvm_msr_glue_emulates(u32 index)
 {
 	return kvm_x86_call(has_emulated_msr)(NULL, index);
 }
@@ -164,7 +164,7 @@ int kvm_msr_glue_read_host(u32 index, u64 *data)
 	return rdmsrq_safe(index, data);
 }
 
-bool kvm_msr_glue_pt_any_output(void)
+bool kvm_msr_glue_pt_output(void)
 {
 	return intel_pt_validate_hw_cap(PT_CAP_topa_output) ||
 	       intel_pt_validate_hw_cap(PT_CAP_single_range_output);
@@ -191,11 +191,12 @@ void kvm_msr_glue_flush_l1d(void)
 }
 
 /* The guest's FPU state is loaded, but interrupts may have put it to memory. */
-u64 kvm_msr_glue_xstate_read(struct kvm_vcpu *vcpu, u32 index)
+u64 kvm_msr_glue_read_xstate(struct kvm_vcpu *vcpu, u32 index)
 {
 	u64 data;
 
-	KVM_BUG_ON(!vcpu->arch.guest_fpu.fpstate->in_use, vcpu->kvm);
+	if (KVM_BUG_ON(!vcpu->arch.guest_fpu.fpstate->in_use, vcpu->kvm))
+		return 0;
 
 	kvm_fpu_get();
 	rdmsrq(index, data);
@@ -203,9 +204,10 @@ u64 kvm_msr_glue_xstate_read(struct kvm_vcpu *vcpu, u32 index)
 	return data;
 }
 
-void kvm_msr_glue_xstate_write(struct kvm_vcpu *vcpu, u32 index, u64 data)
+void kvm_msr_glue_write_xstate(struct kvm_vcpu *vcpu, u32 index, u64 data)
 {
-	KVM_BUG_ON(!vcpu->arch.guest_fpu.fpstate->in_use, vcpu->kvm);
+	if (KVM_BUG_ON(!vcpu->arch.guest_fpu.fpstate->in_use, vcpu->kvm))
+		return;
 
 	kvm_fpu_get();
 	wrmsrq(index, data);
@@ -222,17 +224,17 @@ u64 kvm_msr_glue_scaled_tsc(u64 ratio)
 	return kvm_scale_tsc(rdtsc(), ratio);
 }
 
-void kvm_msr_glue_set_clock(struct kvm_vcpu *vcpu, gpa_t gpa)
+void kvm_msr_glue_set_clock_address(struct kvm_vcpu *vcpu, gpa_t gpa)
 {
 	kvm_gpc_activate(&vcpu->arch.pv_time, gpa, sizeof(struct pvclock_vcpu_time_info));
 }
 
-void kvm_msr_glue_clear_clock(struct kvm_vcpu *vcpu)
+void kvm_msr_glue_clear_clock_address(struct kvm_vcpu *vcpu)
 {
 	kvm_gpc_deactivate(&vcpu->arch.pv_time);
 }
 
-int kvm_msr_glue_set_async_pf(struct kvm_vcpu *vcpu, gpa_t gpa)
+int kvm_msr_glue_set_async_pf_address(struct kvm_vcpu *vcpu, gpa_t gpa)
 {
 	return kvm_gfn_to_hva_cache_init(vcpu->kvm, &vcpu->arch.apf.data, gpa, sizeof(u64));
 }
@@ -250,27 +252,27 @@ void kvm_msr_glue_acknowledge_async_pf(struct kvm_vcpu *vcpu)
 	kvm_check_async_pf_completion(vcpu);
 }
 
-void kvm_msr_glue_request_clock(struct kvm_vcpu *vcpu)
+void kvm_msr_glue_request_clock_update(struct kvm_vcpu *vcpu)
 {
 	kvm_make_request(KVM_REQ_CLOCK_UPDATE, vcpu);
 }
 
-void kvm_msr_glue_request_global_clock(struct kvm_vcpu *vcpu)
+void kvm_msr_glue_request_global_clock_update(struct kvm_vcpu *vcpu)
 {
 	kvm_make_request(KVM_REQ_GLOBAL_CLOCK_UPDATE, vcpu);
 }
 
-void kvm_msr_glue_request_master_clock(struct kvm_vcpu *vcpu)
+void kvm_msr_glue_request_master_clock_update(struct kvm_vcpu *vcpu)
 {
 	kvm_make_request(KVM_REQ_MASTERCLOCK_UPDATE, vcpu);
 }
 
-void kvm_msr_glue_request_intercepts(struct kvm_vcpu *vcpu)
+void kvm_msr_glue_request_recalc_intercepts(struct kvm_vcpu *vcpu)
 {
 	kvm_make_request(KVM_REQ_RECALC_INTERCEPTS, vcpu);
 }
 
-void kvm_msr_glue_request_steal(struct kvm_vcpu *vcpu)
+void kvm_msr_glue_request_steal_update(struct kvm_vcpu *vcpu)
 {
 	kvm_make_request(KVM_REQ_STEAL_UPDATE, vcpu);
 }
@@ -336,6 +338,8 @@ unsigned long kvm_msr_glue_copy_to_user(void __user *to, const void *from, unsig
 int kvm_msr_glue_put_values(struct kvm_msr_entry __user *to, const struct kvm_msr_entry *from,
 			    unsigned long nr)
 {
+	unsigned long i;
+
 	might_fault();
 	if (!nr)
 		return 0;
@@ -343,13 +347,17 @@ int kvm_msr_glue_put_values(struct kvm_msr_entry __user *to, const struct kvm_ms
 		return -EFAULT;
 
 	/*
-	 * What is before the first value has to be writable, too.  Before any
-	 * other value is the one before.
+	 * The first entry's header has to be writable, too.  Later entries'
+	 * headers lie between the values that are written.
 	 */
 	unsafe_put_user(from->index, &to->index, fault);
 	unsafe_put_user(from->reserved, &to->reserved, fault);
-	for (; nr; nr--, to++, from++)
-		unsafe_put_user(from->data, &to->data, fault);
+	for (i = 0; i + 2 <= nr; i += 2) {
+		unsafe_put_user(from[i].data, &to[i].data, fault);
+		unsafe_put_user(from[i + 1].data, &to[i + 1].data, fault);
+	}
+	if (i < nr)
+		unsafe_put_user(from[i].data, &to[i].data, fault);
 
 	user_write_access_end();
 	return 0;
@@ -358,14 +366,36 @@ fault:
 	return -EFAULT;
 }
 
+/* Four words at a time: copy_from_user() costs more for a few hundred bytes. */
+int kvm_msr_glue_get_words(u64 *to, const u64 __user *from, unsigned long nr)
+{
+	unsigned long i;
+
+	might_fault();
+	if (!nr)
+		return 0;
+	if (!user_read_access_begin(from, nr * sizeof(*from)))
+		return -EFAULT;
+
+	for (i = 0; i + 4 <= nr; i += 4) {
+		unsafe_get_user(to[i], &from[i], fault);
+		unsafe_get_user(to[i + 1], &from[i + 1], fault);
+		unsafe_get_user(to[i + 2], &from[i + 2], fault);
+		unsafe_get_user(to[i + 3], &from[i + 3], fault);
+	}
+	for (; i < nr; i++)
+		unsafe_get_user(to[i], &from[i], fault);
+
+	user_read_access_end();
+	return 0;
+fault:
+	user_read_access_end();
+	return -EFAULT;
+}
+
 int kvm_msr_glue_put_u32(u32 __user *to, u32 value)
 {
 	return put_user(value, to);
-}
-
-int kvm_msr_glue_get_u64(u64 *value, const u64 __user *from)
-{
-	return get_user(*value, from);
 }
 
 int kvm_msr_glue_put_u64(u64 __user *to, u64 value)

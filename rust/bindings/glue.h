@@ -16,47 +16,20 @@ extern bool kvm_msr_glue_amd;
 
 void kvm_msr_glue_find_vendor(void);
 
-int kvm_msr_glue_complete_emulated_msr(struct kvm_vcpu *vcpu, int err);
-unsigned long kvm_msr_glue_register_read(struct kvm_vcpu *vcpu, int reg);
-void kvm_msr_glue_register_write(struct kvm_vcpu *vcpu, int reg, unsigned long val);
+int kvm_msr_glue_complete_access(struct kvm_vcpu *vcpu, int err);
+unsigned long kvm_msr_glue_operand(struct kvm_vcpu *vcpu, int reg);
+void kvm_msr_glue_set_operand(struct kvm_vcpu *vcpu, int reg, unsigned long val);
 void kvm_msr_glue_inject_gp(struct kvm_vcpu *vcpu);
 void kvm_msr_glue_load_guest_fpu(struct kvm_vcpu *vcpu);
 void kvm_msr_glue_put_guest_fpu(struct kvm_vcpu *vcpu);
 bool kvm_msr_glue_can_set_feature_msrs(struct kvm_vcpu *vcpu);
 
-/* CPUID features by the leaf and bit that KVM keeps them at. */
-enum kvm_msr_feature {
-	KVM_MSR_FEATURE_XMM3 = X86_FEATURE_XMM3,
-	KVM_MSR_FEATURE_PDCM = X86_FEATURE_PDCM,
-	KVM_MSR_FEATURE_NX = X86_FEATURE_NX,
-	KVM_MSR_FEATURE_FXSR_OPT = X86_FEATURE_FXSR_OPT,
-	KVM_MSR_FEATURE_RDTSCP = X86_FEATURE_RDTSCP,
-	KVM_MSR_FEATURE_VMX = X86_FEATURE_VMX,
-	KVM_MSR_FEATURE_LM = X86_FEATURE_LM,
-	KVM_MSR_FEATURE_SVM = X86_FEATURE_SVM,
-	KVM_MSR_FEATURE_OSVW = X86_FEATURE_OSVW,
-	KVM_MSR_FEATURE_TSC_ADJUST = X86_FEATURE_TSC_ADJUST,
-	KVM_MSR_FEATURE_INTEL_PT = X86_FEATURE_INTEL_PT,
-	KVM_MSR_FEATURE_XFD = X86_FEATURE_XFD,
-	KVM_MSR_FEATURE_AMD_IBPB = X86_FEATURE_AMD_IBPB,
-	KVM_MSR_FEATURE_SHSTK = X86_FEATURE_SHSTK,
-	KVM_MSR_FEATURE_WAITPKG = X86_FEATURE_WAITPKG,
-	KVM_MSR_FEATURE_RDPID = X86_FEATURE_RDPID,
-	KVM_MSR_FEATURE_LA57 = X86_FEATURE_LA57,
-	KVM_MSR_FEATURE_IBT = X86_FEATURE_IBT,
-	KVM_MSR_FEATURE_SPEC_CTRL = X86_FEATURE_SPEC_CTRL,
-	KVM_MSR_FEATURE_FLUSH_L1D = X86_FEATURE_FLUSH_L1D,
-	KVM_MSR_FEATURE_ARCH_CAPABILITIES = X86_FEATURE_ARCH_CAPABILITIES,
-	KVM_MSR_FEATURE_AUTOIBRS = X86_FEATURE_AUTOIBRS,
-	KVM_MSR_FEATURE_SBPB = X86_FEATURE_SBPB,
-	KVM_MSR_FEATURE_GP_ON_USER_CPUID = X86_FEATURE_GP_ON_USER_CPUID,
-	KVM_MSR_FEATURE_PERFMON_V2 = KVM_X86_FEATURE_PERFMON_V2,
-};
-
 enum {
 	KVM_MSR_MCE_BANKS = KVM_MAX_MCE_BANKS,
 	KVM_MSR_WITH_SMM = IS_ENABLED(CONFIG_KVM_SMM),
 	KVM_MSR_TSC_AUX = MSR_TSC_AUX,
+	/* The kernel has this bit in a word of its own, KVM where CPUID has it. */
+	KVM_MSR_FEATURE_PERFMON_V2 = KVM_X86_FEATURE_PERFMON_V2,
 	KVM_MSR_GET_ONE_REG = KVM_GET_ONE_REG,
 	KVM_MSR_VMCS12_SIZE = sizeof(struct vmcs12),
 	KVM_MSR_VMCB_CONTROL_SIZE = sizeof(struct vmcb_control_area),
@@ -65,7 +38,7 @@ enum {
 
 int kvm_msr_glue_vendor_set_efer(struct kvm_vcpu *vcpu, u64 efer);
 int kvm_msr_glue_vendor_feature(u32 index, u64 *data);
-bool kvm_msr_glue_vendor_emulates(u32 index);
+bool kvm_msr_glue_emulates(u32 index);
 
 bool kvm_msr_glue_is_intel_compatible(struct kvm_vcpu *vcpu);
 bool kvm_msr_glue_is_amd_compatible(struct kvm_vcpu *vcpu);
@@ -83,28 +56,28 @@ bool kvm_msr_glue_host_has_ibpb(void);
 bool kvm_msr_glue_offers_mpx(void);
 bool kvm_msr_glue_has_sched_info(void);
 int kvm_msr_glue_read_host(u32 index, u64 *data);
-bool kvm_msr_glue_pt_any_output(void);
+bool kvm_msr_glue_pt_output(void);
 bool kvm_msr_glue_pt_cr3_filtering(void);
 u32 kvm_msr_glue_pt_ranges(void);
 
 void kvm_msr_glue_predict(u64 data);
 void kvm_msr_glue_flush_l1d(void);
-u64 kvm_msr_glue_xstate_read(struct kvm_vcpu *vcpu, u32 index);
-void kvm_msr_glue_xstate_write(struct kvm_vcpu *vcpu, u32 index, u64 data);
+u64 kvm_msr_glue_read_xstate(struct kvm_vcpu *vcpu, u32 index);
+void kvm_msr_glue_write_xstate(struct kvm_vcpu *vcpu, u32 index, u64 data);
 void kvm_msr_glue_set_xfd(struct kvm_vcpu *vcpu, u64 xfd);
 
 u64 kvm_msr_glue_scaled_tsc(u64 ratio);
-void kvm_msr_glue_set_clock(struct kvm_vcpu *vcpu, gpa_t gpa);
-void kvm_msr_glue_clear_clock(struct kvm_vcpu *vcpu);
-int kvm_msr_glue_set_async_pf(struct kvm_vcpu *vcpu, gpa_t gpa);
+void kvm_msr_glue_set_clock_address(struct kvm_vcpu *vcpu, gpa_t gpa);
+void kvm_msr_glue_clear_clock_address(struct kvm_vcpu *vcpu);
+int kvm_msr_glue_set_async_pf_address(struct kvm_vcpu *vcpu, gpa_t gpa);
 void kvm_msr_glue_clear_async_pf(struct kvm_vcpu *vcpu);
 void kvm_msr_glue_acknowledge_async_pf(struct kvm_vcpu *vcpu);
 
-void kvm_msr_glue_request_clock(struct kvm_vcpu *vcpu);
-void kvm_msr_glue_request_global_clock(struct kvm_vcpu *vcpu);
-void kvm_msr_glue_request_master_clock(struct kvm_vcpu *vcpu);
-void kvm_msr_glue_request_intercepts(struct kvm_vcpu *vcpu);
-void kvm_msr_glue_request_steal(struct kvm_vcpu *vcpu);
+void kvm_msr_glue_request_clock_update(struct kvm_vcpu *vcpu);
+void kvm_msr_glue_request_global_clock_update(struct kvm_vcpu *vcpu);
+void kvm_msr_glue_request_master_clock_update(struct kvm_vcpu *vcpu);
+void kvm_msr_glue_request_recalc_intercepts(struct kvm_vcpu *vcpu);
+void kvm_msr_glue_request_steal_update(struct kvm_vcpu *vcpu);
 
 void kvm_msr_glue_nested_header(struct kvm_vcpu *vcpu, struct kvm_nested_state *state);
 void kvm_msr_glue_nested_areas(struct kvm_vcpu *vcpu, void *scratch, void **areas);
@@ -121,7 +94,7 @@ unsigned long kvm_msr_glue_copy_to_user(void __user *to, const void *from, unsig
 int kvm_msr_glue_put_values(struct kvm_msr_entry __user *to, const struct kvm_msr_entry *from,
 			    unsigned long nr);
 int kvm_msr_glue_put_u32(u32 __user *to, u32 value);
-int kvm_msr_glue_get_u64(u64 *value, const u64 __user *from);
+int kvm_msr_glue_get_words(u64 *to, const u64 __user *from, unsigned long nr);
 int kvm_msr_glue_put_u64(u64 __user *to, u64 value);
 unsigned long kvm_msr_glue_clear_user(void __user *to, unsigned long size);
 

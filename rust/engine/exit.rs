@@ -13,7 +13,9 @@ use core::num::NonZero;
 
 /// KVM's internal reason for which it did not access an MSR: one of those below, an errno, or
 /// another value for an invalid access.
-pub(crate) type Denial = NonZero<i32>;
+///
+/// As wide as an MSR's value, so that a result with either is returned in registers.
+pub(crate) type Denial = NonZero<i64>;
 
 /// The access is invalid (1 by convention).
 pub(crate) const INVALID: Denial = denial(1);
@@ -24,7 +26,7 @@ pub(crate) const UNSUPPORTED: Denial = denial(2);
 /// The filter denies the access (`KVM_MSR_RET_FILTERED`).
 pub(crate) const FILTERED: Denial = denial(3);
 
-const fn denial(reason: i32) -> Denial {
+const fn denial(reason: i64) -> Denial {
     match Denial::new(reason) {
         Some(denial) => denial,
         None => panic!("0 is success"),

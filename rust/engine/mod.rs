@@ -9,13 +9,12 @@
 #![forbid(unsafe_code)]
 
 pub(crate) mod access;
+pub(crate) mod cpu;
 pub(crate) mod error;
 pub(crate) mod exit;
 pub(crate) mod filter;
 pub(crate) mod io;
 pub(crate) mod lists;
-#[cfg(any(test, CONFIG_KVM_MSR_KUNIT_TEST))]
-pub(crate) mod model;
 pub(crate) mod nested;
 pub(crate) mod one_reg;
 pub(crate) mod registers;

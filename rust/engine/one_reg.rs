@@ -7,9 +7,12 @@
 //! An ID has, from its lowest bits on: 32 bits of an index, 8 of a type, 12 that are reserved, 4
 //! of a size, and 8 of the architecture.
 
-use super::error::{
-    Error,
-    Result, //
+use super::{
+    error::{
+        Error,
+        Result, //
+    },
+    registers::index::KVM_INTERNAL_GUEST_SSP,
 };
 
 /// The bits that say which architecture (`KVM_REG_ARCH_MASK`), and x86 among them.
@@ -27,16 +30,15 @@ const TYPE_MSR: u8 = 2;
 /// The index is one that KVM gave (`KVM_X86_REG_TYPE_KVM`).
 const TYPE_KVM: u8 = 3;
 
-/// The guest's current shadow stack pointer (`KVM_REG_GUEST_SSP`), and the MSR that KVM has for it.
+/// The guest's current shadow stack pointer (`KVM_REG_GUEST_SSP`).
 const KVM_GUEST_SSP: u32 = 0;
-const KVM_INTERNAL_GUEST_SSP: u32 = 0x4b56_4dff;
 
 /// The ID of the guest's current shadow stack pointer.
 pub(crate) const GUEST_SSP_ID: u64 =
     ARCH_X86 | SIZE_U64 | (TYPE_KVM as u64) << 32 | KVM_GUEST_SSP as u64;
 
 /// Returns the index of the MSR that an ID stands for. `has_shadow_stack` says whether the vCPU
-/// has the one register that is not an MSR to anybody else.
+/// has shadow stacks, whose current pointer is no MSR for user space.
 ///
 /// # Errors
 ///

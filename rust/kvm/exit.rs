@@ -3,11 +3,14 @@
 //! How the handling of a guest access ends: in the guest, or in user space.
 
 use super::{
+    return_code::return_code,
     Counter,
-    Denial,
     Vcpu, //
 };
-use crate::bindings;
+use crate::{
+    bindings,
+    engine::exit::Denial, //
+};
 use kernel::prelude::*;
 
 /// What the run loop is to do after an exit was handled: positive values resume the guest, 0 goes
@@ -25,11 +28,11 @@ impl Run {
 
     /// Fail `KVM_RUN` with an errno. Only what is negative does.
     pub(crate) fn errno(denial: Denial) -> Option<Self> {
-        (denial.get() < 0).then_some(Self(denial.get()))
+        (denial.get() < 0).then_some(Self(return_code(denial)))
     }
 
     #[inline]
-    pub(super) fn into_raw(self) -> c_int {
+    pub(super) fn into_code(self) -> c_int {
         self.0
     }
 }
@@ -49,7 +52,7 @@ pub(crate) enum Emulation {
 }
 
 impl Emulation {
-    pub(super) fn into_raw(self) -> c_int {
+    pub(super) fn into_code(self) -> c_int {
         let code = match self {
             Self::Continue => bindings::X86EMUL_CONTINUE,
             Self::UserSpace => bindings::X86EMUL_IO_NEEDED,
@@ -74,7 +77,7 @@ pub(crate) enum Fastpath {
 }
 
 impl Fastpath {
-    pub(super) fn into_raw(self) -> bindings::fastpath_t {
+    pub(super) fn into_code(self) -> bindings::fastpath_t {
         match self {
             Self::None => bindings::exit_fastpath_completion_EXIT_FASTPATH_NONE,
             Self::Reenter => bindings::exit_fastpath_completion_EXIT_FASTPATH_REENTER_GUEST,
@@ -107,8 +110,8 @@ pub(crate) trait Completion<P> {
 unsafe extern "C" fn complete<P: Send + Sync, C: Completion<P>>(
     vcpu: *mut bindings::kvm_vcpu,
 ) -> c_int {
-    // SAFETY: By the caller's promise.
-    C::complete(unsafe { Vcpu::from_raw(vcpu) }).into_raw()
+    // SAFETY: The run loop, which calls this, has the vCPU loaded.
+    C::complete(unsafe { Vcpu::from_raw(vcpu) }).into_code()
 }
 
 impl<P: Send + Sync> Vcpu<P> {
@@ -116,8 +119,8 @@ impl<P: Send + Sync> Vcpu<P> {
     pub(crate) fn exit_to_user_space<C: Completion<P>>(&self, exit: UserSpaceExit) {
         self.count(Counter::UserSpace, 1);
 
-        // SAFETY: By the type invariants. User space can write `struct kvm_run` at any time, so
-        // nothing is read back.
+        // SAFETY: `self` is a valid vCPU, and `run` is its page that user space maps, valid as long
+        // as the vCPU. User space can write it at any time, so nothing is read back.
         unsafe {
             let run = (*self.as_raw()).run;
             let msr = &raw mut (*run).__bindgen_anon_1.msr;
@@ -141,7 +144,8 @@ impl<P: Send + Sync> Vcpu<P> {
     ///
     /// User space can change it at any time, so it is read just once.
     pub(crate) fn user_space_answer(&self) -> Option<u64> {
-        // SAFETY: By the type invariants.
+        // SAFETY: `self` is a valid vCPU, and `run` is its page that user space maps, valid as long
+        // as the vCPU.
         unsafe {
             let msr = &raw const (*(*self.as_raw()).run).__bindgen_anon_1.msr;
             let error = (&raw const (*msr).error).read_volatile();
@@ -153,10 +157,11 @@ impl<P: Send + Sync> Vcpu<P> {
     /// Ends a RDMSR or WRMSR exit: skips the instruction, or injects `#GP` if there is a denial.
     #[inline]
     pub(crate) fn complete_access(&self, access: Result<(), Denial>) -> Run {
-        let err = access.map_or_else(Denial::get, |()| 0);
+        let err = access.map_or_else(return_code, |()| 0);
 
-        // SAFETY: By the type invariants.
-        Run(unsafe { bindings::kvm_msr_glue_complete_emulated_msr(self.as_raw(), err) })
+        // SAFETY: `self` is a valid vCPU that this task has loaded, and the vendor module is there as
+        // long as a VM is.
+        Run(unsafe { bindings::kvm_msr_glue_complete_access(self.as_raw(), err) })
     }
 
     /// Ends an access of the emulator, which waits for user space: has it skip the instruction.
@@ -165,13 +170,14 @@ impl<P: Send + Sync> Vcpu<P> {
             | bindings::EMULTYPE_SKIP
             | bindings::EMULTYPE_COMPLETE_USER_EXIT;
 
-        // SAFETY: By the type invariants.
+        // SAFETY: `self` is a valid vCPU that this task has loaded, in the run loop's section of
+        // `kvm->srcu`.
         Run(unsafe { bindings::kvm_emulate_instruction(self.as_raw(), HOW as c_int) })
     }
 
     /// Skips the instruction, on the fast path.
     pub(crate) fn skip_instruction_fast(&self) -> Fastpath {
-        // SAFETY: By the type invariants.
+        // SAFETY: `self` is a valid vCPU that this task has loaded.
         if unsafe { bindings::kvm_skip_emulated_instruction(self.as_raw()) } == 0 {
             Fastpath::UserSpace
         } else {
@@ -181,7 +187,7 @@ impl<P: Send + Sync> Vcpu<P> {
 
     /// Injects `#GP`.
     pub(crate) fn inject_gp(&self) -> Run {
-        // SAFETY: By the type invariants.
+        // SAFETY: `self` is a valid vCPU that this task has loaded.
         unsafe { bindings::kvm_msr_glue_inject_gp(self.as_raw()) };
         Run::GUEST
     }

@@ -2,27 +2,30 @@
 
 //! Safe abstractions over KVM, for an MSR engine.
 //!
-//! All hand-written `unsafe` of the module is here. What the layers above see is a VM and a vCPU
-//! that are known to be attached ([`Vm`], [`Vcpu`]), copies from and to user memory ([`user`]),
-//! pointers that `kvm->srcu` protects ([`SrcuPtr`]), and the trait to be served by
-//! ([`MsrEngine`]).
+//! All hand-written `unsafe` of the module is here. The layers above see VMs and vCPUs that are known
+//! to be attached ([`Vm`], [`Vcpu`]), copies from and to user memory ([`user`]), what `kvm->srcu`
+//! protects ([`Section`]), and the list of the ops that KVM calls ([`msr_engine_ops!`]).
 
 mod debugfs;
 mod engine;
 mod exit;
-mod fpu;
+mod feature;
+mod guest_memory;
 pub(crate) mod host;
+mod msr_index;
 pub(crate) mod nested;
-mod registers;
+pub(crate) mod nospec;
+mod ops;
+mod return_code;
 mod srcu;
 pub(crate) mod user;
 mod vcpu;
 mod vm;
 
 pub(crate) use self::{
-    debugfs::Files,
+    debugfs::File,
     engine::{
-        MsrEngine,
+        is_enabled,
         Registration, //
     },
     exit::{
@@ -32,16 +35,21 @@ pub(crate) use self::{
         Run,
         UserSpaceExit, //
     },
-    fpu::GuestFpu,
-    registers::{
-        CpuidBit,
-        KvmRequest,
-        Place, //
+    ops::{
+        msr_engine_ops,
+        DeviceIoctl,
+        DyingVm,
+        InRunLoop,
+        MsrData,
+        NewVm,
+        Ops,
+        Parameter,
+        Returned, //
     },
     srcu::Section,
     vcpu::{
         Counter,
-        Denial,
+        GuestFpu,
         Vcpu, //
     },
     vm::Vm,

@@ -53,8 +53,13 @@ impl<'a, P: Send + Sync> Section<'a, P> {
         // SAFETY: `vm` is a valid VM.
         kernel::warn_on!(!unsafe { crate::bindings::kvm_msr_glue_srcu_held(vm.as_raw()) });
 
-        // INVARIANT: By the caller's promise.
+        // INVARIANT: The caller is in a section that outlives this.
         Self { vm, _guard: None }
+    }
+
+    /// The VM.
+    pub(super) fn vm(&self) -> &'a Vm<P> {
+        self.vm
     }
 
     /// Reads what the engine keeps for the VM.
@@ -68,8 +73,8 @@ impl<'a, P: Send + Sync> Section<'a, P> {
         let value = unsafe { value.read_volatile() };
 
         // SAFETY: The pointer is null, or to a value that is not freed before a grace period of
-        // this VM's domain has passed since it was replaced, as only `Vm::replace` does. By the
-        // type invariants, none passes while `self` exists.
+        // this VM's domain has passed since it was replaced, as only `Vm::replace` does. None
+        // passes while this task is in a section, for which `self` stands.
         unsafe { value.as_ref() }
     }
 }
@@ -105,7 +110,7 @@ impl<P> Drop for SrcuPtr<P> {
         let value = *self.value.get_mut();
 
         if !value.is_null() {
-            // SAFETY: By the type invariants it comes from a box. There are no readers, as they
+            // SAFETY: Only `swap()` stores pointers, each from a box. There are no readers, as they
             // borrow the VM, which is not detached before they are done.
             drop(unsafe { KBox::from_raw(value) });
         }
@@ -123,8 +128,8 @@ impl<P> Replaced<P> {
     ///
     /// A grace period must have passed since the value was replaced.
     pub(super) unsafe fn into_box(self) -> Option<KBox<P>> {
-        // SAFETY: The pointer was in an `SrcuPtr`, so if it is not null, it comes from a box,
-        // and by the caller's promise there are no readers left.
+        // SAFETY: The pointer was in an `SrcuPtr`, so if it is not null, it comes from a box. A
+        // grace period is over, as the caller says, so no reader has it.
         (!self.0.is_null()).then(|| unsafe { KBox::from_raw(self.0) })
     }
 }

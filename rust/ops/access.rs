@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Guest accesses, with and without the filter.
+//! Accesses to MSRs by KVM itself, and those of guests with and without the filter.
 
 use super::{
     msr_filter,
+    AccessResult,
     Section,
     Vcpu, //
 };
@@ -11,83 +12,97 @@ use crate::{
     engine::{
         access::{
             self,
-            By, //
+            Access,
+            Initiator, //
         },
         exit::FILTERED,
-        filter::Access, //
+        registers::lookup,
     },
     kvm::{
         Counter,
-        Denial, //
+        MsrData, //
     },
 };
 
-/// Reads an MSR for the guest.
-#[inline]
-pub(crate) fn read(vcpu: &Vcpu, section: &Section<'_>, index: u32) -> Result<u64, Denial> {
+/// Reads an MSR for the guest, if the filter allows it.
+#[inline(always)]
+pub(super) fn read(vcpu: &Vcpu, section: &Section<'_>, index: u32) -> AccessResult<u64> {
+    // First, as the filter goes by the index's location too.
+    let register = lookup(index);
+
     vcpu.count(Counter::Reads, 1);
     if !msr_filter::allows(section, index, Access::Read) {
         vcpu.count(Counter::Filtered, 1);
         return Err(FILTERED);
     }
-    access::read_excused(vcpu, index, By::Guest)
+    access::read_register(vcpu, register, index, Initiator::Guest)
 }
 
-/// Writes an MSR for the guest.
-#[inline]
-pub(crate) fn write(
-    vcpu: &Vcpu,
-    section: &Section<'_>,
-    index: u32,
-    data: u64,
-) -> Result<(), Denial> {
+/// Writes an MSR for the guest, if the filter allows it.
+#[inline(always)]
+pub(super) fn write(vcpu: &Vcpu, section: &Section<'_>, index: u32, data: u64) -> AccessResult {
+    let register = lookup(index);
+
     vcpu.count(Counter::Writes, 1);
     if !msr_filter::allows(section, index, Access::Write) {
         vcpu.count(Counter::Filtered, 1);
         return Err(FILTERED);
     }
-    access::write_excused(vcpu, index, data, By::Guest)
+    access::write_register(vcpu, register, index, data, Initiator::Guest)
 }
 
-/// Reads an MSR for the guest, whatever the filter says.
-pub(crate) fn read_unfiltered(vcpu: &Vcpu, index: u32) -> Result<u64, Denial> {
-    access::read_excused(vcpu, index, By::Guest)
+/// Stores what was read, or 0, as not all callers look at the result.
+#[inline]
+pub(super) fn store(read: AccessResult<u64>, data: &mut u64) -> AccessResult {
+    *data = read.unwrap_or(0);
+    read.map(|_| ())
 }
 
-/// Writes an MSR for the guest, whatever the filter says.
-pub(crate) fn write_unfiltered(vcpu: &Vcpu, index: u32, data: u64) -> Result<(), Denial> {
-    access::write_excused(vcpu, index, data, By::Guest)
+/// A guest read as part of another operation, e.g. nested VM-exit.
+pub(crate) fn emulate_msr_read(vcpu: &Vcpu, index: u32, data: &mut u64) -> AccessResult {
+    // Vendor code also calls this outside of the run loop.
+    store(read(vcpu, &vcpu.vm().read_section(), index), data)
 }
 
-/// Reads an MSR for KVM itself, for which it has to exist.
-pub(crate) fn read_as_host(vcpu: &Vcpu, index: u32) -> Result<u64, Denial> {
-    access::read(vcpu, index, By::Host)
+/// A guest write as part of another operation, e.g. nested VM-entry.
+pub(crate) fn emulate_msr_write(vcpu: &Vcpu, index: u32, data: u64) -> AccessResult {
+    // As in `emulate_msr_read()`.
+    write(vcpu, &vcpu.vm().read_section(), index, data)
 }
 
-/// Writes an MSR for KVM itself, for which it has to exist.
-pub(crate) fn write_as_host(vcpu: &Vcpu, index: u32, data: u64) -> Result<(), Denial> {
-    access::write(vcpu, index, data, By::Host)
+/// A guest read that bypasses the filter.
+pub(crate) fn emulate_msr_read_unfiltered(vcpu: &Vcpu, index: u32, data: &mut u64) -> AccessResult {
+    store(access::read(vcpu, index, Initiator::Guest), data)
 }
 
-fn by(host: bool) -> By {
-    if host {
-        By::Host
-    } else {
-        By::Guest
-    }
+/// A guest write that bypasses the filter.
+pub(crate) fn emulate_msr_write_unfiltered(vcpu: &Vcpu, index: u32, data: u64) -> AccessResult {
+    access::write(vcpu, index, data, Initiator::Guest)
 }
 
-/// Reads an MSR that the vendor module leaves to the engine.
-pub(crate) fn read_common(vcpu: &Vcpu, index: u32, host: bool) -> Result<u64, Denial> {
-    access::read_common(vcpu, index, by(host))
+/// A read by KVM itself, of an MSR that has to exist. Nothing is stored if that fails.
+pub(crate) fn msr_read(vcpu: &Vcpu, index: u32, data: &mut u64) -> AccessResult {
+    *data = access::read_existing(vcpu, index, Initiator::Host)?;
+    Ok(())
 }
 
-/// Writes an MSR that the vendor module leaves to the engine.
-pub(crate) fn write_common(vcpu: &Vcpu, index: u32, data: u64, host: bool) -> Result<(), Denial> {
-    access::write_common(vcpu, index, data, by(host))
+/// A write by KVM itself, to an MSR that has to exist.
+pub(crate) fn msr_write(vcpu: &Vcpu, index: u32, data: u64) -> AccessResult {
+    access::write_existing(vcpu, index, data, Initiator::Host)
 }
 
-/// Returns whether the vCPU may have a value of EFER.
-pub(crate) fn is_valid_efer(vcpu: &Vcpu, efer: u64) -> bool {
+/// A read that the vendor module does not serve.
+pub(crate) fn get_msr_common(vcpu: &Vcpu, msr: &mut MsrData) -> AccessResult {
+    msr.set_data(access::read_common(vcpu, msr.index(), msr.initiator())?);
+    Ok(())
+}
+
+/// A write that the vendor module does not serve.
+pub(crate) fn set_msr_common(vcpu: &Vcpu, msr: &mut MsrData) -> AccessResult {
+    access::write_common(vcpu, msr.index(), msr.data(), msr.initiator())
+}
+
+/// Whether the vCPU can have a value of EFER.
+pub(crate) fn valid_efer(vcpu: &Vcpu, efer: u64) -> bool {
     access::efer::is_valid(vcpu, efer)
 }

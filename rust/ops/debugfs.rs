@@ -4,60 +4,109 @@
 
 use super::{
     Protected,
-    Section,
     Vm, //
 };
 use crate::{
-    engine::filter::{
-        Access,
-        Rule,
-        Segment, //
+    engine::{
+        access::Access,
+        filter::{
+            Segment,
+            Words, //
+        },
     },
     kvm::{
         Counter,
-        Files, //
+        File, //
     },
+    LocalModule,
 };
 use kernel::{
+    prelude::*,
     seq_file::SeqFile,
     seq_print, //
 };
 
-/// How many runs of a segment are shown at the most.
+/// The most runs of a segment that are shown.
 const MAX_RUNS: u32 = 16;
 
-/// The files.
-pub(crate) const FILES: Files<Protected> = Files {
-    engine,
-    filter,
-    counters,
-};
-
-fn engine(_: &Vm, to: &SeqFile) {
-    seq_print!(to, "kvm-msr (Rust)\n");
+/// Creates the files of a new VM.
+pub(crate) fn vm_debugfs(vm: &Vm) {
+    vm.create_file::<MsrEngine>();
+    vm.create_file::<MsrFilter>();
+    vm.create_file::<MsrCounters>();
 }
 
-fn filter(section: &Section<'_>, to: &SeqFile) {
-    let Some(filter) = section.read() else {
-        seq_print!(to, "no filter\n");
-        return;
-    };
+/// The engine that serves the VM.
+struct MsrEngine;
 
-    for (access, name) in [(Access::Read, "read "), (Access::Write, "write")] {
-        for segment in filter.describe(access) {
-            show(name, &segment, to);
+/// The compiled filter.
+struct MsrFilter;
+
+/// What the engine counts, summed over all vCPUs.
+struct MsrCounters;
+
+impl File for MsrEngine {
+    type OwnerModule = LocalModule;
+    type Protected = Protected;
+
+    const NAME: &'static CStr = c"msr_engine";
+
+    fn show(_: &Vm, to: &SeqFile) {
+        seq_print!(to, "kvm-msr (Rust)\n");
+    }
+}
+
+impl File for MsrFilter {
+    type OwnerModule = LocalModule;
+    type Protected = Protected;
+
+    const NAME: &'static CStr = c"msr_filter";
+
+    fn show(vm: &Vm, to: &SeqFile) {
+        let section = vm.read_section();
+        let Some(filter) = section.read() else {
+            seq_print!(to, "no filter\n");
+            return;
+        };
+
+        for (access, name) in [(Access::Read, "read "), (Access::Write, "write")] {
+            for segment in filter.describe(access) {
+                show(name, &segment, to);
+            }
+        }
+        seq_print!(to, "x2APIC MSRs, 0x800-0x8ff, are never filtered\n");
+    }
+}
+
+impl File for MsrCounters {
+    type OwnerModule = LocalModule;
+    type Protected = Protected;
+
+    const NAME: &'static CStr = c"msr_counters";
+
+    fn show(vm: &Vm, to: &SeqFile) {
+        for (name, counter) in [
+            ("reads", Counter::Reads),
+            ("writes", Counter::Writes),
+            ("filtered", Counter::Filtered),
+            ("user_space", Counter::UserSpace),
+            ("gp", Counter::GeneralProtection),
+            ("host_reads", Counter::HostReads),
+            ("host_writes", Counter::HostWrites),
+        ] {
+            seq_print!(to, "{name} {}\n", vm.count_of(counter));
         }
     }
-    seq_print!(to, "x2APIC MSRs, 0x800-0x8ff, are never filtered\n");
 }
 
-/// Shows a segment run by run, or in sum if there are too many: userspace chose the bitmap, and
-/// it can have thousands.
-fn show(name: &str, segment: &Segment<'_>, to: &SeqFile) {
+/// Shows the runs of a segment, or only how many indices it allows if there are too many runs: user
+/// space chose the bitmap, and it can have thousands.
+fn show<W: Words>(name: &str, segment: &Segment<'_, W>, to: &SeqFile) {
     let (first, last) = (segment.first, segment.last);
-    let by = match segment.rule {
-        Rule::Allow | Rule::Deny => "default",
-        Rule::Bitmap(_) => "range",
+    let decider = if segment.is_of_range() {
+        "range"
+    } else {
+        "default"
     };
     let mut runs = 0u32;
     let mut allowed = 0u32;
@@ -73,7 +122,7 @@ fn show(name: &str, segment: &Segment<'_>, to: &SeqFile) {
 
         seq_print!(
             to,
-            "{name} {first:#010x}-{last:#010x} {allowed} of {size} allowed ({by})\n"
+            "{name} {first:#010x}-{last:#010x} {allowed} of {size} allowed ({decider})\n"
         );
         return;
     }
@@ -82,21 +131,7 @@ fn show(name: &str, segment: &Segment<'_>, to: &SeqFile) {
 
         seq_print!(
             to,
-            "{name} {first:#010x}-{last:#010x} {verdict:<5} ({by})\n"
+            "{name} {first:#010x}-{last:#010x} {verdict:<5} ({decider})\n"
         );
     });
-}
-
-fn counters(vm: &Vm, to: &SeqFile) {
-    for (name, counter) in [
-        ("reads", Counter::Reads),
-        ("writes", Counter::Writes),
-        ("filtered", Counter::Filtered),
-        ("user_space", Counter::UserSpace),
-        ("gp", Counter::GeneralProtection),
-        ("host_reads", Counter::HostReads),
-        ("host_writes", Counter::HostWrites),
-    ] {
-        seq_print!(to, "{name} {}\n", vm.count_of(counter));
-    }
 }

@@ -3,51 +3,74 @@
 //! RDMSR and WRMSR in the instruction emulator.
 
 use super::{
-    access,
+    access::{
+        self,
+        store, //
+    },
     user_space_msr,
+    AccessResult,
+    InRunLoop,
     Protected,
-    Section,
     Vcpu, //
 };
-use crate::kvm::{
-    Completion,
-    Counter,
-    Denial,
-    Emulation,
-    Run, //
+use crate::{
+    engine::{
+        access::{
+            read,
+            read_existing,
+            Initiator, //
+        },
+        registers::index::KVM_INTERNAL_GUEST_SSP,
+    },
+    kvm::{
+        Completion,
+        Counter,
+        Emulation,
+        Run, //
+    },
 };
 
-const KVM_INTERNAL_GUEST_SSP: u32 = 0x4b56_4dff;
+/// RDMSR. Stores 0 if there is no value.
+pub(crate) fn emulator_get_msr_with_filter(
+    vcpu: InRunLoop<'_>,
+    index: u32,
+    data: &mut u64,
+) -> Emulation {
+    let read = access::read(&vcpu, &vcpu.section(), index);
 
-/// RDMSR. Also returns the value, which is 0 if there is none.
-pub(crate) fn get(vcpu: &Vcpu, section: &Section<'_>, index: u32) -> (Emulation, u64) {
-    let read = access::read(vcpu, section, index);
-
+    *data = 0;
     if let Err(denial) = read {
         if Run::errno(denial).is_some() {
-            return (Emulation::Unhandleable, 0);
+            return Emulation::Unhandleable;
         }
-        if user_space_msr::offer::<CompleteRead>(vcpu, index, None, denial) {
-            return (Emulation::UserSpace, 0);
+        if user_space_msr::offer::<CompleteRead>(&vcpu, index, None, denial) {
+            return Emulation::UserSpace;
         }
         vcpu.count(Counter::GeneralProtection, 1);
     }
     vcpu.trace_read(index, read);
     match read {
-        Ok(data) => (Emulation::Continue, data),
-        Err(_) => (Emulation::Fault, 0),
+        Ok(value) => {
+            *data = value;
+            Emulation::Continue
+        }
+        Err(_) => Emulation::Fault,
     }
 }
 
 /// WRMSR.
-pub(crate) fn set(vcpu: &Vcpu, section: &Section<'_>, index: u32, data: u64) -> Emulation {
-    let write = access::write(vcpu, section, index, data);
+pub(crate) fn emulator_set_msr_with_filter(
+    vcpu: InRunLoop<'_>,
+    index: u32,
+    data: u64,
+) -> Emulation {
+    let write = access::write(&vcpu, &vcpu.section(), index, data);
 
     if let Err(denial) = write {
         if Run::errno(denial).is_some() {
             return Emulation::Unhandleable;
         }
-        if user_space_msr::offer::<CompleteWrite>(vcpu, index, Some(data), denial) {
+        if user_space_msr::offer::<CompleteWrite>(&vcpu, index, Some(data), denial) {
             return Emulation::UserSpace;
         }
         vcpu.count(Counter::GeneralProtection, 1);
@@ -59,14 +82,16 @@ pub(crate) fn set(vcpu: &Vcpu, section: &Section<'_>, index: u32, data: u64) -> 
     }
 }
 
-/// Reads an MSR that an instruction needs which is not RDMSR. The current shadow stack pointer is
-/// an MSR for KVM only, and what the emulator reads is up to KVM.
-pub(crate) fn get_unfiltered(vcpu: &Vcpu, index: u32) -> Result<u64, Denial> {
-    if index == KVM_INTERNAL_GUEST_SSP {
-        access::read_as_host(vcpu, index)
+/// Reads an MSR that another instruction than RDMSR depends on. The current shadow stack pointer is
+/// an MSR for KVM only, so KVM reads it as itself.
+pub(crate) fn emulator_get_msr(vcpu: &Vcpu, index: u32, data: &mut u64) -> AccessResult {
+    let read = if index == KVM_INTERNAL_GUEST_SSP {
+        read_existing(vcpu, index, Initiator::Host)
     } else {
-        access::read_unfiltered(vcpu, index)
-    }
+        read(vcpu, index, Initiator::Guest)
+    };
+
+    store(read, data)
 }
 
 struct CompleteRead;

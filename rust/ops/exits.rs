@@ -1,54 +1,47 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! RDMSR and WRMSR exits, and their forms that have the index in the instruction.
+//! RDMSR and WRMSR exits, and the forms of these instructions that have the index as an immediate.
 
 use super::{
     access,
     user_space_msr,
+    AccessResult,
+    InRunLoop,
     Protected,
-    Section,
     Vcpu, //
 };
 use crate::kvm::{
     Completion,
     Counter,
-    Denial,
     Run, //
 };
 use kernel::prelude::*;
 
 /// RDMSR: the index is in ECX, the value goes to EDX:EAX.
-#[inline]
-pub(crate) fn rdmsr(vcpu: &Vcpu, section: &Section<'_>) -> Run {
-    read::<CompleteRead>(vcpu, section, vcpu.ecx(), |data| vcpu.set_edx_eax(data))
+pub(crate) fn emulate_rdmsr(vcpu: InRunLoop<'_>) -> Run {
+    read::<CompleteRead>(&vcpu, vcpu.ecx(), |data| vcpu.set_edx_eax(data))
 }
 
-/// RDMSR with the index in the instruction: the value goes to one register.
-pub(crate) fn rdmsr_imm(vcpu: &Vcpu, section: &Section<'_>, index: u32, reg: c_int) -> Run {
-    // User space may have to answer, and the exit is forgotten by then.
+/// RDMSR with an immediate index: the value goes to one register.
+pub(crate) fn emulate_rdmsr_imm(vcpu: InRunLoop<'_>, index: u32, reg: c_int) -> Run {
+    // By the time user space answers, the exit's registers have changed.
     vcpu.set_rdmsr_imm_reg(reg);
-    read::<CompleteReadImm>(vcpu, section, index, |data| vcpu.set_operand(reg, data))
+    read::<CompleteReadImm>(&vcpu, index, |data| vcpu.set_operand(reg, data))
 }
 
 /// WRMSR: the index is in ECX, the value in EDX:EAX.
-#[inline]
-pub(crate) fn wrmsr(vcpu: &Vcpu, section: &Section<'_>) -> Run {
-    write(vcpu, section, vcpu.ecx(), vcpu.edx_eax())
+pub(crate) fn emulate_wrmsr(vcpu: InRunLoop<'_>) -> Run {
+    write(&vcpu, vcpu.ecx(), vcpu.edx_eax())
 }
 
-/// WRMSR with the index in the instruction: the value is in one register.
-pub(crate) fn wrmsr_imm(vcpu: &Vcpu, section: &Section<'_>, index: u32, reg: c_int) -> Run {
-    write(vcpu, section, index, vcpu.operand(reg))
+/// WRMSR with an immediate index: the value is in one register.
+pub(crate) fn emulate_wrmsr_imm(vcpu: InRunLoop<'_>, index: u32, reg: c_int) -> Run {
+    write(&vcpu, index, vcpu.operand(reg))
 }
 
-#[inline]
-fn read<C: Completion<Protected>>(
-    vcpu: &Vcpu,
-    section: &Section<'_>,
-    index: u32,
-    set: impl FnOnce(u64),
-) -> Run {
-    let read = access::read(vcpu, section, index);
+#[inline(always)]
+fn read<C: Completion<Protected>>(vcpu: &InRunLoop<'_>, index: u32, set: impl FnOnce(u64)) -> Run {
+    let read = access::read(vcpu, &vcpu.section(), index);
 
     match read {
         Ok(data) => set(data),
@@ -63,15 +56,15 @@ fn read<C: Completion<Protected>>(
     vcpu.complete_access(read.map(|_| ()))
 }
 
-#[inline]
-fn write(vcpu: &Vcpu, section: &Section<'_>, index: u32, data: u64) -> Run {
-    let write = access::write(vcpu, section, index, data);
+#[inline(always)]
+fn write(vcpu: &InRunLoop<'_>, index: u32, data: u64) -> Run {
+    let write = access::write(vcpu, &vcpu.section(), index, data);
 
     if let Err(denial) = write {
         if user_space_msr::offer::<CompleteWrite>(vcpu, index, Some(data), denial) {
             return Run::TO_USER_SPACE;
         }
-        // An errno is user space's to hear, not the guest's.
+        // An errno fails KVM_RUN, and is not for the guest.
         if let Some(failed) = Run::errno(denial) {
             return failed;
         }
@@ -86,7 +79,7 @@ struct CompleteReadImm;
 struct CompleteWrite;
 
 fn complete(vcpu: &Vcpu, set: impl FnOnce(u64)) -> Run {
-    let access: Result<(), Denial> = user_space_msr::answer(vcpu).map(set);
+    let access: AccessResult = user_space_msr::answer(vcpu).map(set);
 
     vcpu.complete_access(access)
 }

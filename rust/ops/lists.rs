@@ -4,42 +4,43 @@
 //! `KVM_GET_REG_LIST` on a vCPU.
 
 use super::{
-    cpu::Host,
-    msrs,
+    msrs::check_count,
     Vcpu, //
 };
 use crate::{
     engine::{
-        access::Cpu,
+        cpu::Cpuid,
         lists,
         one_reg,
         registers::Feature, //
     },
-    kvm::user::{
-        MsrEntries,
-        MsrList,
-        UserList, //
+    kvm::{
+        user::{
+            MsrList,
+            UserList, //
+        },
+        DeviceIoctl,
     },
 };
 use kernel::prelude::*;
 
-/// The MSRs to be saved with a vCPU.
+/// The MSRs to save with a vCPU.
 ///
 /// # Errors
 ///
 /// `E2BIG` if there is no room for the list, whose length is written then; `EFAULT` if user memory
 /// can't be read or written, `ENOMEM`.
-pub(crate) fn get_indices(list: UserList<u32>) -> Result {
-    give(list, lists::indices(&Host))
+pub(crate) fn get_msr_index_list(ioctl: DeviceIoctl<'_, UserList<u32>>) -> Result {
+    give(ioctl.user, lists::indices(&ioctl.host))
 }
 
 /// The MSRs that describe features, as CPUID does.
 ///
 /// # Errors
 ///
-/// As [`get_indices`].
-pub(crate) fn get_model_indices(list: UserList<u32>) -> Result {
-    give(list, lists::model_indices(&Host))
+/// As [`get_msr_index_list`].
+pub(crate) fn get_feature_msr_index_list(ioctl: DeviceIoctl<'_, UserList<u32>>) -> Result {
+    give(ioctl.user, lists::feature_indices(&ioctl.host))
 }
 
 fn give(list: UserList<u32>, indices: impl Iterator<Item = u32>) -> Result {
@@ -49,7 +50,7 @@ fn give(list: UserList<u32>, indices: impl Iterator<Item = u32>) -> Result {
     for index in indices {
         elements.push(index, GFP_KERNEL)?;
     }
-    // There are some hundred.
+    // There are a few hundred.
     let count = elements.len() as u32;
 
     list.write_count(count)?;
@@ -59,37 +60,36 @@ fn give(list: UserList<u32>, indices: impl Iterator<Item = u32>) -> Result {
     list.write_elements(&elements)
 }
 
-/// Reads what guests can have of features, until one is not known, and returns how many are.
+/// Reads the values that guests can have of feature MSRs, up to the first that is not known, and
+/// returns how many it read.
 ///
 /// # Errors
 ///
-/// As [`msrs::get`].
-pub(crate) fn get_models(list: MsrList) -> Result<usize> {
-    let mut entries = MsrEntries::new();
+/// As [`get_msrs`](super::msrs::get_msrs).
+pub(crate) fn get_feature_msrs(ioctl: DeviceIoctl<'_, MsrList>) -> Result<usize> {
+    let (mut entries, user) = ioctl.user.read(check_count)?;
     let mut nr = 0;
 
-    msrs::read_entries(list, &mut entries)?;
-
     for entry in &mut *entries {
-        let read = lists::read_model_excused(&Host, entry.index());
+        let read = lists::read_feature(&ioctl.host, entry.index());
 
-        *entry.data_mut() = read.unwrap_or(0);
+        entry.set_data(read.unwrap_or(0));
         if read.is_err() {
             break;
         }
         nr += 1;
     }
-    list.write_values(&entries)?;
+    user.write_values(&entries)?;
     Ok(nr)
 }
 
-/// The registers that are not MSRs to anybody but KVM.
+/// The registers that are not MSRs for user space.
 ///
 /// # Errors
 ///
 /// `E2BIG` if there is no room for the list, whose length is written then; `EFAULT` if user memory
 /// can't be read or written.
-pub(crate) fn get_registers(vcpu: &Vcpu, list: UserList<u64>) -> Result {
+pub(crate) fn get_reg_list(vcpu: &Vcpu, list: UserList<u64>) -> Result {
     let ids: &[u64] = if vcpu.has(Feature::ShadowStack) {
         &[one_reg::GUEST_SSP_ID]
     } else {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The entry points: each asks the engine's rules, and does to KVM what they say.
+//! The ops that KVM calls. Each asks the engine's rules, and does to KVM what they say.
+
+#![forbid(unsafe_code)]
 
 pub(crate) mod access;
-pub(crate) mod cpu;
 pub(crate) mod debugfs;
 pub(crate) mod emulator;
 pub(crate) mod exits;
@@ -18,16 +19,19 @@ pub(crate) mod user_space_msr;
 use crate::{
     engine::{
         error::Error,
+        exit::Denial,
         filter::Filter, //
     },
     kvm::{
         self,
-        user::FilterWords, //
+        user::FilterWords,
+        DyingVm,
+        NewVm, //
     },
 };
 use kernel::prelude::*;
 
-/// What the engine keeps for a VM: its MSR filter, from the first that userspace sets on.
+/// What the engine keeps for a VM: its MSR filter, once user space has set one.
 pub(crate) type Protected = Filter<FilterWords>;
 
 /// A VM that this engine serves.
@@ -36,8 +40,28 @@ pub(crate) type Vm = kvm::Vm<Protected>;
 /// A vCPU that this engine serves.
 pub(crate) type Vcpu = kvm::Vcpu<Protected>;
 
+/// A vCPU that this engine serves, in the run loop.
+pub(crate) type InRunLoop<'a> = kvm::InRunLoop<'a, Protected>;
+
 /// A read-side section of a VM's `kvm->srcu`.
 pub(crate) type Section<'a> = kvm::Section<'a, Protected>;
+
+/// The result of an access to an MSR.
+pub(crate) type AccessResult<T = ()> = core::result::Result<T, Denial>;
+
+/// Attaches a new VM to the engine.
+///
+/// # Errors
+///
+/// `ENOMEM`
+pub(crate) fn vm_init(vm: NewVm) -> Result {
+    vm.attach::<Protected>()
+}
+
+/// Frees what the engine kept for a VM.
+pub(crate) fn vm_destroy(vm: DyingVm) {
+    vm.detach::<Protected>();
+}
 
 impl From<Error> for kernel::error::Error {
     fn from(error: Error) -> Self {

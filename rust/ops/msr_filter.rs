@@ -1,65 +1,68 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `KVM_X86_SET_MSR_FILTER`, and the questions that are asked of the filter.
+//! `KVM_X86_SET_MSR_FILTER`, and lookups in the filter.
 
 use super::{
     Protected,
     Section,
+    Vcpu,
     Vm, //
 };
 use crate::{
-    engine::filter::{
-        default_allows,
-        Access,
-        Filter,
-        Range,
-        MAX_RANGES,
-        WRITE, //
+    engine::{
+        access::Access,
+        filter::{
+            default_allows,
+            Filter,
+            Range,
+            WRITE, //
+        },
     },
     kvm::user::{
-        FilterRange,
         FilterWords,
         MsrFilter, //
     },
 };
-use kernel::prelude::*;
+use core::mem::MaybeUninit;
+use kernel::{
+    prelude::*,
+    uaccess::UserPtr, //
+};
 
-/// Sets a new filter. The one before stays in force if that fails, and decides nothing anymore
-/// once it succeeded.
+/// Sets a new filter. The old one stays in force if that fails, and decides nothing anymore once it
+/// succeeded.
 ///
 /// # Errors
 ///
 /// Those of [`default_allows`] and [`Range::bitmap_words`], `EFAULT` if user memory can't be read,
-/// and `ENOMEM`. Ranges are looked at in order, the bitmap of each before the next range.
-pub(crate) fn set(vm: &Vm, filter: MsrFilter) -> Result {
-    let filter = filter.read_with(compile)?;
-
-    vm.replace(filter);
-
-    // Userspace may want to see accesses that vCPUs would let through to hardware otherwise.
-    vm.recalc_intercepts();
-    Ok(())
-}
-
-fn compile(flags: u32, user_ranges: &[FilterRange; MAX_RANGES]) -> Result<KBox<Protected>> {
-    let ranges = user_ranges.iter().map(|range| Range {
+/// and `ENOMEM`. Ranges are checked in order, and the bitmap of each is read before the next range
+/// is checked.
+pub(crate) fn set_msr_filter(vm: &Vm, argp: UserPtr, compat: bool) -> Result {
+    let mut user = MaybeUninit::uninit();
+    let user = MsrFilter::new(argp, compat).read(&mut user)?;
+    let ranges = user.ranges.iter().map(|range| Range {
         flags: range.flags,
         nmsrs: range.nmsrs,
         base: range.base,
     });
-    let default_allow = default_allows(flags, ranges.clone())?;
-    // It is made where it is to be, as it is large.
-    let mut filter =
+    let default_allow = default_allows(user.flags, ranges.clone())?;
+    // It is large, so it is made in its place.
+    let mut filter: KBox<Protected> =
         KBox::new_uninit(GFP_KERNEL_ACCOUNT)?.write(Filter::new(default_allow, FilterWords::new()));
 
-    for (range, user_range) in ranges.zip(user_ranges) {
-        filter.add(&range, |words, count| words.append(user_range, count))?;
+    for (range, user_range) in ranges.zip(&user.ranges) {
+        filter.add(&range, |words, count| user_range.read_bitmap(words, count))?;
     }
-    Ok(filter)
+    filter.compile();
+    vm.replace(filter);
+
+    // vCPUs that let accesses through to hardware may have to intercept them now.
+    vm.recalc_intercepts();
+    Ok(())
 }
 
 /// Returns whether the guest may access an MSR.
-#[inline]
+#[inline(always)]
 pub(super) fn allows(section: &Section<'_>, index: u32, access: Access) -> bool {
     match section.read() {
         Some(filter) => filter.allows(index, access),
@@ -67,13 +70,13 @@ pub(super) fn allows(section: &Section<'_>, index: u32, access: Access) -> bool 
     }
 }
 
-/// Returns whether the guest may make a kind of access, that of the uapi: `KVM_MSR_FILTER_READ` or
-/// [`WRITE`].
-pub(crate) fn allows_kind(section: &Section<'_>, index: u32, kind: u32) -> bool {
+/// Returns whether the filter allows a kind of access, `KVM_MSR_FILTER_READ` or [`WRITE`].
+pub(crate) fn msr_allowed(vcpu: &Vcpu, index: u32, kind: u32) -> bool {
     let access = match kind {
         WRITE => Access::Write,
         _ => Access::Read,
     };
 
-    allows(section, index, access)
+    // Vendor code mostly asks from the run loop, but also when a vCPU is created, and in ioctls.
+    allows(&vcpu.vm().read_section(), index, access)
 }

@@ -9,18 +9,20 @@ use super::{
 use crate::{
     engine::{
         access::{
-            self,
-            By, //
+            needs_fpu,
+            read,
+            read_register,
+            write_register,
+            Initiator, //
         },
         io,
         registers::{
-            self,
+            lookup,
             Register, //
         },
     },
     kvm::{
         user::{
-            MsrEntries,
             MsrEntry,
             MsrList, //
         },
@@ -30,35 +32,47 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// Reads MSRs until one can't be read, and returns how many could.
+/// Reads MSRs up to the first that can't be read, and returns how many it read.
 ///
 /// # Errors
 ///
 /// `E2BIG` from 256 entries on, `ENOMEM`, and `EFAULT` if user memory can't be read or written.
 /// All values are written back, also those that were not read.
-pub(crate) fn get(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
+pub(crate) fn get_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
     let _section = vcpu.vm().read_section();
-    let mut entries = MsrEntries::new();
-
-    read_entries(list, &mut entries)?;
-    let nr = for_each(vcpu, &mut entries, read);
+    let (mut entries, user) = list.read(check_count)?;
+    let is_simple = |register: &Register| register.is_simple_read;
+    let nr = for_each(
+        vcpu,
+        &mut entries,
+        is_simple,
+        |register, entry| match read_register(vcpu, register, entry.index(), Initiator::Host) {
+            Ok(value) => {
+                entry.set_data(value);
+                true
+            }
+            Err(_) => {
+                entry.set_data(0);
+                false
+            }
+        },
+    );
 
     vcpu.count(Counter::HostReads, nr as u64);
-    list.write_values(&entries)?;
+    user.write_values(&entries)?;
     Ok(nr)
 }
 
-/// Writes MSRs until one can't be written, and returns how many could.
+/// Writes MSRs up to the first that can't be written, and returns how many it wrote.
 ///
 /// # Errors
 ///
 /// `E2BIG` from 256 entries on, `ENOMEM`, and `EFAULT` if user memory can't be read.
-pub(crate) fn set(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
+pub(crate) fn set_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
     let _section = vcpu.vm().read_section();
-    let mut entries = MsrEntries::new();
-
-    read_entries(list, &mut entries)?;
-    let nr = for_each(vcpu, &mut entries, |vcpu, register, entry| {
+    let (mut entries, _) = list.read(check_count)?;
+    let is_simple = |register: &Register| register.is_simple_write;
+    let nr = for_each(vcpu, &mut entries, is_simple, |register, entry| {
         write(vcpu, register, entry.index(), entry.data())
     });
 
@@ -66,73 +80,58 @@ pub(crate) fn set(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
     Ok(nr)
 }
 
-type LoadedFpu<'a> = GuestFpu<'a, Protected>;
-
+/// Checks the number of entries.
+///
+/// # Errors
+///
+/// `E2BIG`
 #[inline]
-pub(super) fn read_entries(list: MsrList, entries: &mut MsrEntries) -> Result {
-    let nmsrs = list.read_count()?;
-
-    io::check_count(nmsrs)?;
-    list.read_entries(nmsrs as usize, entries)
+pub(super) fn check_count(nmsrs: u32) -> Result {
+    Ok(io::check_count(nmsrs)?)
 }
 
-/// Calls `access` with one entry after the other until it fails, and returns how often it did
-/// not. From the first MSR on that needs it, the guest's FPU state is loaded.
-#[inline(never)]
+/// Calls `access` for one entry after the other until it fails, and returns for how many it did
+/// not. From the first MSR on that needs it, the guest's FPU state is loaded: `is_simple` says which
+/// ones surely don't.
+#[inline(always)]
 fn for_each(
     vcpu: &Vcpu,
     entries: &mut [MsrEntry],
-    mut access: impl FnMut(&Vcpu, &Register, &mut MsrEntry) -> bool,
+    is_simple: impl Fn(&Register) -> bool,
+    mut access: impl FnMut(&Register, &mut MsrEntry) -> bool,
 ) -> usize {
-    let count = entries.len();
     let mut fpu = None;
-    let mut rest = entries.iter_mut();
 
-    while let Some(entry) = rest.next() {
-        let register = registers::lookup(entry.index());
+    for (nr, entry) in entries.iter_mut().enumerate() {
+        let register = lookup(entry.index());
 
-        if register.is_xstate {
+        if !is_simple(register) && register.is_xstate {
             load_fpu(&mut fpu, vcpu, register);
         }
-        if !access(vcpu, register, entry) {
-            // This one does not count.
-            return count - rest.len() - 1;
+        if !access(register, entry) {
+            return nr;
         }
     }
-    count
+    entries.len()
 }
 
 #[cold]
-fn load_fpu<'a>(fpu: &mut Option<LoadedFpu<'a>>, vcpu: &'a Vcpu, register: &Register) {
-    if fpu.is_none() && access::needs_fpu(vcpu, register) {
+fn load_fpu<'a>(fpu: &mut Option<GuestFpu<'a, Protected>>, vcpu: &'a Vcpu, register: &Register) {
+    if fpu.is_none() && needs_fpu(vcpu, register) {
         *fpu = Some(GuestFpu::load(vcpu));
     }
 }
 
-/// Reads an MSR. What can't be read is 0.
-#[inline(always)]
-fn read(vcpu: &Vcpu, register: &Register, entry: &mut MsrEntry) -> bool {
-    match access::read_excused_as(vcpu, register, entry.index(), By::Host) {
-        Ok(value) => {
-            *entry.data_mut() = value;
-            true
-        }
-        Err(_) => {
-            *entry.data_mut() = 0;
-            false
-        }
-    }
-}
-
-/// Writes an MSR, unless it describes a feature and the vCPU has run: then it may only be written
-/// what it is already, so that userspace can restore all MSRs on reset.
+/// Writes an MSR for user space, and returns whether that worked. An immutable feature MSR may only
+/// be written its own value once the vCPU has run, so that user space can restore all MSRs on
+/// reset.
 #[inline(always)]
 pub(super) fn write(vcpu: &Vcpu, register: &Register, index: u32, data: u64) -> bool {
     if register.is_immutable()
         && !vcpu.can_set_feature_msrs()
-        && access::read_excused(vcpu, index, By::Host) != Ok(data)
+        && read(vcpu, index, Initiator::Host) != Ok(data)
     {
         return false;
     }
-    access::write_excused_as(vcpu, register, index, data, By::Host).is_ok()
+    write_register(vcpu, register, index, data, Initiator::Host).is_ok()
 }

@@ -6,12 +6,15 @@ use super::Vcpu;
 use crate::{
     bindings,
     engine::{
-        access::{
-            efer,
-            Cpu, //
+        access::efer,
+        cpu::{
+            Cpuid,
+            Fields, //
         },
         nested::{
-            self,
+            check,
+            is_copied,
+            reported_size,
             svm,
             vmx,
             Format,
@@ -19,24 +22,25 @@ use crate::{
             AREA_SIZE,
             GUEST_MODE, //
         },
-        registers::Field,
+        registers::{
+            Feature,
+            Field, //
+        },
     },
     kvm::{
-        self,
         host,
         nested::{
-            Vmcs12,
-            VMCB12_SAVE_SIZE,
-            VMCS12_SIZE, //
+            self,
+            SIZEOF_VMCS12,
+            VMCB12_SAVE_SIZE, //
         },
         user::NestedState,
-        CpuidBit, //
     },
 };
 use core::mem::offset_of;
 use kernel::prelude::*;
 
-// What `engine` takes as given, and the kernel's headers say.
+// What the engine's rules assume, by the kernel's headers.
 const _: () = {
     assert!(svm::CONTROL_SIZE == size_of::<bindings::vmcb_control_area>());
     assert!(svm::MISC_CTL == offset_of!(bindings::vmcb_control_area, misc_ctl));
@@ -50,27 +54,27 @@ const _: () = {
     assert!(AREA_SIZE == bindings::KVM_STATE_NESTED_VMX_VMCS_SIZE);
     assert!(AREA_SIZE == bindings::KVM_STATE_NESTED_SVM_VMCB_SIZE);
     assert!(svm::CONTROL_SIZE + VMCB12_SAVE_SIZE <= AREA_SIZE as usize);
-    assert!(VMCS12_SIZE <= AREA_SIZE as usize);
+    assert!(SIZEOF_VMCS12 <= AREA_SIZE as usize);
 };
 
-/// Gets the state that the vCPU is in.
+/// `KVM_GET_NESTED_STATE`
 ///
 /// # Errors
 ///
-/// `EINVAL` if there is no nested virtualisation, `E2BIG` if there is not enough room, after
+/// `EINVAL` if there is no nested virtualization, `E2BIG` if there is not enough room, after
 /// writing how much is needed, `EFAULT` if user memory can't be read or written, `ENOMEM`.
-pub(crate) fn get(vcpu: &Vcpu, state: NestedState) -> Result {
-    if !kvm::nested::is_enabled() {
+pub(crate) fn get_nested_state(vcpu: &Vcpu, state: NestedState) -> Result {
+    if !nested::is_enabled() {
         return Err(EINVAL);
     }
     let room = state.read_size()?;
     let mut header = Header::default();
-    vcpu.read_nested_header(&mut header.0);
-    let size = nested::reported_size(format(), room, header.size());
+    vcpu.get_nested_header(&mut header);
+    let size = reported_size(format(), room, header.size());
 
-    if nested::is_copied(format(), room, size) {
-        state.write_header(&header.0)?;
-        write_areas(vcpu, state, &header)?;
+    if is_copied(format(), room, size) {
+        state.write_header(&header)?;
+        write_areas(vcpu, &state, &header)?;
     }
     if size > room {
         state.write_size(size)?;
@@ -80,53 +84,64 @@ pub(crate) fn get(vcpu: &Vcpu, state: NestedState) -> Result {
 }
 
 /// Writes what is behind the header.
-fn write_areas(vcpu: &Vcpu, state: NestedState, header: &Header) -> Result {
+fn write_areas(vcpu: &Vcpu, state: &NestedState, header: &Header) -> Result {
     match format() {
-        // The vendor module knows which there are. C writes a shadow even if the size does not
-        // cover it, as it does not while the vCPU runs L1.
-        Format::Vmx => vcpu.write_nested_areas(state, [0, AREA_SIZE as usize]),
+        // The vendor module knows which areas there are. C writes a shadow even if the size does
+        // not cover it, as the size does not while the vCPU runs L1.
+        Format::Vmx => write_at(vcpu, state, [0, AREA_SIZE as usize]),
         Format::Svm if header.has(GUEST_MODE) => write_vmcb12(vcpu, state).inspect_err(|_| {
-            // In C, which clears the area before it fills it, that is what fails.
+            // C clears the area before it fills it, so the user finds zeros there.
             let _ = state.clear_data(0, AREA_SIZE as usize);
         }),
         Format::Svm => Ok(()),
     }
 }
 
-/// Writes vmcb12 and, as it is smaller than its area, zeroes.
-fn write_vmcb12(vcpu: &Vcpu, state: NestedState) -> Result {
+/// Writes vmcb12, and zeros up to the end of its area.
+fn write_vmcb12(vcpu: &Vcpu, state: &NestedState) -> Result {
     const SIZE: usize = svm::CONTROL_SIZE + VMCB12_SAVE_SIZE;
 
     state.clear_data(SIZE, AREA_SIZE as usize - SIZE)?;
-    vcpu.write_nested_areas(state, [0, svm::CONTROL_SIZE])
+    write_at(vcpu, state, [0, svm::CONTROL_SIZE])
 }
 
-/// Sets the state that the vCPU is in. Returns what `KVM_SET_NESTED_STATE` does: 0, but another
-/// number for a VM-entry that fails in the guest.
+fn write_at(vcpu: &Vcpu, state: &NestedState, offsets: [usize; 2]) -> Result {
+    vcpu.with_nested_areas(|areas| {
+        for (area, offset) in areas.into_iter().zip(offsets) {
+            if let Some(bytes) = area {
+                state.write_data(offset, bytes)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// `KVM_SET_NESTED_STATE`. Returns what the ioctl does: 0, or another number for a VM-entry that
+/// fails in the guest.
 ///
 /// # Errors
 ///
-/// `EINVAL` if there is no nested virtualisation or the state is not one that the vCPU can be in,
-/// `EFAULT` if user memory can't be read, `ENOMEM`. On SVM, a CR3 that can't be loaded leaves the vCPU
-/// in L2; see [`vmx`] for what is left there.
-pub(crate) fn set(vcpu: &Vcpu, state: NestedState) -> Result<c_int> {
-    if !kvm::nested::is_enabled() {
+/// `EINVAL` if there is no nested virtualization or the vCPU can't be in the state, `EFAULT` if user
+/// memory can't be read, `ENOMEM`. On SVM, a CR3 that can't be loaded leaves the vCPU in L2. See
+/// [`vmx`] for what a refusal leaves there.
+pub(crate) fn set_nested_state(vcpu: &Vcpu, state: NestedState) -> Result<c_int> {
+    if !nested::is_enabled() {
         return Err(EINVAL);
     }
     let mut header = Header::default();
 
-    state.read_header(&mut header.0)?;
-    nested::check(&header)?;
+    state.read_header(&mut header)?;
+    check(&header)?;
 
     let _section = vcpu.vm().read_section();
 
     match format() {
-        Format::Vmx => set_vmx(vcpu, state, &header),
-        Format::Svm => set_svm(vcpu, state, &header),
+        Format::Vmx => set_vmx(vcpu, &state, &header),
+        Format::Svm => set_svm(vcpu, &state, &header),
     }
 }
 
-fn set_svm(vcpu: &Vcpu, state: NestedState, header: &Header) -> Result<c_int> {
+fn set_svm(vcpu: &Vcpu, state: &NestedState, header: &Header) -> Result<c_int> {
     let cpu = svm::Cpu {
         svme: vcpu.field(Field::Efer) & efer::SVME != 0,
         smm: vcpu.is_smm(),
@@ -136,10 +151,10 @@ fn set_svm(vcpu: &Vcpu, state: NestedState, header: &Header) -> Result<c_int> {
     svm::check(header, &cpu)?;
 
     if !header.has(GUEST_MODE) {
-        return vcpu.commit_vmcb12(&header.0, None);
+        return vcpu.enter_vmcb12(header, None);
     }
 
-    let mut vmcb12 = state.read_data(svm::CONTROL_SIZE + VMCB12_SAVE_SIZE)?;
+    let mut vmcb12 = state.read_first(svm::CONTROL_SIZE + VMCB12_SAVE_SIZE)?;
     let (control, save) = vmcb12
         .split_at_mut_checked(svm::CONTROL_SIZE)
         .ok_or(EINVAL)?;
@@ -151,27 +166,27 @@ fn set_svm(vcpu: &Vcpu, state: NestedState, header: &Header) -> Result<c_int> {
         control,
         save,
     )?;
-    vcpu.commit_vmcb12(&header.0, Some((control, save)))
+    vcpu.enter_vmcb12(header, Some((control, save)))
 }
 
-fn set_vmx(vcpu: &Vcpu, state: NestedState, header: &Header) -> Result<c_int> {
+fn set_vmx(vcpu: &Vcpu, state: &NestedState, header: &Header) -> Result<c_int> {
     let cpu = vmx::Cpu {
-        vmx: vcpu.has_cpuid(CpuidBit::VMX),
+        vmx: vcpu.has(Feature::Vmx),
         evmcs: vcpu.has_evmcs(),
         smm: vcpu.is_smm(),
         reserved_address: vcpu.reserved_address(),
-        vmcs12_size: VMCS12_SIZE as u32,
+        vmcs12_size: SIZEOF_VMCS12 as u32,
     };
 
     vmx::check(header, &cpu)?;
 
-    // User memory is read before anything changes, but what is wrong with it counts only where C
-    // gets to it.
+    // User memory is read here, before anything changes. What is wrong with it counts only at the
+    // step where C would read it.
     let has_vmcs12 = vmx::has_vmcs12(header, &cpu);
-    let mut vmcs12 = Area::none(Ok(()));
-    let mut shadow = Area::none(Ok(()));
+    let mut vmcs12 = Area::missing(Ok(()));
+    let mut shadow = Area::missing(Ok(()));
 
-    if header.vmxon_pa() != vmx::NO_ADDRESS && has_vmcs12 == Ok(true) {
+    if header.has_vmxon_region() && has_vmcs12 == Ok(true) {
         vmcs12 = Area::read(state, 0)?;
         if vmcs12.result.is_ok() {
             vmcs12.result = vmx::check_vmcs12(&vmcs12.bytes).map_err(Into::into);
@@ -179,34 +194,37 @@ fn set_vmx(vcpu: &Vcpu, state: NestedState, header: &Header) -> Result<c_int> {
         if vmcs12.result.is_ok() && header.has(GUEST_MODE) && vmx::has_shadow(&vmcs12.bytes) {
             shadow = match vmx::check_shadow_size(header, &cpu) {
                 Ok(()) => Area::read(state, AREA_SIZE as usize)?,
-                Err(error) => Area::none(Err(error.into())),
+                Err(error) => Area::missing(Err(error.into())),
             };
         }
     }
 
-    vcpu.set_nested_vmx(
-        &header.0,
-        has_vmcs12.map_err(Into::into).map(|has| {
-            has.then_some(Vmcs12 {
-                bytes: &vmcs12.bytes,
-                shadow: &shadow.bytes,
-                result: vmcs12.result,
-                enter_l2: header.has(GUEST_MODE).then_some(shadow.result),
-            })
-        }),
-    )
+    let Some(vmx) = vcpu.enter_vmx(header)? else {
+        return Ok(0);
+    };
+
+    if !has_vmcs12? {
+        return Ok(0);
+    }
+    let loaded = vmx.load_vmcs12(header, &vmcs12.bytes, &shadow.bytes);
+
+    vmcs12.result?;
+    if !header.has(GUEST_MODE) {
+        return Ok(0);
+    }
+    loaded.enter_l2(header, shadow.result)
 }
 
 /// vmcs12 or its shadow, as user space gives it.
 struct Area {
-    /// What of it could be read, and zeroes, or nothing.
+    /// The bytes that could be read, then zeros, or nothing.
     bytes: KVec<u8>,
-    /// Why it is refused, if so.
+    /// Why the area is refused.
     result: Result,
 }
 
 impl Area {
-    const fn none(result: Result) -> Self {
+    const fn missing(result: Result) -> Self {
         Self {
             bytes: KVec::new(),
             result,
@@ -214,9 +232,9 @@ impl Area {
     }
 
     /// Reads the area that is `offset` bytes behind the header.
-    fn read(state: NestedState, offset: usize) -> Result<Self> {
-        let mut bytes = KVec::from_elem(0, VMCS12_SIZE, GFP_KERNEL)?;
-        let result = state.read_data_at(offset, &mut bytes);
+    fn read(state: &NestedState, offset: usize) -> Result<Self> {
+        let mut bytes = KVec::from_elem(0, SIZEOF_VMCS12, GFP_KERNEL)?;
+        let result = state.read_data(offset, &mut bytes);
 
         Ok(Self { bytes, result })
     }

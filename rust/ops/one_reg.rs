@@ -7,73 +7,56 @@ use super::{
     Vcpu, //
 };
 use crate::{
+    bindings,
     engine::{
         access::{
-            self,
-            By,
-            Cpu, //
+            needs_fpu,
+            read_register,
+            Initiator, //
         },
+        cpu::Cpuid,
         one_reg,
         registers::{
-            self,
-            Feature,
-            Register, //
+            lookup,
+            Feature, //
         },
     },
     kvm::{
-        user::{
-            OneReg,
-            UserValue, //
-        },
+        user::OneReg,
         Counter,
         GuestFpu, //
     },
 };
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    uaccess::UserPtr, //
+};
 
-/// Reads a register.
+/// Reads or writes a register.
 ///
 /// # Errors
 ///
-/// `EINVAL` if there is no such register or it can't be read, `EFAULT` if user memory can't be
-/// read or written.
-pub(crate) fn get(vcpu: &Vcpu, one_reg: OneReg) -> Result {
-    with_msr(vcpu, one_reg, |register, index, value| {
-        let data = access::read_excused_as(vcpu, register, index, By::Host).map_err(|_| EINVAL)?;
+/// `EINVAL` if there is no such register, it can't be read, or it can't have the value, `EFAULT` if
+/// user memory can't be read or written.
+pub(crate) fn get_set_one_reg(vcpu: &Vcpu, ioctl: u32, argp: UserPtr) -> Result {
+    let (id, value) = OneReg::new(argp).read()?;
+    let index = one_reg::msr_of(id, || vcpu.has(Feature::ShadowStack))?;
+    let register = lookup(index);
+    let _section = vcpu.vm().read_section();
+    let _fpu = needs_fpu(vcpu, register).then(|| GuestFpu::load(vcpu));
+
+    if ioctl == bindings::KVM_MSR_GET_ONE_REG {
+        let read = read_register(vcpu, register, index, Initiator::Host);
+        let data = read.map_err(|_| EINVAL)?;
 
         vcpu.count(Counter::HostReads, 1);
-        value.write(data)
-    })
-}
+        return value.write(data);
+    }
+    let data = value.read()?;
 
-/// Writes a register.
-///
-/// # Errors
-///
-/// `EINVAL` if there is no such register or it can't be written to that value, `EFAULT` if user
-/// memory can't be read.
-pub(crate) fn set(vcpu: &Vcpu, one_reg: OneReg) -> Result {
-    with_msr(vcpu, one_reg, |register, index, value| {
-        let data = value.read()?;
-
-        if !msrs::write(vcpu, register, index, data) {
-            return Err(EINVAL);
-        }
-        vcpu.count(Counter::HostWrites, 1);
-        Ok(())
-    })
-}
-
-fn with_msr(
-    vcpu: &Vcpu,
-    one_reg: OneReg,
-    access_msr: impl FnOnce(&Register, u32, UserValue) -> Result,
-) -> Result {
-    let (id, value) = one_reg.read()?;
-    let index = one_reg::msr_of(id, || vcpu.has(Feature::ShadowStack))?;
-    let register = registers::lookup(index);
-    let _section = vcpu.vm().read_section();
-    let _fpu = access::needs_fpu(vcpu, register).then(|| GuestFpu::load(vcpu));
-
-    access_msr(register, index, value)
+    if !msrs::write(vcpu, register, index, data) {
+        return Err(EINVAL);
+    }
+    vcpu.count(Counter::HostWrites, 1);
+    Ok(())
 }

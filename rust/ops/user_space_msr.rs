@@ -3,18 +3,20 @@
 //! `KVM_CAP_X86_USER_SPACE_MSR`, and the exits to user space that it enables.
 
 use super::{
+    AccessResult,
+    Protected,
     Vcpu,
     Vm, //
 };
 use crate::{
     engine::exit::{
+        Denial,
         ReasonMask,
         INVALID, //
     },
     kvm::{
         Completion,
         Counter,
-        Denial,
         UserSpaceExit, //
     },
 };
@@ -25,16 +27,17 @@ use kernel::prelude::*;
 /// # Errors
 ///
 /// `EINVAL` if a reason is not defined.
-pub(crate) fn enable(vm: &Vm, mask: u64) -> Result {
+pub(crate) fn enable_user_space_msr(vm: &Vm, mask: u64) -> Result {
     vm.set_user_space_msr_mask(ReasonMask::from_cap(mask)?.into_raw());
     Ok(())
 }
 
-/// Hands an access that failed to user space, if that wants to hear of such a failure, and
-/// returns whether it does. User space's answer is for `C` to carry out.
+/// Hands a failed access to user space, if user space enabled exits for the reason, and returns
+/// whether it did. `C` completes the access when user space has answered.
 ///
 /// `write` is the value that is written, or [`None`] for a read.
-pub(super) fn offer<C: Completion<super::Protected>>(
+#[cold]
+pub(super) fn offer<C: Completion<Protected>>(
     vcpu: &Vcpu,
     index: u32,
     write: Option<u64>,
@@ -53,8 +56,8 @@ pub(super) fn offer<C: Completion<super::Protected>>(
     true
 }
 
-/// What user space's answer means to the access: a refusal is an invalid access, i.e. `#GP`.
-pub(super) fn answer(vcpu: &Vcpu) -> Result<u64, Denial> {
+/// The result of the access according to user space. If that refuses the access, the guest gets `#GP`.
+pub(super) fn answer(vcpu: &Vcpu) -> AccessResult<u64> {
     vcpu.user_space_answer().ok_or_else(|| {
         vcpu.count(Counter::GeneralProtection, 1);
         INVALID

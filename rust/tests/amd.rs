@@ -2,25 +2,25 @@
 
 //! AMD's: `HWCR`, OS visible workarounds, and what is there for old systems.
 
+use super::model::{
+    Effect,
+    Owner,
+    Vcpu,
+    NOTHING, //
+};
 use super::{
     BOTH,
     VENDORS, //
 };
 use crate::engine::{
     access::{
-        read,
-        write,
-        By, //
+        read_existing,
+        write_existing,
+        Initiator, //
     },
     exit::{
         INVALID,
         UNSUPPORTED, //
-    },
-    model::{
-        Effect,
-        Owner,
-        Vcpu,
-        NOTHING, //
     },
     registers::{
         Feature,
@@ -44,19 +44,19 @@ mod cases {
         let all = Vcpu::new(Vendor::Amd);
         let lacking = Vcpu::new(Vendor::Amd).without(Feature::CpuidUserDis);
 
-        for by in BOTH {
+        for initiator in BOTH {
             for bit in 0..64 {
                 for (vcpu, has) in [
                     (&all, matches!(bit, 18 | 24 | 35)),
                     (&lacking, matches!(bit, 18 | 24)),
                 ] {
                     let data = 1 << bit;
-                    let write = write(vcpu, HWCR, data, by);
+                    let write = write_existing(vcpu, HWCR, data, initiator);
 
                     if has {
                         assert_eq!(write, Ok(()));
                         assert_eq!(vcpu.effects(), [Effect::Field(Field::Hwcr, data)]);
-                        assert_eq!(read(vcpu, HWCR, by), Ok(data));
+                        assert_eq!(read_existing(vcpu, HWCR, initiator), Ok(data));
                     } else if matches!(bit, 3 | 6 | 8) {
                         // Taken, and dropped.
                         assert_eq!(write, Ok(()));
@@ -76,17 +76,17 @@ mod cases {
             (OSVW_ID_LENGTH, Field::OsvwLength),
             (OSVW_STATUS, Field::OsvwStatus),
         ] {
-            for by in BOTH {
+            for initiator in BOTH {
                 let vcpu = Vcpu::new(Vendor::Amd);
 
-                assert_eq!(write(&vcpu, index, u64::MAX, by), Ok(()));
+                assert_eq!(write_existing(&vcpu, index, u64::MAX, initiator), Ok(()));
                 assert_eq!(vcpu.effects(), [Effect::Field(field, u64::MAX)]);
-                assert_eq!(read(&vcpu, index, by), Ok(u64::MAX));
+                assert_eq!(read_existing(&vcpu, index, initiator), Ok(u64::MAX));
 
                 let vcpu = vcpu.without(Feature::Osvw);
 
-                assert_eq!(write(&vcpu, index, 0, by), Err(INVALID));
-                assert_eq!(read(&vcpu, index, by), Err(INVALID));
+                assert_eq!(write_existing(&vcpu, index, 0, initiator), Err(INVALID));
+                assert_eq!(read_existing(&vcpu, index, initiator), Err(INVALID));
                 assert_eq!(vcpu.effects(), NOTHING);
             }
         }
@@ -106,14 +106,20 @@ mod cases {
                 0xc001_102a,
                 0xc001_102c,
             ] {
-                for by in BOTH {
-                    assert_eq!(write(&vcpu, index, u64::MAX, by), Ok(()));
-                    assert_eq!(read(&vcpu, index, by), Ok(0));
+                for initiator in BOTH {
+                    assert_eq!(write_existing(&vcpu, index, u64::MAX, initiator), Ok(()));
+                    assert_eq!(read_existing(&vcpu, index, initiator), Ok(0));
                 }
             }
             // K7_CLK_CTL has a ramp-up count.
-            assert_eq!(write(&vcpu, 0xc001_001b, 0, By::Guest), Ok(()));
-            assert_eq!(read(&vcpu, 0xc001_001b, By::Guest), Ok(0x2000_0000));
+            assert_eq!(
+                write_existing(&vcpu, 0xc001_001b, 0, Initiator::Guest),
+                Ok(())
+            );
+            assert_eq!(
+                read_existing(&vcpu, 0xc001_001b, Initiator::Guest),
+                Ok(0x2000_0000)
+            );
             assert_eq!(vcpu.effects(), NOTHING);
         }
     }
@@ -122,11 +128,14 @@ mod cases {
     fn there_is_no_mmio_configuration_space() {
         let vcpu = Vcpu::new(Vendor::Amd);
 
-        for by in BOTH {
-            assert_eq!(read(&vcpu, MMIO_CONF_BASE, by), Ok(0));
-            assert_eq!(write(&vcpu, MMIO_CONF_BASE, 0, by), Ok(()));
+        for initiator in BOTH {
+            assert_eq!(read_existing(&vcpu, MMIO_CONF_BASE, initiator), Ok(0));
+            assert_eq!(write_existing(&vcpu, MMIO_CONF_BASE, 0, initiator), Ok(()));
             assert_eq!(vcpu.effects(), NOTHING);
-            assert_eq!(write(&vcpu, MMIO_CONF_BASE, 1, by), Err(INVALID));
+            assert_eq!(
+                write_existing(&vcpu, MMIO_CONF_BASE, 1, initiator),
+                Err(INVALID)
+            );
             assert_eq!(vcpu.effects(), [Effect::Unimplemented(MMIO_CONF_BASE, 1)]);
         }
     }
@@ -138,20 +147,38 @@ mod cases {
 
         // VIRT_SPEC_CTRL, TSC_RATIO, VM_CR, DE_CFG
         for index in [0xc001_011f, 0xc000_0104, 0xc001_0114, 0xc001_1029] {
-            for by in BOTH {
-                assert_eq!(write(&amd, index, 12, by), Ok(()));
-                assert_eq!(amd.effects(), [Effect::Write(Owner::Vendor(by), index, 12)]);
-                assert!(read(&amd, index, by).is_ok());
-                assert_eq!(amd.effects(), [Effect::Read(Owner::Vendor(by), index)]);
-                assert_eq!(read(&intel, index, by), Err(UNSUPPORTED));
-                assert_eq!(write(&intel, index, 12, by), Err(UNSUPPORTED));
+            for initiator in BOTH {
+                assert_eq!(write_existing(&amd, index, 12, initiator), Ok(()));
+                assert_eq!(
+                    amd.effects(),
+                    [Effect::Write(Owner::Vendor(initiator), index, 12)]
+                );
+                assert!(read_existing(&amd, index, initiator).is_ok());
+                assert_eq!(
+                    amd.effects(),
+                    [Effect::Read(Owner::Vendor(initiator), index)]
+                );
+                assert_eq!(read_existing(&intel, index, initiator), Err(UNSUPPORTED));
+                assert_eq!(
+                    write_existing(&intel, index, 12, initiator),
+                    Err(UNSUPPORTED)
+                );
             }
         }
         // VM_IGNNE is written, IC_CFG read.
-        assert_eq!(write(&amd, 0xc001_0115, 0, By::Guest), Ok(()));
-        assert_eq!(read(&amd, 0xc001_0115, By::Guest), Err(UNSUPPORTED));
-        assert!(read(&amd, 0xc001_1021, By::Guest).is_ok());
-        assert_eq!(write(&amd, 0xc001_1021, 0, By::Guest), Err(UNSUPPORTED));
+        assert_eq!(
+            write_existing(&amd, 0xc001_0115, 0, Initiator::Guest),
+            Ok(())
+        );
+        assert_eq!(
+            read_existing(&amd, 0xc001_0115, Initiator::Guest),
+            Err(UNSUPPORTED)
+        );
+        assert!(read_existing(&amd, 0xc001_1021, Initiator::Guest).is_ok());
+        assert_eq!(
+            write_existing(&amd, 0xc001_1021, 0, Initiator::Guest),
+            Err(UNSUPPORTED)
+        );
         assert_eq!(intel.effects(), NOTHING);
     }
 }

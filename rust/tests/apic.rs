@@ -2,23 +2,25 @@
 
 //! The local APIC: `IA32_APICBASE`, and the MSRs of x2APIC mode.
 
+use super::model::{
+    Effect,
+    Owner,
+    Vcpu,
+    ANSWER, //
+};
 use super::{
     BOTH,
     VENDORS, //
 };
 use crate::engine::{
     access::{
-        read,
-        write,
-        By, //
+        read_common,
+        read_existing,
+        write_common,
+        write_existing,
+        Initiator, //
     },
     exit::INVALID,
-    model::{
-        Effect,
-        Owner,
-        Vcpu,
-        ANSWER, //
-    },
     registers::{
         Field,
         Vendor, //
@@ -34,15 +36,21 @@ mod cases {
 
     #[test]
     fn the_lapic_takes_its_base() {
-        for by in BOTH {
+        for initiator in BOTH {
             let mut vcpu = Vcpu::new(Vendor::Intel);
 
             vcpu.preset(Field::ApicBase, 0xfee0_0900);
-            assert_eq!(read(&vcpu, APICBASE, by), Ok(0xfee0_0900));
-            assert_eq!(write(&vcpu, APICBASE, 0xfee0_0d00, by), Ok(()));
-            assert_eq!(vcpu.effects(), [Effect::ApicBase(0xfee0_0d00, by)]);
+            assert_eq!(read_existing(&vcpu, APICBASE, initiator), Ok(0xfee0_0900));
+            assert_eq!(
+                write_existing(&vcpu, APICBASE, 0xfee0_0d00, initiator),
+                Ok(())
+            );
+            assert_eq!(vcpu.effects(), [Effect::ApicBase(0xfee0_0d00, initiator)]);
             vcpu.answer = Err(INVALID);
-            assert_eq!(write(&vcpu, APICBASE, 0xfee0_0d00, by), Err(INVALID));
+            assert_eq!(
+                write_existing(&vcpu, APICBASE, 0xfee0_0d00, initiator),
+                Err(INVALID)
+            );
         }
     }
 
@@ -52,10 +60,10 @@ mod cases {
             for index in 0x800..=0x8ff {
                 let mut vcpu = Vcpu::new(vendor);
 
-                for by in BOTH {
+                for initiator in BOTH {
                     vcpu.answer = Ok(ANSWER);
-                    assert_eq!(read(&vcpu, index, by), Ok(ANSWER));
-                    assert_eq!(write(&vcpu, index, 12, by), Ok(()));
+                    assert_eq!(read_existing(&vcpu, index, initiator), Ok(ANSWER));
+                    assert_eq!(write_existing(&vcpu, index, 12, initiator), Ok(()));
                     assert_eq!(
                         vcpu.effects(),
                         [
@@ -64,8 +72,11 @@ mod cases {
                         ]
                     );
                     vcpu.answer = Err(INVALID);
-                    assert_eq!(read(&vcpu, index, By::Guest), Err(INVALID));
-                    assert_eq!(write(&vcpu, index, 12, By::Guest), Err(INVALID));
+                    assert_eq!(read_existing(&vcpu, index, Initiator::Guest), Err(INVALID));
+                    assert_eq!(
+                        write_existing(&vcpu, index, 12, Initiator::Guest),
+                        Err(INVALID)
+                    );
                     vcpu.effects();
                 }
             }
@@ -77,8 +88,8 @@ mod cases {
         let vcpu = Vcpu::new(Vendor::Intel);
 
         for index in [0x7ff, 0x900] {
-            assert!(read(&vcpu, index, By::Guest).is_err());
-            assert!(write(&vcpu, index, 0, By::Guest).is_err());
+            assert!(read_common(&vcpu, index, Initiator::Guest).is_err());
+            assert!(write_common(&vcpu, index, 0, Initiator::Guest).is_err());
         }
     }
 }

@@ -3,24 +3,24 @@
 //! MSRs that tell what there is: `IA32_ARCH_CAPABILITIES`, `IA32_PERF_CAPABILITIES` and
 //! `PLATFORM_INFO`, and `MISC_FEATURES_ENABLES`, which enables what that has.
 
+use super::model::{
+    Effect,
+    Vcpu,
+    NOTHING, //
+};
 use super::BOTH;
 use crate::engine::{
     access::{
-        read,
         read_common,
-        write,
+        read_existing,
         write_common,
-        By,
-        Request, //
+        write_existing,
+        Initiator, //
     },
+    cpu::Request,
     exit::{
         INVALID,
         UNSUPPORTED, //
-    },
-    model::{
-        Effect,
-        Vcpu,
-        NOTHING, //
     },
     registers::{
         Feature,
@@ -53,22 +53,25 @@ mod cases {
         ] {
             let vcpu = Vcpu::new(Vendor::Amd).without(feature);
 
-            for by in BOTH {
-                assert_eq!(read(&vcpu, index, by), Err(UNSUPPORTED));
-                assert_eq!(write(&vcpu, index, 0, by), Err(UNSUPPORTED));
+            for initiator in BOTH {
+                assert_eq!(read_existing(&vcpu, index, initiator), Err(UNSUPPORTED));
+                assert_eq!(write_existing(&vcpu, index, 0, initiator), Err(UNSUPPORTED));
             }
             assert_eq!(vcpu.effects(), NOTHING);
 
             let vcpu = Vcpu::new(Vendor::Amd);
 
             vcpu.preset(field, 0x12);
-            for by in BOTH {
-                assert_eq!(read(&vcpu, index, by), Ok(0x12));
+            for initiator in BOTH {
+                assert_eq!(read_existing(&vcpu, index, initiator), Ok(0x12));
             }
             // To guests it is not there to be written.
-            assert_eq!(write(&vcpu, index, 0x12, By::Guest), Err(UNSUPPORTED));
-            assert_eq!(write(&vcpu, index, 0x13, By::Host), Ok(()));
-            assert_eq!(read(&vcpu, index, By::Guest), Ok(0x13));
+            assert_eq!(
+                write_existing(&vcpu, index, 0x12, Initiator::Guest),
+                Err(UNSUPPORTED)
+            );
+            assert_eq!(write_existing(&vcpu, index, 0x13, Initiator::Host), Ok(()));
+            assert_eq!(read_existing(&vcpu, index, Initiator::Guest), Ok(0x13));
         }
     }
 
@@ -77,7 +80,7 @@ mod cases {
         let vcpu = Vcpu::new(Vendor::Intel);
 
         assert_eq!(
-            write_common(&vcpu, ARCH_CAPABILITIES, u64::MAX, By::Host),
+            write_common(&vcpu, ARCH_CAPABILITIES, u64::MAX, Initiator::Host),
             Ok(())
         );
         assert_eq!(
@@ -93,7 +96,7 @@ mod cases {
         vcpu.supported_perf_capabilities = 0x3f;
         for bit in 6..64 {
             assert_eq!(
-                write_common(&vcpu, PERF_CAPABILITIES, 1 << bit, By::Host),
+                write_common(&vcpu, PERF_CAPABILITIES, 1 << bit, Initiator::Host),
                 Err(INVALID)
             );
         }
@@ -105,10 +108,13 @@ mod cases {
         let vcpu = Vcpu::new(Vendor::Intel);
 
         // KVM bugs the VM if a vCPU ran before.
-        assert_eq!(write_common(&vcpu, PERF_CAPABILITIES, 0, By::Host), Ok(()));
+        assert_eq!(
+            write_common(&vcpu, PERF_CAPABILITIES, 0, Initiator::Host),
+            Ok(())
+        );
         assert_eq!(vcpu.effects(), NOTHING);
         assert_eq!(
-            write_common(&vcpu, PERF_CAPABILITIES, 0x12, By::Host),
+            write_common(&vcpu, PERF_CAPABILITIES, 0x12, Initiator::Host),
             Ok(())
         );
         assert_eq!(
@@ -119,39 +125,63 @@ mod cases {
                 Effect::Request(Request::RecalcIntercepts)
             ]
         );
-        assert_eq!(read_common(&vcpu, PERF_CAPABILITIES, By::Guest), Ok(0x12));
+        assert_eq!(
+            read_common(&vcpu, PERF_CAPABILITIES, Initiator::Guest),
+            Ok(0x12)
+        );
     }
 
     #[test]
     fn user_space_may_hide_platform_info() {
         let mut vcpu = Vcpu::new(Vendor::Intel);
 
-        assert_eq!(write(&vcpu, PLATFORM_INFO, 0x12, By::Host), Ok(()));
-        assert_eq!(write(&vcpu, PLATFORM_INFO, 0x12, By::Guest), Err(INVALID));
-        assert_eq!(read(&vcpu, PLATFORM_INFO, By::Guest), Ok(0x12));
+        assert_eq!(
+            write_existing(&vcpu, PLATFORM_INFO, 0x12, Initiator::Host),
+            Ok(())
+        );
+        assert_eq!(
+            write_existing(&vcpu, PLATFORM_INFO, 0x12, Initiator::Guest),
+            Err(INVALID)
+        );
+        assert_eq!(
+            read_existing(&vcpu, PLATFORM_INFO, Initiator::Guest),
+            Ok(0x12)
+        );
         vcpu.may_read_platform_info = false;
-        assert_eq!(read(&vcpu, PLATFORM_INFO, By::Guest), Err(INVALID));
-        assert_eq!(read(&vcpu, PLATFORM_INFO, By::Host), Ok(0x12));
+        assert_eq!(
+            read_existing(&vcpu, PLATFORM_INFO, Initiator::Guest),
+            Err(INVALID)
+        );
+        assert_eq!(
+            read_existing(&vcpu, PLATFORM_INFO, Initiator::Host),
+            Ok(0x12)
+        );
     }
 
     #[test]
     fn cpuid_faults_if_the_platform_can() {
         let vcpu = Vcpu::new(Vendor::Intel);
 
-        for by in BOTH {
+        for initiator in BOTH {
             for info in [0, !CPUID_FAULT, CPUID_FAULT, u64::MAX] {
                 let can_fault = info & CPUID_FAULT != 0;
 
                 vcpu.preset(Field::PlatformInfo, info);
-                assert_eq!(write(&vcpu, MISC_FEATURES_ENABLES, 0, by), Ok(()));
                 assert_eq!(
-                    write(&vcpu, MISC_FEATURES_ENABLES, 1, by).is_ok(),
+                    write_existing(&vcpu, MISC_FEATURES_ENABLES, 0, initiator),
+                    Ok(())
+                );
+                assert_eq!(
+                    write_existing(&vcpu, MISC_FEATURES_ENABLES, 1, initiator).is_ok(),
                     can_fault
                 );
-                assert_eq!(read(&vcpu, MISC_FEATURES_ENABLES, by), Ok(can_fault.into()));
+                assert_eq!(
+                    read_existing(&vcpu, MISC_FEATURES_ENABLES, initiator),
+                    Ok(can_fault.into())
+                );
                 for bit in 1..64 {
                     assert_eq!(
-                        write(&vcpu, MISC_FEATURES_ENABLES, 1 << bit, by),
+                        write_existing(&vcpu, MISC_FEATURES_ENABLES, 1 << bit, initiator),
                         Err(INVALID)
                     );
                 }

@@ -4,6 +4,13 @@
 //!
 //! Source: Intel SDM, volume 1, chapter 17.
 
+use super::model::{
+    Effect,
+    Owner,
+    Vcpu,
+    ANSWER,
+    NOTHING, //
+};
 use super::{
     BOTH,
     VENDORS, //
@@ -11,20 +18,13 @@ use super::{
 use crate::engine::{
     access::{
         needs_fpu,
-        read,
-        write,
-        By, //
+        read_existing,
+        write_existing,
+        Initiator, //
     },
     exit::{
         INVALID,
         UNSUPPORTED, //
-    },
-    model::{
-        Effect,
-        Owner,
-        Vcpu,
-        ANSWER,
-        NOTHING, //
     },
     registers::{
         lookup,
@@ -54,20 +54,23 @@ mod cases {
 
     #[test]
     fn settings_need_either_feature() {
-        for by in BOTH {
+        for initiator in BOTH {
             for index in SETTINGS {
                 let vcpu = lacking_both(Vendor::Intel);
 
-                assert_eq!(read(&vcpu, index, by), Err(UNSUPPORTED));
-                assert_eq!(write(&vcpu, index, 0, by), Err(UNSUPPORTED));
+                assert_eq!(read_existing(&vcpu, index, initiator), Err(UNSUPPORTED));
+                assert_eq!(write_existing(&vcpu, index, 0, initiator), Err(UNSUPPORTED));
                 // Reserved bits of an MSR that is not there.
-                assert_eq!(write(&vcpu, index, 1 << 6, by), Err(UNSUPPORTED));
+                assert_eq!(
+                    write_existing(&vcpu, index, 1 << 6, initiator),
+                    Err(UNSUPPORTED)
+                );
                 assert_eq!(vcpu.effects(), NOTHING);
                 for feature in [Feature::ShadowStack, Feature::BranchTracking] {
                     let vcpu = Vcpu::new(Vendor::Intel).without(feature);
 
-                    assert_eq!(read(&vcpu, index, by), Ok(ANSWER));
-                    assert_eq!(write(&vcpu, index, 0, by), Ok(()));
+                    assert_eq!(read_existing(&vcpu, index, initiator), Ok(ANSWER));
+                    assert_eq!(write_existing(&vcpu, index, 0, initiator), Ok(()));
                 }
             }
         }
@@ -85,8 +88,8 @@ mod cases {
             let of_stacks = bit < 2;
 
             for index in SETTINGS {
-                for by in BOTH {
-                    let is_taken = |vcpu| write(vcpu, index, 1 << bit, by).is_ok();
+                for initiator in BOTH {
+                    let is_taken = |vcpu| write_existing(vcpu, index, 1 << bit, initiator).is_ok();
 
                     assert_eq!(is_taken(&stacks), of_stacks);
                     assert_eq!(is_taken(&tracking), !of_stacks && !reserved);
@@ -101,9 +104,18 @@ mod cases {
         let vcpu = Vcpu::new(Vendor::Intel);
 
         for index in SETTINGS {
-            assert_eq!(write(&vcpu, index, 0b01 << 10, By::Guest), Ok(()));
-            assert_eq!(write(&vcpu, index, 0b10 << 10, By::Guest), Ok(()));
-            assert_eq!(write(&vcpu, index, 0b11 << 10, By::Guest), Err(INVALID));
+            assert_eq!(
+                write_existing(&vcpu, index, 0b01 << 10, Initiator::Guest),
+                Ok(())
+            );
+            assert_eq!(
+                write_existing(&vcpu, index, 0b10 << 10, Initiator::Guest),
+                Ok(())
+            );
+            assert_eq!(
+                write_existing(&vcpu, index, 0b11 << 10, Initiator::Guest),
+                Err(INVALID)
+            );
         }
     }
 
@@ -112,16 +124,25 @@ mod cases {
         for vendor in VENDORS {
             let vcpu = Vcpu::new(vendor).without(Feature::ShadowStack);
 
-            for by in BOTH {
+            for initiator in BOTH {
                 for index in PL0_SSP..=INT_SSP_TAB {
-                    assert_eq!(read(&vcpu, index, by), Err(UNSUPPORTED));
+                    assert_eq!(read_existing(&vcpu, index, initiator), Err(UNSUPPORTED));
                     for data in [0, 1, 1 << 63] {
-                        assert_eq!(write(&vcpu, index, data, by), Err(UNSUPPORTED));
+                        assert_eq!(
+                            write_existing(&vcpu, index, data, initiator),
+                            Err(UNSUPPORTED)
+                        );
                     }
                 }
             }
-            assert_eq!(read(&vcpu, GUEST_SSP, By::Host), Err(UNSUPPORTED));
-            assert_eq!(write(&vcpu, GUEST_SSP, 0, By::Host), Err(UNSUPPORTED));
+            assert_eq!(
+                read_existing(&vcpu, GUEST_SSP, Initiator::Host),
+                Err(UNSUPPORTED)
+            );
+            assert_eq!(
+                write_existing(&vcpu, GUEST_SSP, 0, Initiator::Host),
+                Err(UNSUPPORTED)
+            );
             assert_eq!(vcpu.effects(), NOTHING);
         }
     }
@@ -130,42 +151,54 @@ mod cases {
     fn pointers_are_aligned_and_canonical() {
         let mut vcpu = Vcpu::new(Vendor::Intel);
 
-        for by in BOTH {
+        for initiator in BOTH {
             for index in PL0_SSP..=PL3_SSP {
                 for data in [4, (1 << 47) - 4, !0 << 47] {
-                    assert_eq!(write(&vcpu, index, data, by), Ok(()));
+                    assert_eq!(write_existing(&vcpu, index, data, initiator), Ok(()));
                     assert_eq!(vcpu.effects(), [Effect::Write(Owner::Xstate, index, data)]);
                 }
                 for data in [1, 2, 3, 1 << 47, 1 << 63, !0 << 48 | 2] {
-                    assert_eq!(write(&vcpu, index, data, by), Err(INVALID));
+                    assert_eq!(write_existing(&vcpu, index, data, initiator), Err(INVALID));
                     assert_eq!(vcpu.effects(), NOTHING);
                 }
             }
         }
         vcpu.address_bits = 57;
-        assert_eq!(write(&vcpu, PL0_SSP, 1 << 47, By::Guest), Ok(()));
-        assert_eq!(write(&vcpu, PL0_SSP, 1 << 56, By::Guest), Err(INVALID));
+        assert_eq!(
+            write_existing(&vcpu, PL0_SSP, 1 << 47, Initiator::Guest),
+            Ok(())
+        );
+        assert_eq!(
+            write_existing(&vcpu, PL0_SSP, 1 << 56, Initiator::Guest),
+            Err(INVALID)
+        );
     }
 
     #[test]
     fn the_table_is_an_address_of_64_bit_vcpus() {
         for vendor in VENDORS {
-            for by in BOTH {
+            for initiator in BOTH {
                 let vcpu = Vcpu::new(vendor);
 
                 // Of bytes.
-                assert_eq!(write(&vcpu, INT_SSP_TAB, 1, by), Ok(()));
+                assert_eq!(write_existing(&vcpu, INT_SSP_TAB, 1, initiator), Ok(()));
                 assert_eq!(
                     vcpu.effects(),
-                    [Effect::Write(Owner::Vendor(by), INT_SSP_TAB, 1)]
+                    [Effect::Write(Owner::Vendor(initiator), INT_SSP_TAB, 1)]
                 );
-                assert_eq!(write(&vcpu, INT_SSP_TAB, 1 << 63, by), Err(INVALID));
+                assert_eq!(
+                    write_existing(&vcpu, INT_SSP_TAB, 1 << 63, initiator),
+                    Err(INVALID)
+                );
 
                 let vcpu = Vcpu::new(vendor).without(Feature::Lm);
 
-                assert_eq!(write(&vcpu, INT_SSP_TAB, 0, by), Err(UNSUPPORTED));
+                assert_eq!(
+                    write_existing(&vcpu, INT_SSP_TAB, 0, initiator),
+                    Err(UNSUPPORTED)
+                );
                 // KVM does not mind reads.
-                assert_eq!(read(&vcpu, INT_SSP_TAB, by), Ok(ANSWER));
+                assert_eq!(read_existing(&vcpu, INT_SSP_TAB, initiator), Ok(ANSWER));
             }
         }
     }
@@ -175,12 +208,21 @@ mod cases {
         for vendor in VENDORS {
             let vcpu = Vcpu::new(vendor);
 
-            assert_eq!(read(&vcpu, GUEST_SSP, By::Guest), Err(INVALID));
-            assert_eq!(write(&vcpu, GUEST_SSP, 0, By::Guest), Err(INVALID));
-            assert_eq!(write(&vcpu, GUEST_SSP, 2, By::Host), Err(INVALID));
+            assert_eq!(
+                read_existing(&vcpu, GUEST_SSP, Initiator::Guest),
+                Err(INVALID)
+            );
+            assert_eq!(
+                write_existing(&vcpu, GUEST_SSP, 0, Initiator::Guest),
+                Err(INVALID)
+            );
+            assert_eq!(
+                write_existing(&vcpu, GUEST_SSP, 2, Initiator::Host),
+                Err(INVALID)
+            );
             assert_eq!(vcpu.effects(), NOTHING);
-            assert_eq!(read(&vcpu, GUEST_SSP, By::Host), Ok(ANSWER));
-            assert_eq!(write(&vcpu, GUEST_SSP, 4, By::Host), Ok(()));
+            assert_eq!(read_existing(&vcpu, GUEST_SSP, Initiator::Host), Ok(ANSWER));
+            assert_eq!(write_existing(&vcpu, GUEST_SSP, 4, Initiator::Host), Ok(()));
         }
     }
 

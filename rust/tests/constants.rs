@@ -2,22 +2,22 @@
 
 //! MSRs that always read the same.
 
+use super::model::{
+    Effect,
+    Vcpu,
+    NOTHING, //
+};
 use super::{
     BOTH,
     VENDORS, //
 };
 use crate::engine::{
     access::{
-        read,
-        write,
-        By, //
+        read_existing,
+        write_existing,
+        Initiator, //
     },
     exit::UNSUPPORTED,
-    model::{
-        Effect,
-        Vcpu,
-        NOTHING, //
-    },
     registers::Vendor,
 };
 use kernel::prelude::kunit_tests;
@@ -41,10 +41,10 @@ mod cases {
                 // BBL_CR_CTL3: L2 cache of 256 KB, which is on.
                 (BBL_CR_CTL3, 0xbe70_2111),
             ] {
-                for by in BOTH {
+                for initiator in BOTH {
                     let vcpu = Vcpu::new(vendor);
 
-                    assert_eq!(read(&vcpu, index, by), Ok(value));
+                    assert_eq!(read_existing(&vcpu, index, initiator), Ok(value));
                     assert_eq!(vcpu.effects(), NOTHING);
                 }
             }
@@ -68,11 +68,11 @@ mod cases {
             0xc001_0112,
             0xc001_0113,
         ] {
-            for by in BOTH {
+            for initiator in BOTH {
                 let vcpu = Vcpu::new(Vendor::Intel);
 
-                assert_eq!(read(&vcpu, index, by), Ok(0));
-                assert_eq!(write(&vcpu, index, 0, by), Err(UNSUPPORTED));
+                assert_eq!(read_existing(&vcpu, index, initiator), Ok(0));
+                assert_eq!(write_existing(&vcpu, index, 0, initiator), Err(UNSUPPORTED));
                 assert_eq!(vcpu.effects(), NOTHING);
             }
         }
@@ -83,7 +83,10 @@ mod cases {
     fn the_caches_control_is_written_to_no_effect() {
         let vcpu = Vcpu::new(Vendor::Intel);
 
-        assert_eq!(write(&vcpu, BBL_CR_CTL3, 1 << 19, By::Guest), Ok(()));
+        assert_eq!(
+            write_existing(&vcpu, BBL_CR_CTL3, 1 << 19, Initiator::Guest),
+            Ok(())
+        );
         assert_eq!(
             vcpu.effects(),
             [Effect::Unimplemented(BBL_CR_CTL3, 1 << 19)]

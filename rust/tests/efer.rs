@@ -2,6 +2,11 @@
 
 //! `EFER`.
 
+use super::model::{
+    Effect,
+    Vcpu,
+    NOTHING, //
+};
 use super::{
     BOTH,
     VENDORS, //
@@ -9,16 +14,11 @@ use super::{
 use crate::engine::{
     access::{
         efer,
-        read,
-        write,
-        By, //
+        read_existing,
+        write_existing,
+        Initiator, //
     },
     exit::INVALID,
-    model::{
-        Effect,
-        Vcpu,
-        NOTHING, //
-    },
     registers::{
         Feature,
         Field,
@@ -48,28 +48,40 @@ mod cases {
             let vcpu = Vcpu::new(Vendor::Amd);
 
             assert!(efer::is_valid(&vcpu, 1 << bit));
-            assert_eq!(write(&vcpu, EFER, 1 << bit, By::Guest), Ok(()));
+            assert_eq!(
+                write_existing(&vcpu, EFER, 1 << bit, Initiator::Guest),
+                Ok(())
+            );
 
             let vcpu = Vcpu::new(Vendor::Amd).without(feature);
 
             assert!(!efer::is_valid(&vcpu, 1 << bit));
-            assert_eq!(write(&vcpu, EFER, 1 << bit, By::Guest), Err(INVALID));
+            assert_eq!(
+                write_existing(&vcpu, EFER, 1 << bit, Initiator::Guest),
+                Err(INVALID)
+            );
             assert_eq!(vcpu.effects(), NOTHING);
             // User space may restore EFER before CPUID.
-            assert_eq!(write(&vcpu, EFER, 1 << bit, By::Host), Ok(()));
+            assert_eq!(
+                write_existing(&vcpu, EFER, 1 << bit, Initiator::Host),
+                Ok(())
+            );
         }
     }
 
     #[test]
     fn bits_that_kvm_lacks_are_refused() {
-        for by in BOTH {
+        for initiator in BOTH {
             let mut vcpu = Vcpu::new(Vendor::Intel);
 
             vcpu.supported_efer = !(1 << 13);
             assert!(!efer::is_valid(&vcpu, 1 << 13));
-            assert_eq!(write(&vcpu, EFER, 1 << 13, by), Err(INVALID));
+            assert_eq!(
+                write_existing(&vcpu, EFER, 1 << 13, initiator),
+                Err(INVALID)
+            );
             assert_eq!(vcpu.effects(), NOTHING);
-            assert_eq!(write(&vcpu, EFER, 1 << 15, by), Ok(()));
+            assert_eq!(write_existing(&vcpu, EFER, 1 << 15, initiator), Ok(()));
         }
     }
 
@@ -79,12 +91,12 @@ mod cases {
             let vcpu = Vcpu::new(vendor);
 
             vcpu.preset(Field::Efer, 1);
-            assert_eq!(write(&vcpu, EFER, LME, By::Guest), Ok(()));
+            assert_eq!(write_existing(&vcpu, EFER, LME, Initiator::Guest), Ok(()));
             assert_eq!(
                 vcpu.effects(),
                 [Effect::VendorEfer(LME), Effect::EferChanged(1, LME)]
             );
-            assert_eq!(read(&vcpu, EFER, By::Guest), Ok(1));
+            assert_eq!(read_existing(&vcpu, EFER, Initiator::Guest), Ok(1));
         }
     }
 
@@ -93,8 +105,8 @@ mod cases {
         let mut vcpu = Vcpu::new(Vendor::Amd);
 
         vcpu.answer = Err(INVALID);
-        for by in BOTH {
-            assert_eq!(write(&vcpu, EFER, 1, by), Err(INVALID));
+        for initiator in BOTH {
+            assert_eq!(write_existing(&vcpu, EFER, 1, initiator), Err(INVALID));
             assert_eq!(vcpu.effects(), [Effect::VendorEfer(1)]);
         }
     }
@@ -103,16 +115,16 @@ mod cases {
     fn nobody_writes_long_mode_active() {
         let vcpu = Vcpu::new(Vendor::Intel);
 
-        for by in BOTH {
+        for initiator in BOTH {
             vcpu.preset(Field::Efer, 0);
-            assert_eq!(write(&vcpu, EFER, LMA, by), Ok(()));
+            assert_eq!(write_existing(&vcpu, EFER, LMA, initiator), Ok(()));
             assert_eq!(
                 vcpu.effects(),
                 [Effect::VendorEfer(0), Effect::EferChanged(0, 0)]
             );
 
             vcpu.preset(Field::Efer, LME | LMA);
-            assert_eq!(write(&vcpu, EFER, LME, by), Ok(()));
+            assert_eq!(write_existing(&vcpu, EFER, LME, initiator), Ok(()));
             assert_eq!(
                 vcpu.effects(),
                 [
@@ -130,10 +142,16 @@ mod cases {
 
             vcpu.is_paging = true;
             vcpu.preset(Field::Efer, old);
-            assert_eq!(write(&vcpu, EFER, new, By::Guest), Err(INVALID));
+            assert_eq!(
+                write_existing(&vcpu, EFER, new, Initiator::Guest),
+                Err(INVALID)
+            );
             assert_eq!(vcpu.effects(), NOTHING);
-            assert_eq!(write(&vcpu, EFER, old | 1, By::Guest), Ok(()));
-            assert_eq!(write(&vcpu, EFER, new, By::Host), Ok(()));
+            assert_eq!(
+                write_existing(&vcpu, EFER, old | 1, Initiator::Guest),
+                Ok(())
+            );
+            assert_eq!(write_existing(&vcpu, EFER, new, Initiator::Host), Ok(()));
         }
     }
 }

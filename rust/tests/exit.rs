@@ -28,9 +28,12 @@ mod cases {
         assert_eq!(exit::REASON_FILTER, bindings::KVM_MSR_EXIT_REASON_FILTER);
         assert_eq!(
             exit::UNSUPPORTED.get(),
-            bindings::KVM_MSR_RET_UNSUPPORTED as i32
+            i64::from(bindings::KVM_MSR_RET_UNSUPPORTED)
         );
-        assert_eq!(exit::FILTERED.get(), bindings::KVM_MSR_RET_FILTERED as i32);
+        assert_eq!(
+            exit::FILTERED.get(),
+            i64::from(bindings::KVM_MSR_RET_FILTERED)
+        );
         assert_eq!(READ, bindings::KVM_MSR_FILTER_READ);
         assert_eq!(WRITE, bindings::KVM_MSR_FILTER_WRITE);
         assert_eq!(DEFAULT_DENY, bindings::KVM_MSR_FILTER_DEFAULT_DENY);
@@ -50,7 +53,7 @@ mod cases {
                 let expected = (mask & reason != 0).then_some(reason);
 
                 assert_eq!(
-                    reasons.reason_for(exit::Denial::new(ret).unwrap()),
+                    reasons.reason_for(exit::Denial::new(ret.into()).unwrap()),
                     expected
                 );
             }

@@ -3,12 +3,13 @@
 //! The filter, against a plain scan of its ranges.
 
 use crate::engine::{
+    access::Access,
     error::Error,
     filter::{
         default_allows,
-        Access,
         Filter,
         Range,
+        Words,
         DEFAULT_DENY,
         MAX_BITMAP_BYTES,
         MAX_RANGES,
@@ -34,6 +35,12 @@ impl Random {
 
     fn below(&mut self, limit: u32) -> u32 {
         ((self.next() >> 32) % u64::from(limit)) as u32
+    }
+}
+
+impl Words for KVVec<u64> {
+    fn word(&self, position: usize) -> u64 {
+        self.get(position).copied().unwrap_or(0)
     }
 }
 
@@ -79,6 +86,7 @@ impl Linear {
                 Ok(first)
             })?;
         }
+        filter.compile();
         Ok(filter)
     }
 

@@ -3,33 +3,31 @@
 //! The lists of indices for user space.
 
 use super::holds_for_all;
+use super::model::{
+    Features,
+    Host,
+    ANSWER, //
+};
 use crate::engine::{
-    access::{
-        Report,
-        Way, //
-    },
+    access::Access,
+    cpu::Report,
     exit::{
         INVALID,
         UNSUPPORTED, //
     },
     lists::{
+        feature_indices,
         indices,
         is_listed,
-        model_indices,
-        read_model,
-        read_model_excused, //
-    },
-    model::{
-        Features,
-        Host,
-        ANSWER, //
+        read_existing_feature,
+        read_feature, //
     },
     registers::{
         lookup,
         Condition,
         Feature,
+        FeatureMsr,
         Listed,
-        Model,
         Trace,
         NR_LISTED, //
     },
@@ -85,6 +83,14 @@ mod cases {
         assert!(holds_for_all(|register, index| match register.listed {
             Listed::Saved(condition) | Listed::SavedPmu(condition) =>
                 lacking(condition).is_none_or(|host| !lists(&host, index)),
+            Listed::EmulatedHyperV => {
+                let host = Host {
+                    has_hyperv: false,
+                    ..Host::new()
+                };
+
+                !lists(&host, index)
+            }
             Listed::No | Listed::Emulated => true,
         }));
     }
@@ -97,7 +103,8 @@ mod cases {
         };
 
         assert!(holds_for_all(|register, index| {
-            lists(&host, index) == (register.listed == Listed::Emulated)
+            lists(&host, index)
+                == matches!(register.listed, Listed::Emulated | Listed::EmulatedHyperV)
         }));
     }
 
@@ -121,7 +128,11 @@ mod cases {
         };
 
         assert!(holds_for_all(|register, index| {
-            lists(&host, index) == matches!(register.listed, Listed::Saved(_) | Listed::Emulated)
+            lists(&host, index)
+                == matches!(
+                    register.listed,
+                    Listed::Saved(_) | Listed::Emulated | Listed::EmulatedHyperV
+                )
         }));
     }
 
@@ -178,14 +189,14 @@ mod cases {
         let vmx = 0x480..=0x491;
         let others = [0xc001_1029, 0x8b, 0x10a, 0x345, 0xce];
 
-        assert!(model_indices(&Host::new()).eq(vmx.chain(others)));
+        assert!(feature_indices(&Host::new()).eq(vmx.chain(others)));
 
         let host = Host {
             vendor_feature: &|_| Err(UNSUPPORTED),
             ..Host::new()
         };
 
-        assert!(model_indices(&host).eq(others.into_iter().skip(1)));
+        assert!(feature_indices(&host).eq(others.into_iter().skip(1)));
     }
 
     #[test]
@@ -198,14 +209,14 @@ mod cases {
             ..Host::new()
         };
 
-        assert_eq!(read_model(&host, 0x10a), Ok(0x12));
-        assert_eq!(read_model(&host, 0x345), Ok(0x13));
-        assert_eq!(read_model(&host, 0x8b), Ok(0x14));
-        assert_eq!(read_model(&host, 0xce), Ok(1 << 31));
-        assert!(holds_for_all(|register, index| match register.model {
-            Model::No => true,
+        assert_eq!(read_existing_feature(&host, 0x10a), Ok(0x12));
+        assert_eq!(read_existing_feature(&host, 0x345), Ok(0x13));
+        assert_eq!(read_existing_feature(&host, 0x8b), Ok(0x14));
+        assert_eq!(read_existing_feature(&host, 0xce), Ok(1 << 31));
+        assert!(holds_for_all(|register, index| match register.feature {
+            FeatureMsr::No => true,
             _ if matches!(index, 0x10a | 0x345 | 0x8b | 0xce) => true,
-            _ => read_model(&host, index) == Ok(ANSWER),
+            _ => read_existing_feature(&host, index) == Ok(ANSWER),
         }));
     }
 
@@ -222,21 +233,24 @@ mod cases {
             ..Host::new()
         };
 
-        assert_eq!(read_model_excused(&host, LISTED), Ok(0));
+        assert_eq!(read_feature(&host, LISTED), Ok(0));
         assert_eq!(reports.take(), None);
-        assert_eq!(read_model_excused(&host, UNKNOWN), Err(UNSUPPORTED));
+        assert_eq!(read_feature(&host, UNKNOWN), Err(UNSUPPORTED));
         assert_eq!(
             reports.take(),
-            Some((Report::Unhandled(Way::Read), UNKNOWN))
+            Some((Report::Unhandled(Access::Read), UNKNOWN))
         );
 
         host.ignores_unknown = true;
-        assert_eq!(read_model_excused(&host, UNKNOWN), Ok(0));
-        assert_eq!(reports.take(), Some((Report::Ignored(Way::Read), UNKNOWN)));
+        assert_eq!(read_feature(&host, UNKNOWN), Ok(0));
+        assert_eq!(
+            reports.take(),
+            Some((Report::Ignored(Access::Read), UNKNOWN))
+        );
 
         // What the vendor module denies is denied.
         host.vendor_feature = &|_| Err(INVALID);
-        assert_eq!(read_model_excused(&host, UNKNOWN), Err(INVALID));
+        assert_eq!(read_feature(&host, UNKNOWN), Err(INVALID));
         assert_eq!(reports.take(), None);
     }
 }

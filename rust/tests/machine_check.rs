@@ -4,23 +4,23 @@
 //!
 //! Source: Intel SDM, volume 3B, chapter 17; AMD APM, volume 2, chapter 9.
 
+use super::model::{
+    Effect,
+    Vcpu,
+    MCE_BANKS,
+    MCE_CTL2,
+    NOTHING, //
+};
 use super::BOTH;
 use crate::engine::{
     access::{
-        read,
-        write,
-        By, //
+        read_existing,
+        write_existing,
+        Initiator, //
     },
     exit::{
         INVALID,
         UNSUPPORTED, //
-    },
-    model::{
-        Effect,
-        Vcpu,
-        MCE_BANKS,
-        MCE_CTL2,
-        NOTHING, //
     },
     registers::{
         Field,
@@ -58,15 +58,18 @@ mod cases {
         for banks in 0..=MAX_BANKS {
             let vcpu = vcpu_with(CTL_P | CMCI_P | u64::from(banks));
 
-            for by in BOTH {
+            for initiator in BOTH {
                 for bank in 0..MAX_BANKS {
                     let has = bank < banks;
 
                     for index in (MC0_CTL..).skip(4 * bank as usize).take(4) {
                         let value = MCE_BANKS + u64::from(index - MC0_CTL);
 
-                        assert_eq!(read(&vcpu, index, by), has.then_some(value).ok_or(INVALID));
-                        assert_eq!(write(&vcpu, index, 0, by).is_ok(), has);
+                        assert_eq!(
+                            read_existing(&vcpu, index, initiator),
+                            has.then_some(value).ok_or(INVALID)
+                        );
+                        assert_eq!(write_existing(&vcpu, index, 0, initiator).is_ok(), has);
                         if has {
                             let offset = (index - MC0_CTL) as usize;
 
@@ -77,8 +80,11 @@ mod cases {
                     let index = MC0_CTL2 + bank;
                     let value = MCE_CTL2 + u64::from(bank);
 
-                    assert_eq!(read(&vcpu, index, by), has.then_some(value).ok_or(INVALID));
-                    assert_eq!(write(&vcpu, index, 1, by).is_ok(), has);
+                    assert_eq!(
+                        read_existing(&vcpu, index, initiator),
+                        has.then_some(value).ok_or(INVALID)
+                    );
+                    assert_eq!(write_existing(&vcpu, index, 1, initiator).is_ok(), has);
                     if has {
                         assert_eq!(vcpu.effects(), [Effect::MceCtl2(bank as usize, 1)]);
                     }
@@ -92,14 +98,14 @@ mod cases {
     fn banks_are_enabled_whole() {
         let vcpu = vcpu_with(2);
 
-        for by in BOTH {
+        for initiator in BOTH {
             for index in [MC0_CTL, MC0_CTL + 4] {
                 // Linux clears bit 10 of a K8's bank, and UnixWare bit 0.
                 for data in [0, u64::MAX, !(1 << 10), !1, !(1 << 10 | 1)] {
-                    assert_eq!(write(&vcpu, index, data, by), Ok(()));
+                    assert_eq!(write_existing(&vcpu, index, data, initiator), Ok(()));
                 }
                 for data in [1, 1 << 10, 1 << 63, !(1 << 9), !(1 << 63)] {
-                    assert_eq!(write(&vcpu, index, data, by), Err(INVALID));
+                    assert_eq!(write_existing(&vcpu, index, data, initiator), Err(INVALID));
                 }
             }
         }
@@ -116,9 +122,15 @@ mod cases {
                 for index in [MC0_STATUS, MC0_STATUS + 4] {
                     let may_set = amd && enabled != 0;
 
-                    assert_eq!(write(&vcpu, index, 0, By::Guest), Ok(()));
-                    assert_eq!(write(&vcpu, index, 1 << 63, By::Guest).is_ok(), may_set);
-                    assert_eq!(write(&vcpu, index, 1 << 63, By::Host), Ok(()));
+                    assert_eq!(write_existing(&vcpu, index, 0, Initiator::Guest), Ok(()));
+                    assert_eq!(
+                        write_existing(&vcpu, index, 1 << 63, Initiator::Guest).is_ok(),
+                        may_set
+                    );
+                    assert_eq!(
+                        write_existing(&vcpu, index, 1 << 63, Initiator::Host),
+                        Ok(())
+                    );
                 }
             }
         }
@@ -128,73 +140,106 @@ mod cases {
     fn addresses_and_the_rest_are_any() {
         let vcpu = vcpu_with(2);
 
-        for by in BOTH {
+        for initiator in BOTH {
             for index in [MC0_ADDR, MC0_ADDR + 1, MC0_ADDR + 4] {
-                assert_eq!(write(&vcpu, index, 0x1234_5678, by), Ok(()));
+                assert_eq!(write_existing(&vcpu, index, 0x1234_5678, initiator), Ok(()));
             }
         }
     }
 
     #[test]
     fn corrected_errors_have_a_threshold() {
-        for by in BOTH {
+        for initiator in BOTH {
             let vcpu = vcpu_with(CMCI_P | 1);
 
             for bit in 0..64 {
                 let valid = bit == 30 || bit < 15;
 
-                assert_eq!(write(&vcpu, MC0_CTL2, 1 << bit, by).is_ok(), valid);
+                assert_eq!(
+                    write_existing(&vcpu, MC0_CTL2, 1 << bit, initiator).is_ok(),
+                    valid
+                );
             }
         }
 
         let vcpu = vcpu_with(1);
 
-        assert_eq!(read(&vcpu, MC0_CTL2, By::Guest), Err(INVALID));
-        assert_eq!(write(&vcpu, MC0_CTL2, 0, By::Guest), Err(INVALID));
+        assert_eq!(
+            read_existing(&vcpu, MC0_CTL2, Initiator::Guest),
+            Err(INVALID)
+        );
+        assert_eq!(
+            write_existing(&vcpu, MC0_CTL2, 0, Initiator::Guest),
+            Err(INVALID)
+        );
         // User space may restore what it got.
-        assert_eq!(read(&vcpu, MC0_CTL2, By::Host), Ok(MCE_CTL2));
-        assert_eq!(write(&vcpu, MC0_CTL2, 0, By::Host), Ok(()));
-        assert_eq!(write(&vcpu, MC0_CTL2, 1, By::Host), Err(INVALID));
+        assert_eq!(
+            read_existing(&vcpu, MC0_CTL2, Initiator::Host),
+            Ok(MCE_CTL2)
+        );
+        assert_eq!(write_existing(&vcpu, MC0_CTL2, 0, Initiator::Host), Ok(()));
+        assert_eq!(
+            write_existing(&vcpu, MC0_CTL2, 1, Initiator::Host),
+            Err(INVALID)
+        );
     }
 
     #[test]
     fn the_global_control_is_all_or_nothing() {
-        for by in BOTH {
+        for initiator in BOTH {
             let vcpu = vcpu_with(CTL_P);
 
             for data in [0, u64::MAX] {
-                assert_eq!(write(&vcpu, MCG_CTL, data, by), Ok(()));
+                assert_eq!(write_existing(&vcpu, MCG_CTL, data, initiator), Ok(()));
                 assert_eq!(vcpu.effects(), [Effect::Field(Field::McgCtl, data)]);
-                assert_eq!(read(&vcpu, MCG_CTL, by), Ok(data));
+                assert_eq!(read_existing(&vcpu, MCG_CTL, initiator), Ok(data));
             }
             for data in [1, !1] {
-                assert_eq!(write(&vcpu, MCG_CTL, data, by), Err(INVALID));
+                assert_eq!(
+                    write_existing(&vcpu, MCG_CTL, data, initiator),
+                    Err(INVALID)
+                );
             }
         }
 
         let vcpu = vcpu_with(0);
 
-        assert_eq!(read(&vcpu, MCG_CTL, By::Guest), Err(INVALID));
-        assert_eq!(write(&vcpu, MCG_CTL, 0, By::Guest), Err(INVALID));
-        assert_eq!(read(&vcpu, MCG_CTL, By::Host), Ok(0));
-        assert_eq!(write(&vcpu, MCG_CTL, 0, By::Host), Ok(()));
-        assert_eq!(write(&vcpu, MCG_CTL, u64::MAX, By::Host), Err(INVALID));
+        assert_eq!(
+            read_existing(&vcpu, MCG_CTL, Initiator::Guest),
+            Err(INVALID)
+        );
+        assert_eq!(
+            write_existing(&vcpu, MCG_CTL, 0, Initiator::Guest),
+            Err(INVALID)
+        );
+        assert_eq!(read_existing(&vcpu, MCG_CTL, Initiator::Host), Ok(0));
+        assert_eq!(write_existing(&vcpu, MCG_CTL, 0, Initiator::Host), Ok(()));
+        assert_eq!(
+            write_existing(&vcpu, MCG_CTL, u64::MAX, Initiator::Host),
+            Err(INVALID)
+        );
     }
 
     #[test]
     fn capabilities_are_read_and_the_status_is_any() {
         let vcpu = vcpu_with(0x12);
 
-        for by in BOTH {
-            assert_eq!(read(&vcpu, MCG_CAP, by), Ok(0x12));
+        for initiator in BOTH {
+            assert_eq!(read_existing(&vcpu, MCG_CAP, initiator), Ok(0x12));
             // KVM_X86_SETUP_MCE sets them.
-            assert_eq!(write(&vcpu, MCG_CAP, 0x12, by), Err(UNSUPPORTED));
-            assert_eq!(write(&vcpu, MCG_STATUS, u64::MAX, by), Ok(()));
-            assert_eq!(read(&vcpu, MCG_STATUS, by), Ok(u64::MAX));
+            assert_eq!(
+                write_existing(&vcpu, MCG_CAP, 0x12, initiator),
+                Err(UNSUPPORTED)
+            );
+            assert_eq!(
+                write_existing(&vcpu, MCG_STATUS, u64::MAX, initiator),
+                Ok(())
+            );
+            assert_eq!(read_existing(&vcpu, MCG_STATUS, initiator), Ok(u64::MAX));
             // Those of the Pentium.
             for index in [0, 1] {
-                assert_eq!(read(&vcpu, index, by), Ok(0));
-                assert_eq!(write(&vcpu, index, 0, by), Err(UNSUPPORTED));
+                assert_eq!(read_existing(&vcpu, index, initiator), Ok(0));
+                assert_eq!(write_existing(&vcpu, index, 0, initiator), Err(UNSUPPORTED));
             }
         }
     }

@@ -4,23 +4,23 @@
 //!
 //! Source: `Documentation/virt/kvm/x86/msr.rst`.
 
+use super::model::{
+    Effect,
+    Vcpu,
+    NOTHING,
+    WALL_CLOCK, //
+};
 use super::BOTH;
 use crate::engine::{
     access::{
-        read,
-        write,
-        By,
-        Request, //
+        read_existing,
+        write_existing,
+        Initiator, //
     },
+    cpu::Request,
     exit::{
         INVALID,
         UNSUPPORTED, //
-    },
-    model::{
-        Effect,
-        Vcpu,
-        NOTHING,
-        WALL_CLOCK, //
     },
     registers::{
         Field,
@@ -74,12 +74,15 @@ mod cases {
             let mut lacking_others = vcpu();
 
             lacking_others.pv = 1 << bit;
-            for by in BOTH {
-                assert_eq!(read(&lacking, index, by), Err(UNSUPPORTED));
-                assert_eq!(write(&lacking, index, 0, by), Err(UNSUPPORTED));
+            for initiator in BOTH {
+                assert_eq!(read_existing(&lacking, index, initiator), Err(UNSUPPORTED));
+                assert_eq!(
+                    write_existing(&lacking, index, 0, initiator),
+                    Err(UNSUPPORTED)
+                );
                 assert_eq!(lacking.effects(), NOTHING);
-                assert!(read(&lacking_others, index, by).is_ok());
-                assert_eq!(write(&lacking_others, index, 0, by), Ok(()));
+                assert!(read_existing(&lacking_others, index, initiator).is_ok());
+                assert_eq!(write_existing(&lacking_others, index, 0, initiator), Ok(()));
             }
         }
     }
@@ -87,12 +90,12 @@ mod cases {
     #[test]
     fn wall_clocks_are_one() {
         for index in [WALL_CLOCK_OLD, WALL_CLOCK_NEW] {
-            for by in BOTH {
+            for initiator in BOTH {
                 let vcpu = vcpu();
 
-                assert_eq!(write(&vcpu, index, 0x1000, by), Ok(()));
+                assert_eq!(write_existing(&vcpu, index, 0x1000, initiator), Ok(()));
                 assert_eq!(vcpu.effects(), [Effect::WallClock(0x1000)]);
-                assert_eq!(read(&vcpu, index, by), Ok(WALL_CLOCK));
+                assert_eq!(read_existing(&vcpu, index, initiator), Ok(WALL_CLOCK));
             }
         }
     }
@@ -103,7 +106,7 @@ mod cases {
             for (data, address) in [(0x1001, Some(0x1000)), (0x1000, None), (0, None)] {
                 let vcpu = vcpu();
 
-                assert_eq!(write(&vcpu, index, data, By::Host), Ok(()));
+                assert_eq!(write_existing(&vcpu, index, data, Initiator::Host), Ok(()));
                 assert_eq!(
                     vcpu.effects(),
                     [
@@ -113,7 +116,7 @@ mod cases {
                     ]
                 );
                 for index in [SYSTEM_TIME_OLD, SYSTEM_TIME_NEW] {
-                    assert_eq!(read(&vcpu, index, By::Guest), Ok(data));
+                    assert_eq!(read_existing(&vcpu, index, Initiator::Guest), Ok(data));
                 }
             }
         }
@@ -133,7 +136,7 @@ mod cases {
             let mut vcpu = vcpu();
 
             vcpu.boot_clock_is_old = !old;
-            assert_eq!(write(&vcpu, index, 0, By::Guest), Ok(()));
+            assert_eq!(write_existing(&vcpu, index, 0, Initiator::Guest), Ok(()));
             assert_eq!(
                 vcpu.effects(),
                 [
@@ -145,30 +148,39 @@ mod cases {
                 ]
             );
             vcpu.boot_clock_is_old = old;
-            assert_eq!(write(&vcpu, index, 0, By::Guest), Ok(()));
+            assert_eq!(write_existing(&vcpu, index, 0, Initiator::Guest), Ok(()));
             assert_eq!(
                 vcpu.effects(),
                 [Effect::BootClockIsOld(old), field, global, address]
             );
             vcpu.is_boot_cpu = false;
-            assert_eq!(write(&vcpu, index, 0, By::Guest), Ok(()));
+            assert_eq!(write_existing(&vcpu, index, 0, Initiator::Guest), Ok(()));
             assert_eq!(vcpu.effects(), rest);
         }
     }
 
     #[test]
     fn async_page_faults_need_their_features() {
-        for by in BOTH {
+        for initiator in BOTH {
             for (lacking, flag) in [
                 (vcpu().without_pv(Pv(10)), DELIVERY_AS_PF_VMEXIT),
                 (vcpu().without_pv(Pv(14)), DELIVERY_AS_INT),
             ] {
-                assert_eq!(write(&lacking, ASYNC_PF_EN, flag, by), Err(INVALID));
+                assert_eq!(
+                    write_existing(&lacking, ASYNC_PF_EN, flag, initiator),
+                    Err(INVALID)
+                );
                 assert_eq!(lacking.effects(), NOTHING);
-                assert_eq!(write(&vcpu(), ASYNC_PF_EN, flag, by), Ok(()));
+                assert_eq!(
+                    write_existing(&vcpu(), ASYNC_PF_EN, flag, initiator),
+                    Ok(())
+                );
             }
             for reserved in [1 << 4, 1 << 5] {
-                assert_eq!(write(&vcpu(), ASYNC_PF_EN, reserved, by), Err(INVALID));
+                assert_eq!(
+                    write_existing(&vcpu(), ASYNC_PF_EN, reserved, initiator),
+                    Err(INVALID)
+                );
             }
         }
     }
@@ -181,7 +193,10 @@ mod cases {
             let data = 0x1_2345_6780 | flags;
             let stored = Effect::Field(Field::AsyncPfEn, data);
 
-            assert_eq!(write(&vcpu, ASYNC_PF_EN, data, By::Guest), Ok(()));
+            assert_eq!(
+                write_existing(&vcpu, ASYNC_PF_EN, data, Initiator::Guest),
+                Ok(())
+            );
             if flags & (ENABLED | DELIVERY_AS_INT) == ENABLED | DELIVERY_AS_INT {
                 assert_eq!(
                     vcpu.effects(),
@@ -194,7 +209,10 @@ mod cases {
             } else {
                 assert_eq!(vcpu.effects(), [stored, Effect::ClearAsyncPf]);
             }
-            assert_eq!(read(&vcpu, ASYNC_PF_EN, By::Guest), Ok(data));
+            assert_eq!(
+                read_existing(&vcpu, ASYNC_PF_EN, Initiator::Guest),
+                Ok(data)
+            );
         }
     }
 
@@ -204,9 +222,12 @@ mod cases {
         let data = ENABLED | SEND_ALWAYS | DELIVERY_AS_INT;
 
         vcpu.answer = Err(INVALID);
-        assert_eq!(write(&vcpu, ASYNC_PF_EN, data, By::Guest), Err(INVALID));
+        assert_eq!(
+            write_existing(&vcpu, ASYNC_PF_EN, data, Initiator::Guest),
+            Err(INVALID)
+        );
         assert_eq!(vcpu.effects(), [Effect::AsyncPfAddress(0)]);
-        assert_eq!(read(&vcpu, ASYNC_PF_EN, By::Guest), Ok(0));
+        assert_eq!(read_existing(&vcpu, ASYNC_PF_EN, Initiator::Guest), Ok(0));
     }
 
     #[test]
@@ -214,10 +235,16 @@ mod cases {
         let mut vcpu = vcpu();
 
         vcpu.has_lapic = false;
-        for by in BOTH {
-            assert_eq!(write(&vcpu, ASYNC_PF_EN, 0, by), Ok(()));
-            assert_eq!(write(&vcpu, ASYNC_PF_EN, 0x40, by), Err(INVALID));
-            assert_eq!(write(&vcpu, ASYNC_PF_INT, 0, by), Err(INVALID));
+        for initiator in BOTH {
+            assert_eq!(write_existing(&vcpu, ASYNC_PF_EN, 0, initiator), Ok(()));
+            assert_eq!(
+                write_existing(&vcpu, ASYNC_PF_EN, 0x40, initiator),
+                Err(INVALID)
+            );
+            assert_eq!(
+                write_existing(&vcpu, ASYNC_PF_INT, 0, initiator),
+                Err(INVALID)
+            );
             assert_eq!(vcpu.effects(), NOTHING);
         }
     }
@@ -226,8 +253,8 @@ mod cases {
     fn async_page_faults_have_a_vector() {
         let vcpu = vcpu();
 
-        for by in BOTH {
-            assert_eq!(write(&vcpu, ASYNC_PF_INT, 0xec, by), Ok(()));
+        for initiator in BOTH {
+            assert_eq!(write_existing(&vcpu, ASYNC_PF_INT, 0xec, initiator), Ok(()));
             assert_eq!(
                 vcpu.effects(),
                 [
@@ -235,24 +262,27 @@ mod cases {
                     Effect::AsyncPfVector(0xec)
                 ]
             );
-            assert_eq!(read(&vcpu, ASYNC_PF_INT, by), Ok(0xec));
+            assert_eq!(read_existing(&vcpu, ASYNC_PF_INT, initiator), Ok(0xec));
             for bit in 8..64 {
-                assert_eq!(write(&vcpu, ASYNC_PF_INT, 1 << bit, by), Err(INVALID));
+                assert_eq!(
+                    write_existing(&vcpu, ASYNC_PF_INT, 1 << bit, initiator),
+                    Err(INVALID)
+                );
             }
-            assert_eq!(write(&vcpu, ASYNC_PF_ACK, !0, by), Ok(()));
+            assert_eq!(write_existing(&vcpu, ASYNC_PF_ACK, !0, initiator), Ok(()));
             assert_eq!(vcpu.effects(), [Effect::AcknowledgeAsyncPf]);
-            assert_eq!(write(&vcpu, ASYNC_PF_ACK, !1, by), Ok(()));
+            assert_eq!(write_existing(&vcpu, ASYNC_PF_ACK, !1, initiator), Ok(()));
             assert_eq!(vcpu.effects(), NOTHING);
-            assert_eq!(read(&vcpu, ASYNC_PF_ACK, by), Ok(0));
+            assert_eq!(read_existing(&vcpu, ASYNC_PF_ACK, initiator), Ok(0));
         }
     }
 
     #[test]
     fn steal_time_is_at_a_multiple_of_64() {
-        for by in BOTH {
+        for initiator in BOTH {
             let mut vcpu = vcpu();
 
-            assert_eq!(write(&vcpu, STEAL_TIME, 0x1041, by), Ok(()));
+            assert_eq!(write_existing(&vcpu, STEAL_TIME, 0x1041, initiator), Ok(()));
             assert_eq!(
                 vcpu.effects(),
                 [
@@ -260,13 +290,19 @@ mod cases {
                     Effect::Request(Request::StealUpdate)
                 ]
             );
-            assert_eq!(write(&vcpu, STEAL_TIME, 0x1040, by), Ok(()));
+            assert_eq!(write_existing(&vcpu, STEAL_TIME, 0x1040, initiator), Ok(()));
             assert_eq!(vcpu.effects(), [Effect::Field(Field::StealTime, 0x1040)]);
             for bit in 1..6 {
-                assert_eq!(write(&vcpu, STEAL_TIME, 1 | 1 << bit, by), Err(INVALID));
+                assert_eq!(
+                    write_existing(&vcpu, STEAL_TIME, 1 | 1 << bit, initiator),
+                    Err(INVALID)
+                );
             }
             vcpu.has_sched_info = false;
-            assert_eq!(write(&vcpu, STEAL_TIME, 0, by), Err(INVALID));
+            assert_eq!(
+                write_existing(&vcpu, STEAL_TIME, 0, initiator),
+                Err(INVALID)
+            );
             assert_eq!(vcpu.effects(), NOTHING);
         }
     }
@@ -275,30 +311,36 @@ mod cases {
     fn the_lapic_takes_pv_eoi() {
         let mut vcpu = vcpu();
 
-        for by in BOTH {
+        for initiator in BOTH {
             vcpu.answer = Ok(0);
             vcpu.preset(Field::PvEoi, 0x1001);
-            assert_eq!(write(&vcpu, PV_EOI_EN, 0x2001, by), Ok(()));
+            assert_eq!(write_existing(&vcpu, PV_EOI_EN, 0x2001, initiator), Ok(()));
             assert_eq!(vcpu.effects(), [Effect::PvEoi(0x2001)]);
-            assert_eq!(read(&vcpu, PV_EOI_EN, by), Ok(0x1001));
+            assert_eq!(read_existing(&vcpu, PV_EOI_EN, initiator), Ok(0x1001));
             vcpu.answer = Err(INVALID);
-            assert_eq!(write(&vcpu, PV_EOI_EN, 0x2001, by), Err(INVALID));
+            assert_eq!(
+                write_existing(&vcpu, PV_EOI_EN, 0x2001, initiator),
+                Err(INVALID)
+            );
             vcpu.effects();
         }
     }
 
     #[test]
     fn polling_is_a_bit() {
-        for by in BOTH {
+        for initiator in BOTH {
             let vcpu = vcpu();
 
             for data in [0, 1] {
-                assert_eq!(write(&vcpu, POLL_CONTROL, data, by), Ok(()));
+                assert_eq!(write_existing(&vcpu, POLL_CONTROL, data, initiator), Ok(()));
                 assert_eq!(vcpu.effects(), [Effect::Field(Field::PollControl, data)]);
-                assert_eq!(read(&vcpu, POLL_CONTROL, by), Ok(data));
+                assert_eq!(read_existing(&vcpu, POLL_CONTROL, initiator), Ok(data));
             }
             for bit in 1..64 {
-                assert_eq!(write(&vcpu, POLL_CONTROL, 1 << bit, by), Err(INVALID));
+                assert_eq!(
+                    write_existing(&vcpu, POLL_CONTROL, 1 << bit, initiator),
+                    Err(INVALID)
+                );
             }
         }
     }

@@ -2,28 +2,29 @@
 
 //! MSRs that somebody else has: the vendor module, the PMU, the MTRRs, Hyper-V and Xen.
 
+use super::model::{
+    Effect,
+    Owner,
+    Vcpu,
+    ANSWER,
+    NOTHING, //
+};
 use super::{
     BOTH,
     VENDORS, //
 };
 use crate::engine::{
     access::{
-        read,
-        write,
-        write_excused,
-        By, //
+        read_common,
+        read_existing,
+        write_common,
+        write_existing,
+        Initiator, //
     },
     exit::{
         Denial,
         INVALID,
         UNSUPPORTED, //
-    },
-    model::{
-        Effect,
-        Owner,
-        Vcpu,
-        ANSWER,
-        NOTHING, //
     },
     registers::Vendor,
 };
@@ -36,17 +37,17 @@ const LEGACY_PMU: [RangeInclusive<u32>; 3] =
 
 /// Whether reads and writes of an index go to an owner, with what they say who it is by, and come
 /// back with what that answers.
-fn is_owned(vcpu: &mut Vcpu, index: u32, owner: impl Fn(By) -> Owner) -> bool {
-    BOTH.into_iter().all(|by| {
+fn is_owned(vcpu: &mut Vcpu, index: u32, owner: impl Fn(Initiator) -> Owner) -> bool {
+    BOTH.into_iter().all(|initiator| {
         [Ok(ANSWER), Err(INVALID), Err(UNSUPPORTED)]
             .into_iter()
             .chain(Denial::new(-5).map(Err))
             .all(|answer| {
                 vcpu.answer = answer;
-                read(vcpu, index, by) == answer
-                    && vcpu.effects() == [Effect::Read(owner(by), index)]
-                    && write(vcpu, index, 12, by) == answer.map(|_| ())
-                    && vcpu.effects() == [Effect::Write(owner(by), index, 12)]
+                read_existing(vcpu, index, initiator) == answer
+                    && vcpu.effects() == [Effect::Read(owner(initiator), index)]
+                    && write_existing(vcpu, index, 12, initiator) == answer.map(|_| ())
+                    && vcpu.effects() == [Effect::Write(owner(initiator), index, 12)]
             })
     })
 }
@@ -81,18 +82,18 @@ mod cases {
                 0xc000_0101,
                 0xc000_0102,
             ] {
-                for by in BOTH {
+                for initiator in BOTH {
                     let vcpu = Vcpu::new(vendor);
 
                     for data in [0, (1 << 47) - 1, !0 << 47] {
-                        assert_eq!(write(&vcpu, index, data, by), Ok(()));
+                        assert_eq!(write_existing(&vcpu, index, data, initiator), Ok(()));
                         assert_eq!(
                             vcpu.effects(),
-                            [Effect::Write(Owner::Vendor(by), index, data)]
+                            [Effect::Write(Owner::Vendor(initiator), index, data)]
                         );
                     }
                     for data in [1 << 47, 1 << 63, !(1 << 63)] {
-                        assert_eq!(write(&vcpu, index, data, by), Err(INVALID));
+                        assert_eq!(write_existing(&vcpu, index, data, initiator), Err(INVALID));
                         assert_eq!(vcpu.effects(), NOTHING);
                     }
                 }
@@ -109,10 +110,14 @@ mod cases {
                 for (data, stored) in [(1 << 47, !0 << 47), (1 << 48 | 12, 12), (12, 12)] {
                     let vcpu = Vcpu::new(vendor);
 
-                    assert_eq!(write(&vcpu, index, data, By::Guest), Ok(()));
+                    assert_eq!(write_existing(&vcpu, index, data, Initiator::Guest), Ok(()));
                     assert_eq!(
                         vcpu.effects(),
-                        [Effect::Write(Owner::Vendor(By::Guest), index, stored)]
+                        [Effect::Write(
+                            Owner::Vendor(Initiator::Guest),
+                            index,
+                            stored
+                        )]
                     );
                 }
             }
@@ -133,9 +138,9 @@ mod cases {
             .chain(0x580..=0x587)
         {
             assert!(is_owned(&mut intel, index, Owner::Vendor));
-            for by in BOTH {
-                assert_eq!(read(&amd, index, by), Err(UNSUPPORTED));
-                assert_eq!(write(&amd, index, 0, by), Err(UNSUPPORTED));
+            for initiator in BOTH {
+                assert_eq!(read_existing(&amd, index, initiator), Err(UNSUPPORTED));
+                assert_eq!(write_existing(&amd, index, 0, initiator), Err(UNSUPPORTED));
             }
         }
         assert_eq!(amd.effects(), NOTHING);
@@ -148,15 +153,21 @@ mod cases {
 
         for index in 0x1db..=0x1de {
             assert!(is_owned(&mut amd, index, Owner::Vendor));
-            for by in BOTH {
-                assert_eq!(read(&intel, index, by), Ok(0));
-                assert_eq!(write(&intel, index, 0, by), Err(UNSUPPORTED));
+            for initiator in BOTH {
+                assert_eq!(read_existing(&intel, index, initiator), Ok(0));
+                assert_eq!(
+                    write_existing(&intel, index, 0, initiator),
+                    Err(UNSUPPORTED)
+                );
             }
         }
         // VM_HSAVE_PA
         assert!(is_owned(&mut amd, 0xc001_0117, Owner::Vendor));
-        assert_eq!(read(&intel, 0xc001_0117, By::Guest), Ok(0));
-        assert_eq!(write(&intel, 0xc001_0117, 0x1000, By::Guest), Ok(()));
+        assert_eq!(read_existing(&intel, 0xc001_0117, Initiator::Guest), Ok(0));
+        assert_eq!(
+            write_existing(&intel, 0xc001_0117, 0x1000, Initiator::Guest),
+            Ok(())
+        );
         assert_eq!(intel.effects(), NOTHING);
     }
 
@@ -181,30 +192,44 @@ mod cases {
         }
         // MTRRcap is read-only.
         vcpu.answer = Ok(ANSWER);
-        assert_eq!(read(&vcpu, 0xfe, By::Guest), Ok(ANSWER));
+        assert_eq!(read_existing(&vcpu, 0xfe, Initiator::Guest), Ok(ANSWER));
         assert_eq!(vcpu.effects(), [Effect::Read(Owner::Mtrr, 0xfe)]);
-        assert_eq!(write(&vcpu, 0xfe, 0, By::Host), Err(UNSUPPORTED));
-        assert_eq!(read(&vcpu, 0x270, By::Guest), Err(UNSUPPORTED));
+        assert_eq!(
+            write_existing(&vcpu, 0xfe, 0, Initiator::Host),
+            Err(UNSUPPORTED)
+        );
+        assert_eq!(
+            read_common(&vcpu, 0x270, Initiator::Guest),
+            Err(UNSUPPORTED)
+        );
     }
 
     #[test]
     fn pmus_have_what_nobody_else_has() {
         let mut vcpu = Vcpu::new(Vendor::Intel);
-        let others = [0xc3, 0x188, 0x309, 0x38f, 0xc001_0200, 0xc000_0301, 0x1234];
+        let others = [0xc3, 0x188, 0x309, 0x38f, 0xc001_0200, 0xc000_0301];
 
         vcpu.has_pmu = true;
         for index in LEGACY_PMU.into_iter().flatten().chain(others) {
             assert!(is_owned(&mut vcpu, index, Owner::Pmu));
         }
+        // And what the vendor module passes on that nobody knows.
+        vcpu.answer = Ok(ANSWER);
+        vcpu.effects();
+        assert_eq!(read_common(&vcpu, 0x1234, Initiator::Guest), Ok(ANSWER));
+        assert_eq!(
+            vcpu.effects(),
+            [Effect::Read(Owner::Pmu(Initiator::Guest), 0x1234)]
+        );
         // Nor what others have.
-        assert_eq!(read(&vcpu, 0xcd, By::Guest), Ok(3));
+        assert_eq!(read_existing(&vcpu, 0xcd, Initiator::Guest), Ok(3));
 
         let vcpu = Vcpu::new(Vendor::Intel);
 
         for index in others {
-            for by in BOTH {
-                assert_eq!(read(&vcpu, index, by), Err(UNSUPPORTED));
-                assert_eq!(write(&vcpu, index, 0, by), Err(UNSUPPORTED));
+            for initiator in BOTH {
+                assert_eq!(read_existing(&vcpu, index, initiator), Err(UNSUPPORTED));
+                assert_eq!(write_existing(&vcpu, index, 0, initiator), Err(UNSUPPORTED));
             }
         }
         assert_eq!(vcpu.effects(), NOTHING);
@@ -216,11 +241,11 @@ mod cases {
         let vcpu = Vcpu::new(Vendor::Intel);
 
         for index in LEGACY_PMU.into_iter().flatten() {
-            for by in BOTH {
-                assert_eq!(read(&vcpu, index, by), Ok(0));
-                assert_eq!(write(&vcpu, index, 0, by), Ok(()));
+            for initiator in BOTH {
+                assert_eq!(read_existing(&vcpu, index, initiator), Ok(0));
+                assert_eq!(write_existing(&vcpu, index, 0, initiator), Ok(()));
                 assert_eq!(vcpu.effects(), NOTHING);
-                assert_eq!(write(&vcpu, index, 12, by), Ok(()));
+                assert_eq!(write_existing(&vcpu, index, 12, initiator), Ok(()));
                 assert_eq!(vcpu.effects(), [Effect::Unimplemented(index, 12)]);
             }
         }
@@ -245,8 +270,14 @@ mod cases {
             0x4000_0109,
             0x4000_0119,
         ] {
-            assert_eq!(read(&vcpu, index, By::Guest), Err(UNSUPPORTED));
-            assert_eq!(write(&vcpu, index, 0, By::Guest), Err(UNSUPPORTED));
+            assert_eq!(
+                read_common(&vcpu, index, Initiator::Guest),
+                Err(UNSUPPORTED)
+            );
+            assert_eq!(
+                write_common(&vcpu, index, 0, Initiator::Guest),
+                Err(UNSUPPORTED)
+            );
         }
     }
 
@@ -254,27 +285,28 @@ mod cases {
     #[test]
     fn xen_guests_get_their_hypercalls() {
         for index in [0x4000_0000, 0x4000_0200, 0x4b56_4d01, 0x4fff_ffff] {
-            for write in [write, write_excused] {
-                let without = Vcpu::new(Vendor::Intel);
-                let mut vcpu = Vcpu::new(Vendor::Intel);
+            let without = Vcpu::new(Vendor::Intel);
+            let mut vcpu = Vcpu::new(Vendor::Intel);
 
-                vcpu.xen = Some(index);
-                // Not user space's, whose write would take locks, and nothing else.
-                for (index, by) in [(index, By::Host), (index ^ 1, By::Guest)] {
-                    assert_eq!(
-                        write(&vcpu, index, 0x1000, by),
-                        write(&without, index, 0x1000, by)
-                    );
-                    assert_eq!(vcpu.effects(), without.effects());
-                }
-                for answer in [Ok(ANSWER), Err(INVALID)] {
-                    vcpu.answer = answer;
-                    assert_eq!(write(&vcpu, index, 0x1000, By::Guest), answer.map(|_| ()));
-                    assert_eq!(
-                        vcpu.effects(),
-                        [Effect::Write(Owner::XenHypercallPage, index, 0x1000)]
-                    );
-                }
+            vcpu.xen = Some(index);
+            // Only the guest's write to this index.
+            for (index, initiator) in [(index, Initiator::Host), (index ^ 1, Initiator::Guest)] {
+                assert_eq!(
+                    write_common(&vcpu, index, 0x1000, initiator),
+                    write_common(&without, index, 0x1000, initiator)
+                );
+                assert_eq!(vcpu.effects(), without.effects());
+            }
+            for answer in [Ok(ANSWER), Err(INVALID)] {
+                vcpu.answer = answer;
+                assert_eq!(
+                    write_common(&vcpu, index, 0x1000, Initiator::Guest),
+                    answer.map(|_| ())
+                );
+                assert_eq!(
+                    vcpu.effects(),
+                    [Effect::Write(Owner::XenHypercallPage, index, 0x1000)]
+                );
             }
         }
     }

@@ -2,27 +2,26 @@
 
 //! Speculation: `IA32_SPEC_CTRL`, `IA32_PRED_CMD` and `IA32_FLUSH_CMD`.
 
+use super::model::{
+    Effect,
+    Owner,
+    Vcpu,
+    ANSWER,
+    NOTHING, //
+};
 use super::{
     BOTH,
     VENDORS, //
 };
 use crate::engine::{
     access::{
-        read,
-        write,
-        By,
-        Command, //
+        read_existing,
+        write_existing,
+        Initiator, //
     },
     exit::{
         INVALID,
         UNSUPPORTED, //
-    },
-    model::{
-        Effect,
-        Owner,
-        Vcpu,
-        ANSWER,
-        NOTHING, //
     },
     registers::{
         Feature,
@@ -45,16 +44,16 @@ mod cases {
     #[test]
     fn spec_ctrl_is_the_vendor_modules() {
         for vendor in VENDORS {
-            for by in BOTH {
+            for initiator in BOTH {
                 let vcpu = Vcpu::new(vendor);
 
-                assert_eq!(read(&vcpu, SPEC_CTRL, by), Ok(ANSWER));
-                assert_eq!(write(&vcpu, SPEC_CTRL, 1, by), Ok(()));
+                assert_eq!(read_existing(&vcpu, SPEC_CTRL, initiator), Ok(ANSWER));
+                assert_eq!(write_existing(&vcpu, SPEC_CTRL, 1, initiator), Ok(()));
                 assert_eq!(
                     vcpu.effects(),
                     [
-                        Effect::Read(Owner::Vendor(by), SPEC_CTRL),
-                        Effect::Write(Owner::Vendor(by), SPEC_CTRL, 1),
+                        Effect::Read(Owner::Vendor(initiator), SPEC_CTRL),
+                        Effect::Write(Owner::Vendor(initiator), SPEC_CTRL, 1),
                     ]
                 );
             }
@@ -66,7 +65,10 @@ mod cases {
         let vcpu = Vcpu::new(Vendor::Intel);
 
         for index in [PRED_CMD, FLUSH_CMD] {
-            assert_eq!(read(&vcpu, index, By::Guest), Err(UNSUPPORTED));
+            assert_eq!(
+                read_existing(&vcpu, index, Initiator::Guest),
+                Err(UNSUPPORTED)
+            );
         }
     }
 
@@ -74,14 +76,17 @@ mod cases {
     fn barriers_reach_the_cpu() {
         let vcpu = Vcpu::new(Vendor::Amd);
 
-        for by in BOTH {
+        for initiator in BOTH {
             for data in [IBPB, SBPB, IBPB | SBPB] {
-                assert_eq!(write(&vcpu, PRED_CMD, data, by), Ok(()));
-                assert_eq!(vcpu.effects(), [Effect::Command(Command::Predict(data))]);
+                assert_eq!(write_existing(&vcpu, PRED_CMD, data, initiator), Ok(()));
+                assert_eq!(vcpu.effects(), [Effect::Predict(data)]);
             }
-            assert_eq!(write(&vcpu, PRED_CMD, 0, by), Ok(()));
+            assert_eq!(write_existing(&vcpu, PRED_CMD, 0, initiator), Ok(()));
             for bit in (1..64).filter(|&bit| bit != 7) {
-                assert_eq!(write(&vcpu, PRED_CMD, 1 << bit, by), Err(INVALID));
+                assert_eq!(
+                    write_existing(&vcpu, PRED_CMD, 1 << bit, initiator),
+                    Err(INVALID)
+                );
             }
             assert_eq!(vcpu.effects(), NOTHING);
         }
@@ -92,34 +97,61 @@ mod cases {
         let vcpu = Vcpu::new(Vendor::Amd).without(Feature::SpecCtrl);
 
         // Of two features for IBPB, one is enough.
-        assert_eq!(write(&vcpu, PRED_CMD, IBPB, By::Guest), Ok(()));
+        assert_eq!(
+            write_existing(&vcpu, PRED_CMD, IBPB, Initiator::Guest),
+            Ok(())
+        );
 
         let vcpu = vcpu.without(Feature::AmdIbpb);
 
-        assert_eq!(write(&vcpu, PRED_CMD, IBPB, By::Guest), Err(INVALID));
-        assert_eq!(write(&vcpu, PRED_CMD, SBPB, By::Guest), Ok(()));
-        assert_eq!(write(&vcpu, PRED_CMD, IBPB, By::Host), Ok(()));
+        assert_eq!(
+            write_existing(&vcpu, PRED_CMD, IBPB, Initiator::Guest),
+            Err(INVALID)
+        );
+        assert_eq!(
+            write_existing(&vcpu, PRED_CMD, SBPB, Initiator::Guest),
+            Ok(())
+        );
+        assert_eq!(
+            write_existing(&vcpu, PRED_CMD, IBPB, Initiator::Host),
+            Ok(())
+        );
 
         let vcpu = vcpu.without(Feature::Sbpb);
 
         // Without either, the MSR is not there.
-        assert_eq!(write(&vcpu, PRED_CMD, 0, By::Guest), Err(INVALID));
-        assert_eq!(write(&vcpu, PRED_CMD, SBPB, By::Host), Ok(()));
+        assert_eq!(
+            write_existing(&vcpu, PRED_CMD, 0, Initiator::Guest),
+            Err(INVALID)
+        );
+        assert_eq!(
+            write_existing(&vcpu, PRED_CMD, SBPB, Initiator::Host),
+            Ok(())
+        );
 
         let vcpu = Vcpu::new(Vendor::Amd).without(Feature::Sbpb);
 
-        assert_eq!(write(&vcpu, PRED_CMD, SBPB, By::Guest), Err(INVALID));
-        assert_eq!(write(&vcpu, PRED_CMD, IBPB, By::Guest), Ok(()));
+        assert_eq!(
+            write_existing(&vcpu, PRED_CMD, SBPB, Initiator::Guest),
+            Err(INVALID)
+        );
+        assert_eq!(
+            write_existing(&vcpu, PRED_CMD, IBPB, Initiator::Guest),
+            Ok(())
+        );
     }
 
     #[test]
     fn nobody_commands_what_the_cpu_lacks() {
-        for by in BOTH {
+        for initiator in BOTH {
             let mut vcpu = Vcpu::new(Vendor::Amd);
 
             vcpu.host_has_ibpb = false;
-            assert_eq!(write(&vcpu, PRED_CMD, IBPB, by), Err(INVALID));
-            assert_eq!(write(&vcpu, PRED_CMD, SBPB, by), Ok(()));
+            assert_eq!(
+                write_existing(&vcpu, PRED_CMD, IBPB, initiator),
+                Err(INVALID)
+            );
+            assert_eq!(write_existing(&vcpu, PRED_CMD, SBPB, initiator), Ok(()));
 
             let mut vcpu = Vcpu::new(Vendor::Amd);
 
@@ -127,11 +159,14 @@ mod cases {
                 .host_features
                 .without(Feature::Sbpb)
                 .without(Feature::FlushL1d);
-            assert_eq!(write(&vcpu, PRED_CMD, SBPB, by), Err(INVALID));
-            assert_eq!(write(&vcpu, FLUSH_CMD, 1, by), Err(INVALID));
-            assert_eq!(write(&vcpu, FLUSH_CMD, 0, by), Err(INVALID));
+            assert_eq!(
+                write_existing(&vcpu, PRED_CMD, SBPB, initiator),
+                Err(INVALID)
+            );
+            assert_eq!(write_existing(&vcpu, FLUSH_CMD, 1, initiator), Err(INVALID));
+            assert_eq!(write_existing(&vcpu, FLUSH_CMD, 0, initiator), Err(INVALID));
             assert_eq!(vcpu.effects(), NOTHING);
-            assert_eq!(write(&vcpu, PRED_CMD, IBPB, by), Ok(()));
+            assert_eq!(write_existing(&vcpu, PRED_CMD, IBPB, initiator), Ok(()));
         }
     }
 
@@ -139,19 +174,25 @@ mod cases {
     fn the_l1_data_cache_is_flushed() {
         let vcpu = Vcpu::new(Vendor::Intel);
 
-        for by in BOTH {
-            assert_eq!(write(&vcpu, FLUSH_CMD, 1, by), Ok(()));
-            assert_eq!(vcpu.effects(), [Effect::Command(Command::FlushL1d)]);
-            assert_eq!(write(&vcpu, FLUSH_CMD, 0, by), Ok(()));
+        for initiator in BOTH {
+            assert_eq!(write_existing(&vcpu, FLUSH_CMD, 1, initiator), Ok(()));
+            assert_eq!(vcpu.effects(), [Effect::FlushL1d]);
+            assert_eq!(write_existing(&vcpu, FLUSH_CMD, 0, initiator), Ok(()));
             for bit in 1..64 {
-                assert_eq!(write(&vcpu, FLUSH_CMD, 1 << bit, by), Err(INVALID));
+                assert_eq!(
+                    write_existing(&vcpu, FLUSH_CMD, 1 << bit, initiator),
+                    Err(INVALID)
+                );
             }
             assert_eq!(vcpu.effects(), NOTHING);
         }
 
         let vcpu = vcpu.without(Feature::FlushL1d);
 
-        assert_eq!(write(&vcpu, FLUSH_CMD, 1, By::Guest), Err(INVALID));
-        assert_eq!(write(&vcpu, FLUSH_CMD, 1, By::Host), Ok(()));
+        assert_eq!(
+            write_existing(&vcpu, FLUSH_CMD, 1, Initiator::Guest),
+            Err(INVALID)
+        );
+        assert_eq!(write_existing(&vcpu, FLUSH_CMD, 1, Initiator::Host), Ok(()));
     }
 }

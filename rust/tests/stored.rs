@@ -3,6 +3,13 @@
 //! MSRs that are mere values: `IA32_PAT`, `IA32_MISC_ENABLE`, `IA32_POWER_CTL`, the microcode
 //! revision, and those of SMM.
 
+use super::model::{
+    Effect,
+    Owner,
+    Vcpu,
+    ANSWER,
+    NOTHING, //
+};
 use super::{
     BOTH,
     VENDORS, //
@@ -10,20 +17,13 @@ use super::{
 use crate::engine::{
     access::{
         is_pat,
-        read,
         read_common,
-        write,
+        read_existing,
         write_common,
-        By, //
+        write_existing,
+        Initiator, //
     },
     exit::INVALID,
-    model::{
-        Effect,
-        Owner,
-        Vcpu,
-        ANSWER,
-        NOTHING, //
-    },
     registers::{
         Feature,
         Field,
@@ -56,11 +56,11 @@ mod cases {
                 let vcpu = Vcpu::new(Vendor::Intel);
 
                 assert_eq!(is_pat(data), valid);
-                for by in BOTH {
-                    assert_eq!(write_common(&vcpu, PAT, data, by).is_ok(), valid);
+                for initiator in BOTH {
+                    assert_eq!(write_common(&vcpu, PAT, data, initiator).is_ok(), valid);
                     if valid {
                         assert_eq!(vcpu.effects(), [Effect::Field(Field::Pat, data)]);
-                        assert_eq!(read_common(&vcpu, PAT, by), Ok(data));
+                        assert_eq!(read_common(&vcpu, PAT, initiator), Ok(data));
                     } else {
                         assert_eq!(vcpu.effects(), NOTHING);
                     }
@@ -74,20 +74,20 @@ mod cases {
         for vendor in VENDORS {
             let mut vcpu = Vcpu::new(vendor);
 
-            assert_eq!(write(&vcpu, PAT, 6, By::Guest), Ok(()));
+            assert_eq!(write_existing(&vcpu, PAT, 6, Initiator::Guest), Ok(()));
             assert_eq!(
                 vcpu.effects(),
-                [Effect::Write(Owner::Vendor(By::Guest), PAT, 6)]
+                [Effect::Write(Owner::Vendor(Initiator::Guest), PAT, 6)]
             );
             vcpu.preset(Field::Pat, 4);
-            assert_eq!(read(&vcpu, PAT, By::Guest), Ok(4));
+            assert_eq!(read_existing(&vcpu, PAT, Initiator::Guest), Ok(4));
             // L2 may have one of its own with SVM; VMX switches it.
             vcpu.is_nested = true;
             let expected = match vendor {
                 Vendor::Amd => ANSWER,
                 Vendor::Intel => 4,
             };
-            assert_eq!(read(&vcpu, PAT, By::Guest), Ok(expected));
+            assert_eq!(read_existing(&vcpu, PAT, Initiator::Guest), Ok(expected));
         }
     }
 
@@ -99,11 +99,14 @@ mod cases {
             for old in [0, bit] {
                 vcpu.preset(Field::MiscEnable, old);
                 assert_eq!(
-                    write(&vcpu, MISC_ENABLE, old ^ bit, By::Guest),
+                    write_existing(&vcpu, MISC_ENABLE, old ^ bit, Initiator::Guest),
                     Err(INVALID)
                 );
                 assert_eq!(vcpu.effects(), NOTHING);
-                assert_eq!(write(&vcpu, MISC_ENABLE, old ^ bit, By::Host), Ok(()));
+                assert_eq!(
+                    write_existing(&vcpu, MISC_ENABLE, old ^ bit, Initiator::Host),
+                    Ok(())
+                );
                 assert_eq!(
                     vcpu.effects(),
                     [Effect::Field(Field::MiscEnable, old ^ bit)]
@@ -119,12 +122,21 @@ mod cases {
         for old in [0, 1 << 7] {
             vcpu.preset(Field::MiscEnable, old);
             assert_eq!(
-                write(&vcpu, MISC_ENABLE, 1 | old ^ 1 << 7, By::Guest),
+                write_existing(&vcpu, MISC_ENABLE, 1 | old ^ 1 << 7, Initiator::Guest),
                 Ok(())
             );
-            assert_eq!(read(&vcpu, MISC_ENABLE, By::Guest), Ok(1 | old));
-            assert_eq!(write(&vcpu, MISC_ENABLE, old ^ 1 << 7, By::Host), Ok(()));
-            assert_eq!(read(&vcpu, MISC_ENABLE, By::Guest), Ok(old ^ 1 << 7));
+            assert_eq!(
+                read_existing(&vcpu, MISC_ENABLE, Initiator::Guest),
+                Ok(1 | old)
+            );
+            assert_eq!(
+                write_existing(&vcpu, MISC_ENABLE, old ^ 1 << 7, Initiator::Host),
+                Ok(())
+            );
+            assert_eq!(
+                read_existing(&vcpu, MISC_ENABLE, Initiator::Guest),
+                Ok(old ^ 1 << 7)
+            );
         }
     }
 
@@ -133,22 +145,25 @@ mod cases {
         let mwait = 1 << 18;
         let stored = Effect::Field(Field::MiscEnable, mwait);
 
-        for by in BOTH {
+        for initiator in BOTH {
             let vcpu = Vcpu::new(Vendor::Intel);
 
-            assert_eq!(write(&vcpu, MISC_ENABLE, mwait, by), Ok(()));
-            assert_eq!(vcpu.effects(), [stored, Effect::CpuidChanged]);
-            assert_eq!(write(&vcpu, MISC_ENABLE, mwait, by), Ok(()));
+            assert_eq!(write_existing(&vcpu, MISC_ENABLE, mwait, initiator), Ok(()));
+            assert_eq!(vcpu.effects(), [stored, Effect::InvalidateCpuid]);
+            assert_eq!(write_existing(&vcpu, MISC_ENABLE, mwait, initiator), Ok(()));
             assert_eq!(vcpu.effects(), [stored]);
 
             // KVM wants SSE3 for the bit, which is not to change without it.
             let mut vcpu = Vcpu::new(Vendor::Intel).without(Feature::Xmm3);
 
-            assert_eq!(write(&vcpu, MISC_ENABLE, mwait, by), Err(INVALID));
+            assert_eq!(
+                write_existing(&vcpu, MISC_ENABLE, mwait, initiator),
+                Err(INVALID)
+            );
             assert_eq!(vcpu.effects(), NOTHING);
 
             vcpu.misc_enable_is_quirky = true;
-            assert_eq!(write(&vcpu, MISC_ENABLE, mwait, by), Ok(()));
+            assert_eq!(write_existing(&vcpu, MISC_ENABLE, mwait, initiator), Ok(()));
             assert_eq!(vcpu.effects(), [stored]);
         }
     }
@@ -157,11 +172,11 @@ mod cases {
     fn power_ctl_takes_anything() {
         let vcpu = Vcpu::new(Vendor::Intel);
 
-        for by in BOTH {
+        for initiator in BOTH {
             for data in [u64::MAX, 0] {
-                assert_eq!(write(&vcpu, POWER_CTL, data, by), Ok(()));
+                assert_eq!(write_existing(&vcpu, POWER_CTL, data, initiator), Ok(()));
                 assert_eq!(vcpu.effects(), [Effect::Field(Field::PowerCtl, data)]);
-                assert_eq!(read(&vcpu, POWER_CTL, by), Ok(data));
+                assert_eq!(read_existing(&vcpu, POWER_CTL, initiator), Ok(data));
             }
         }
     }
@@ -170,42 +185,69 @@ mod cases {
     fn guests_do_not_load_microcode() {
         let vcpu = Vcpu::new(Vendor::Intel);
 
-        assert_eq!(write(&vcpu, UCODE_REV, 0x12 << 32, By::Host), Ok(()));
+        assert_eq!(
+            write_existing(&vcpu, UCODE_REV, 0x12 << 32, Initiator::Host),
+            Ok(())
+        );
         assert_eq!(
             vcpu.effects(),
             [Effect::Field(Field::MicrocodeVersion, 0x12 << 32)]
         );
         // They write 0 before they have CPUID load the revision, and it is as it was.
-        assert_eq!(write(&vcpu, UCODE_REV, 0, By::Guest), Ok(()));
+        assert_eq!(
+            write_existing(&vcpu, UCODE_REV, 0, Initiator::Guest),
+            Ok(())
+        );
         // The trigger of an update.
-        assert_eq!(write(&vcpu, 0x79, 0x1234, By::Guest), Ok(()));
+        assert_eq!(
+            write_existing(&vcpu, 0x79, 0x1234, Initiator::Guest),
+            Ok(())
+        );
         // AMD's.
-        assert_eq!(write(&vcpu, 0xc001_0020, 0x1234, By::Guest), Ok(()));
+        assert_eq!(
+            write_existing(&vcpu, 0xc001_0020, 0x1234, Initiator::Guest),
+            Ok(())
+        );
         assert_eq!(vcpu.effects(), NOTHING);
-        assert_eq!(read(&vcpu, UCODE_REV, By::Guest), Ok(0x12 << 32));
+        assert_eq!(
+            read_existing(&vcpu, UCODE_REV, Initiator::Guest),
+            Ok(0x12 << 32)
+        );
     }
 
     #[test]
     fn guests_have_no_smbase() {
         let mut vcpu = Vcpu::new(Vendor::Intel);
 
-        assert_eq!(write(&vcpu, SMBASE, 0x3_0000, By::Guest), Err(INVALID));
-        assert_eq!(read(&vcpu, SMBASE, By::Guest), Err(INVALID));
-        assert_eq!(write(&vcpu, SMBASE, 0x3_0000, By::Host), Ok(()));
-        assert_eq!(read(&vcpu, SMBASE, By::Host), Ok(0x3_0000));
+        assert_eq!(
+            write_existing(&vcpu, SMBASE, 0x3_0000, Initiator::Guest),
+            Err(INVALID)
+        );
+        assert_eq!(read_existing(&vcpu, SMBASE, Initiator::Guest), Err(INVALID));
+        assert_eq!(
+            write_existing(&vcpu, SMBASE, 0x3_0000, Initiator::Host),
+            Ok(())
+        );
+        assert_eq!(read_existing(&vcpu, SMBASE, Initiator::Host), Ok(0x3_0000));
         // Nor has anybody else, if KVM is without SMM.
         vcpu.has_smm = false;
-        assert_eq!(write(&vcpu, SMBASE, 0x3_0000, By::Host), Err(INVALID));
-        assert_eq!(read(&vcpu, SMBASE, By::Host), Err(INVALID));
+        assert_eq!(
+            write_existing(&vcpu, SMBASE, 0x3_0000, Initiator::Host),
+            Err(INVALID)
+        );
+        assert_eq!(read_existing(&vcpu, SMBASE, Initiator::Host), Err(INVALID));
     }
 
     #[test]
     fn guests_do_not_count_smis() {
         let vcpu = Vcpu::new(Vendor::Intel);
 
-        assert_eq!(write(&vcpu, SMI_COUNT, 3, By::Host), Ok(()));
-        assert_eq!(write(&vcpu, SMI_COUNT, 3, By::Guest), Err(INVALID));
+        assert_eq!(write_existing(&vcpu, SMI_COUNT, 3, Initiator::Host), Ok(()));
+        assert_eq!(
+            write_existing(&vcpu, SMI_COUNT, 3, Initiator::Guest),
+            Err(INVALID)
+        );
         assert_eq!(vcpu.effects(), [Effect::Field(Field::SmiCount, 3)]);
-        assert_eq!(read(&vcpu, SMI_COUNT, By::Guest), Ok(3));
+        assert_eq!(read_existing(&vcpu, SMI_COUNT, Initiator::Guest), Ok(3));
     }
 }

@@ -2,6 +2,17 @@
 
 //! What the table declares, of every MSR in it: these tests have a new one by themselves.
 
+use super::model::{
+    Effect,
+    Features,
+    Owner,
+    Vcpu,
+    ANSWER,
+    NOTHING,
+    TSC_DEADLINE,
+    WALL_CLOCK,
+    XFD, //
+};
 use super::{
     holds_for_all,
     BOTH,
@@ -12,34 +23,23 @@ use crate::engine::{
         self,
         read,
         read_common,
-        read_excused,
+        read_existing,
         write,
         write_common,
-        write_excused,
-        By,
-        Report,
-        Way, //
+        write_existing,
+        Access, //
+        Initiator,
     },
+    cpu::Report,
     exit::{
         self,
         INVALID,
         UNSUPPORTED, //
     },
-    model::{
-        Effect,
-        Features,
-        Owner,
-        Vcpu,
-        ANSWER,
-        NOTHING,
-        TSC_DEADLINE,
-        WALL_CLOCK,
-        XFD, //
-    },
     registers::{
         Field,
-        Gate,
-        Guard,
+        Permission,
+        PreCheck,
         Read,
         Register,
         Vendor,
@@ -54,48 +54,58 @@ const VALUES: [u64; 4] = [u64::MAX, 0x8000_0001_0000_0002, 1, 0];
 const NOT_CANONICAL: [(u32, u64, u64); 2] = [(48, 1 << 47, !0 << 47), (57, 1 << 56, !0 << 56)];
 
 /// Whether guests are let in, of vCPUs that have all there is.
-fn lets_guests_in(guard: Guard) -> bool {
-    !matches!(guard, Guard::Host | Guard::Smm | Guard::HostFeature(_))
+fn lets_guests_in(permission: Permission) -> bool {
+    !matches!(
+        permission,
+        Permission::Host | Permission::Smm | Permission::HostFeature(_)
+    )
 }
 
 /// Whether a read does nothing, and returns what it should.
-fn is_mere_read(vcpu: &Vcpu, index: u32, by: By, value: u64) -> bool {
-    read_common(vcpu, index, by) == Ok(value) && vcpu.effects() == NOTHING
+fn is_mere_read(vcpu: &Vcpu, index: u32, initiator: Initiator, value: u64) -> bool {
+    read_common(vcpu, index, initiator) == Ok(value) && vcpu.effects() == NOTHING
 }
 
 /// Whether a read is somebody else's.
-fn is_read_of(vcpu: &Vcpu, index: u32, by: By, owner: Owner) -> bool {
-    read_common(vcpu, index, by) == Ok(ANSWER) && vcpu.effects() == [Effect::Read(owner, index)]
+fn is_read_of(vcpu: &Vcpu, index: u32, initiator: Initiator, owner: Owner) -> bool {
+    read_common(vcpu, index, initiator) == Ok(ANSWER)
+        && vcpu.effects() == [Effect::Read(owner, index)]
 }
 
 /// Whether a read does what is declared, unless its family's tests tell.
-fn is_read_as_declared(register: &Register, index: u32, by: By) -> bool {
+fn is_read_as_declared(register: &Register, index: u32, initiator: Initiator) -> bool {
     let mut vcpu = Vcpu::new(Vendor::Intel);
 
     match register.read {
-        Read::Constant(value) => is_mere_read(&vcpu, index, by, value),
+        Read::Constant(value) => is_mere_read(&vcpu, index, initiator, value),
         Read::Field(field) => Field::ALL.iter().all(|&other| {
             // Of no other field.
             vcpu.preset(field, 0x12);
             vcpu.preset(other, 0x13);
-            is_mere_read(&vcpu, index, by, if other == field { 0x13 } else { 0x12 })
+            is_mere_read(
+                &vcpu,
+                index,
+                initiator,
+                if other == field { 0x13 } else { 0x12 },
+            )
         }),
-        Read::WallClock => is_mere_read(&vcpu, index, by, WALL_CLOCK),
-        Read::TscDeadline => is_mere_read(&vcpu, index, by, TSC_DEADLINE),
-        Read::Xfd => is_mere_read(&vcpu, index, by, XFD),
-        Read::HyperV => is_read_of(&vcpu, index, by, Owner::HyperV(by)),
-        Read::Mtrr => is_read_of(&vcpu, index, by, Owner::Mtrr),
-        Read::X2apic => is_read_of(&vcpu, index, by, Owner::X2apic),
-        Read::Xstate => is_read_of(&vcpu, index, by, Owner::Xstate),
+        Read::WallClock => is_mere_read(&vcpu, index, initiator, WALL_CLOCK),
+        Read::TscDeadline => is_mere_read(&vcpu, index, initiator, TSC_DEADLINE),
+        Read::Xfd => is_mere_read(&vcpu, index, initiator, XFD),
+        Read::HyperV => is_read_of(&vcpu, index, initiator, Owner::HyperV(initiator)),
+        Read::Mtrr => is_read_of(&vcpu, index, initiator, Owner::Mtrr),
+        Read::X2apic => is_read_of(&vcpu, index, initiator, Owner::X2apic),
+        Read::Xstate => is_read_of(&vcpu, index, initiator, Owner::Xstate),
         Read::Unsupported | Read::LegacyPmu => {
             let without = match register.read {
                 Read::LegacyPmu => Ok(0),
                 _ => Err(UNSUPPORTED),
             };
-            let lacks = read_common(&vcpu, index, by) == without && vcpu.effects() == NOTHING;
+            let lacks =
+                read_common(&vcpu, index, initiator) == without && vcpu.effects() == NOTHING;
 
             vcpu.has_pmu = true;
-            lacks && is_read_of(&vcpu, index, by, Owner::Pmu(by))
+            lacks && is_read_of(&vcpu, index, initiator, Owner::Pmu(initiator))
         }
         Read::Tsc
         | Read::PlatformInfo
@@ -107,63 +117,111 @@ fn is_read_as_declared(register: &Register, index: u32, by: By) -> bool {
 }
 
 /// Whether a write does this and nothing else.
-fn does(vcpu: &Vcpu, index: u32, data: u64, by: By, effects: impl AsRef<[Effect]>) -> bool {
-    write_common(vcpu, index, data, by) == Ok(()) && vcpu.effects() == effects
+fn does(
+    vcpu: &Vcpu,
+    index: u32,
+    data: u64,
+    initiator: Initiator,
+    effects: impl AsRef<[Effect]>,
+) -> bool {
+    write_common(vcpu, index, data, initiator) == Ok(()) && vcpu.effects() == effects
 }
 
 /// The same of writes that are refused.
-fn is_refused(vcpu: &Vcpu, index: u32, data: u64, by: By, effects: impl AsRef<[Effect]>) -> bool {
-    write_common(vcpu, index, data, by) == Err(INVALID) && vcpu.effects() == effects
+fn is_refused(
+    vcpu: &Vcpu,
+    index: u32,
+    data: u64,
+    initiator: Initiator,
+    effects: impl AsRef<[Effect]>,
+) -> bool {
+    write_common(vcpu, index, data, initiator) == Err(INVALID) && vcpu.effects() == effects
 }
 
 /// Whether a write does what is declared, unless its family's tests tell.
-fn is_written_as_declared(register: &Register, index: u32, data: u64, by: By) -> bool {
+fn is_written_as_declared(
+    register: &Register,
+    index: u32,
+    data: u64,
+    initiator: Initiator,
+) -> bool {
     let mut vcpu = Vcpu::new(Vendor::Intel);
     let unimplemented = Effect::Unimplemented(index, data);
     let passed_on = |owner| [Effect::Write(owner, index, data)];
 
     match register.write {
-        Write::Ignore => does(&vcpu, index, data, by, NOTHING),
-        Write::Drop => does(&vcpu, index, data, by, [unimplemented]),
-        Write::Zero if data == 0 => does(&vcpu, index, data, by, NOTHING),
-        Write::Zero => is_refused(&vcpu, index, data, by, [unimplemented]),
-        Write::Field(field) => does(&vcpu, index, data, by, [Effect::Field(field, data)]),
-        Write::HostField(field) if by == By::Host => {
-            does(&vcpu, index, data, by, [Effect::Field(field, data)])
+        Write::Ignore => does(&vcpu, index, data, initiator, NOTHING),
+        Write::Drop => does(&vcpu, index, data, initiator, [unimplemented]),
+        Write::Zero if data == 0 => does(&vcpu, index, data, initiator, NOTHING),
+        Write::Zero => is_refused(&vcpu, index, data, initiator, [unimplemented]),
+        Write::Field(field) => does(&vcpu, index, data, initiator, [Effect::Field(field, data)]),
+        Write::HostField(field) if initiator == Initiator::Host => {
+            does(&vcpu, index, data, initiator, [Effect::Field(field, data)])
         }
-        Write::HostField(_) => does(&vcpu, index, data, by, NOTHING),
+        Write::HostField(_) => does(&vcpu, index, data, initiator, NOTHING),
         Write::Reserved(field, reserved) => {
             let valid = data & !reserved;
 
-            does(&vcpu, index, valid, by, [Effect::Field(field, valid)])
-                && (0..64)
-                    .map(|bit| 1 << bit)
-                    .filter(|bit| reserved & bit != 0)
-                    .all(|bit| is_refused(&vcpu, index, valid | bit, by, NOTHING))
+            does(
+                &vcpu,
+                index,
+                valid,
+                initiator,
+                [Effect::Field(field, valid)],
+            ) && (0..64)
+                .map(|bit| 1 << bit)
+                .filter(|bit| reserved & bit != 0)
+                .all(|bit| is_refused(&vcpu, index, valid | bit, initiator, NOTHING))
         }
-        Write::HyperV => does(&vcpu, index, data, by, passed_on(Owner::HyperV(by))),
-        Write::Mtrr => does(&vcpu, index, data, by, passed_on(Owner::Mtrr)),
-        Write::X2apic => does(&vcpu, index, data, by, passed_on(Owner::X2apic)),
-        Write::Xstate => does(&vcpu, index, data, by, passed_on(Owner::Xstate)),
-        Write::TscDeadline => does(&vcpu, index, data, by, [Effect::TscDeadline(data)]),
-        Write::WallClock => does(&vcpu, index, data, by, [Effect::WallClock(data)]),
-        Write::ApicBase => does(&vcpu, index, data, by, [Effect::ApicBase(data, by)]),
-        Write::PvEoi => does(&vcpu, index, data, by, [Effect::PvEoi(data)]),
+        Write::HyperV => does(
+            &vcpu,
+            index,
+            data,
+            initiator,
+            passed_on(Owner::HyperV(initiator)),
+        ),
+        Write::Mtrr => does(&vcpu, index, data, initiator, passed_on(Owner::Mtrr)),
+        Write::X2apic => does(&vcpu, index, data, initiator, passed_on(Owner::X2apic)),
+        Write::Xstate => does(&vcpu, index, data, initiator, passed_on(Owner::Xstate)),
+        Write::TscDeadline => does(&vcpu, index, data, initiator, [Effect::TscDeadline(data)]),
+        Write::WallClock => does(&vcpu, index, data, initiator, [Effect::WallClock(data)]),
+        Write::ApicBase => does(
+            &vcpu,
+            index,
+            data,
+            initiator,
+            [Effect::ApicBase(data, initiator)],
+        ),
+        Write::PvEoi => does(&vcpu, index, data, initiator, [Effect::PvEoi(data)]),
         Write::Unsupported => {
-            let lacks = write_common(&vcpu, index, data, by) == Err(UNSUPPORTED)
+            let lacks = write_common(&vcpu, index, data, initiator) == Err(UNSUPPORTED)
                 && vcpu.effects() == NOTHING;
 
             vcpu.has_pmu = true;
-            lacks && does(&vcpu, index, data, by, passed_on(Owner::Pmu(by)))
+            lacks
+                && does(
+                    &vcpu,
+                    index,
+                    data,
+                    initiator,
+                    passed_on(Owner::Pmu(initiator)),
+                )
         }
         Write::LegacyPmu => {
             let lacks = match data {
-                0 => does(&vcpu, index, data, by, NOTHING),
-                _ => does(&vcpu, index, data, by, [unimplemented]),
+                0 => does(&vcpu, index, data, initiator, NOTHING),
+                _ => does(&vcpu, index, data, initiator, [unimplemented]),
             };
 
             vcpu.has_pmu = true;
-            lacks && does(&vcpu, index, data, by, passed_on(Owner::Pmu(by)))
+            lacks
+                && does(
+                    &vcpu,
+                    index,
+                    data,
+                    initiator,
+                    passed_on(Owner::Pmu(initiator)),
+                )
         }
         Write::Efer
         | Write::Pat
@@ -191,59 +249,59 @@ fn is_written_as_declared(register: &Register, index: u32, data: u64, by: By) ->
 
 /// Whether a guard lets in and keeps out whom it should, by an access that has no other reason to
 /// fail.
-fn guards(guard: Guard, access: impl Fn(&Vcpu, By) -> access::Result) -> bool {
+fn guards(permission: Permission, access: impl Fn(&Vcpu, Initiator) -> access::Result) -> bool {
     const UNSUPPORTED: access::Result = Err(exit::UNSUPPORTED);
     const INVALID: access::Result = Err(exit::INVALID);
 
     let all = Vcpu::new(Vendor::Intel);
-    let lacking = match guard {
-        Guard::None | Guard::Host => all.clone(),
-        Guard::Feature(feature)
-        | Guard::FeatureElseInvalid(feature)
-        | Guard::GuestFeature(feature)
-        | Guard::HostFeature(feature) => all.clone().without(feature),
-        Guard::Pv(feature) => all.clone().without_pv(feature),
-        Guard::Smm => Vcpu {
+    let lacking = match permission {
+        Permission::Everybody | Permission::Host => all.clone(),
+        Permission::Feature(feature)
+        | Permission::FeatureElseInvalid(feature)
+        | Permission::GuestFeature(feature)
+        | Permission::HostFeature(feature) => all.clone().without(feature),
+        Permission::Pv(feature) => all.clone().without_pv(feature),
+        Permission::Smm => Vcpu {
             has_smm: false,
             ..all.clone()
         },
     };
     // The guest and user space, of a vCPU that has what is asked for, and of one that lacks it.
-    let [guest, host, guest_lacking, host_lacking] = match guard {
-        Guard::None => return true,
-        Guard::Feature(_) | Guard::Pv(_) => [Ok(()), Ok(()), UNSUPPORTED, UNSUPPORTED],
-        Guard::FeatureElseInvalid(_) => [Ok(()), Ok(()), INVALID, INVALID],
-        Guard::GuestFeature(_) => [Ok(()), Ok(()), INVALID, Ok(())],
-        Guard::HostFeature(_) => [UNSUPPORTED, Ok(()), UNSUPPORTED, UNSUPPORTED],
-        Guard::Host => [INVALID, Ok(()), INVALID, Ok(())],
-        Guard::Smm => [INVALID, Ok(()), INVALID, INVALID],
+    let [guest, host, guest_lacking, host_lacking] = match permission {
+        Permission::Everybody => return true,
+        Permission::Feature(_) | Permission::Pv(_) => [Ok(()), Ok(()), UNSUPPORTED, UNSUPPORTED],
+        Permission::FeatureElseInvalid(_) => [Ok(()), Ok(()), INVALID, INVALID],
+        Permission::GuestFeature(_) => [Ok(()), Ok(()), INVALID, Ok(())],
+        Permission::HostFeature(_) => [UNSUPPORTED, Ok(()), UNSUPPORTED, UNSUPPORTED],
+        Permission::Host => [INVALID, Ok(()), INVALID, Ok(())],
+        Permission::Smm => [INVALID, Ok(()), INVALID, INVALID],
     };
-    let check = |vcpu: &Vcpu, by, expected| {
-        let result = access(vcpu, by);
+    let check = |vcpu: &Vcpu, initiator, expected| {
+        let result = access(vcpu, initiator);
         let effects = vcpu.effects();
 
         result == expected && (result.is_ok() || effects == NOTHING)
     };
 
-    check(&all, By::Guest, guest)
-        && check(&all, By::Host, host)
-        && check(&lacking, By::Guest, guest_lacking)
-        && check(&lacking, By::Host, host_lacking)
+    check(&all, Initiator::Guest, guest)
+        && check(&all, Initiator::Host, host)
+        && check(&lacking, Initiator::Guest, guest_lacking)
+        && check(&lacking, Initiator::Host, host_lacking)
 }
 
 /// Whether the vendor module has those accesses, and no others, that are declared as its.
 fn is_owned_as_declared(vcpu: &Vcpu, register: &Register, index: u32) -> bool {
-    let by = By::Host;
+    let initiator = Initiator::Host;
     let vendor = vcpu.vendor;
     let reads = register.vendor.reads(vendor)
         || vcpu.is_protected
         || vcpu.is_nested && register.vendor.reads_nested(vendor);
     let writes = register.vendor.writes(vendor) || vcpu.is_protected;
 
-    let _ = read(vcpu, index, by);
-    let has_read = vcpu.effects() == [Effect::Read(Owner::Vendor(by), index)];
-    let _ = write(vcpu, index, 0, by);
-    let has_written = vcpu.effects() == [Effect::Write(Owner::Vendor(by), index, 0)];
+    let _ = read_existing(vcpu, index, initiator);
+    let has_read = vcpu.effects() == [Effect::Read(Owner::Vendor(initiator), index)];
+    let _ = write_existing(vcpu, index, 0, initiator);
+    let has_written = vcpu.effects() == [Effect::Write(Owner::Vendor(initiator), index, 0)];
 
     has_read == reads && has_written == writes
 }
@@ -278,45 +336,47 @@ fn is_excused<T: PartialEq>(
 }
 
 /// Whether the short ways lead where the careful one does.
-fn is_short_way_right(vcpu: &Vcpu, index: u32, by: By) -> bool {
+fn is_short_way_right(vcpu: &Vcpu, index: u32, initiator: Initiator) -> bool {
     let unhandled = |way, data| Effect::Report(Report::Unhandled(way), index, data);
 
     is_excused(
         vcpu,
-        unhandled(Way::Read, 0),
-        |vcpu| read(vcpu, index, by),
-        |vcpu| read_excused(vcpu, index, by),
+        unhandled(Access::Read, 0),
+        |vcpu| read_existing(vcpu, index, initiator),
+        |vcpu| read(vcpu, index, initiator),
     ) && VALUES.into_iter().all(|data| {
         is_excused(
             vcpu,
-            unhandled(Way::Write, data),
-            |vcpu| write(vcpu, index, data, by),
-            |vcpu| write_excused(vcpu, index, data, by),
+            unhandled(Access::Write, data),
+            |vcpu| write_existing(vcpu, index, data, initiator),
+            |vcpu| write(vcpu, index, data, initiator),
         )
     })
 }
 
 /// Whether a gate sees to addresses that are not canonical.
-fn gates_addresses(register: &Register, index: u32, by: By) -> bool {
+fn gates_addresses(register: &Register, index: u32, initiator: Initiator) -> bool {
     NOT_CANONICAL.into_iter().all(|(bits, address, canonical)| {
         let vcpu = Vcpu {
             address_bits: bits,
             ..Vcpu::new(Vendor::Intel)
         };
         let takes = |data, stored| {
-            write(&vcpu, index, data, by) == Ok(())
-                && vcpu.effects() == [Effect::Write(Owner::Vendor(by), index, stored)]
+            write_existing(&vcpu, index, data, initiator) == Ok(())
+                && vcpu.effects() == [Effect::Write(Owner::Vendor(initiator), index, stored)]
         };
-        let refuses =
-            |data| write(&vcpu, index, data, by) == Err(INVALID) && vcpu.effects() == NOTHING;
+        let refuses = |data| {
+            write_existing(&vcpu, index, data, initiator) == Err(INVALID)
+                && vcpu.effects() == NOTHING
+        };
 
-        match register.gate {
-            Gate::None | Gate::TscAux | Gate::Cet => true,
-            Gate::MakeCanonical => takes(address, canonical),
-            Gate::Canonical => takes(canonical, canonical) && refuses(address),
-            Gate::ShadowStackPointer | Gate::ShadowStackTable | Gate::GuestShadowStackPointer => {
-                refuses(address)
-            }
+        match register.pre_check {
+            PreCheck::None | PreCheck::TscAux | PreCheck::Cet => true,
+            PreCheck::MakeCanonical => takes(address, canonical),
+            PreCheck::Canonical => takes(canonical, canonical) && refuses(address),
+            PreCheck::ShadowStackPointer
+            | PreCheck::ShadowStackTable
+            | PreCheck::GuestShadowStackPointer => refuses(address),
         }
     })
 }
@@ -328,20 +388,20 @@ fn gates_features(register: &Register, index: u32) -> bool {
         is_protected: true,
         ..Vcpu::new(Vendor::Intel)
     };
-    let refuses = |by, denial| {
-        read(&vcpu, index, by) == Err(denial)
-            && write(&vcpu, index, 0, by) == Err(denial)
+    let refuses = |initiator, denial| {
+        read_existing(&vcpu, index, initiator) == Err(denial)
+            && write_existing(&vcpu, index, 0, initiator) == Err(denial)
             && vcpu.effects() == NOTHING
     };
 
-    match register.gate {
-        Gate::None | Gate::Canonical | Gate::MakeCanonical => true,
-        Gate::TscAux => refuses(By::Guest, INVALID),
-        Gate::Cet | Gate::ShadowStackPointer | Gate::ShadowStackTable => {
-            BOTH.into_iter().all(|by| refuses(by, UNSUPPORTED))
-        }
-        Gate::GuestShadowStackPointer => {
-            refuses(By::Guest, INVALID) && refuses(By::Host, UNSUPPORTED)
+    match register.pre_check {
+        PreCheck::None | PreCheck::Canonical | PreCheck::MakeCanonical => true,
+        PreCheck::TscAux => refuses(Initiator::Guest, INVALID),
+        PreCheck::Cet | PreCheck::ShadowStackPointer | PreCheck::ShadowStackTable => BOTH
+            .into_iter()
+            .all(|initiator| refuses(initiator, UNSUPPORTED)),
+        PreCheck::GuestShadowStackPointer => {
+            refuses(Initiator::Guest, INVALID) && refuses(Initiator::Host, UNSUPPORTED)
         }
     }
 }
@@ -352,8 +412,8 @@ fn is_stored(register: &Register, index: u32) -> bool {
 
     match (register.read, register.write) {
         (Read::Field(_), Write::Field(_)) => VALUES.into_iter().all(|data| {
-            write_common(&vcpu, index, data, By::Host) == Ok(())
-                && read_common(&vcpu, index, By::Host) == Ok(data)
+            write_common(&vcpu, index, data, Initiator::Host) == Ok(())
+                && read_common(&vcpu, index, Initiator::Host) == Ok(data)
         }),
         _ => true,
     }
@@ -365,21 +425,21 @@ mod cases {
 
     #[test]
     fn reads_do_what_is_declared() {
-        for by in BOTH {
+        for initiator in BOTH {
             assert!(holds_for_all(|register, index| {
-                by == By::Guest && !lets_guests_in(register.read_guard)
-                    || is_read_as_declared(register, index, by)
+                initiator == Initiator::Guest && !lets_guests_in(register.read_permission)
+                    || is_read_as_declared(register, index, initiator)
             }));
         }
     }
 
     #[test]
     fn writes_do_what_is_declared() {
-        for by in BOTH {
+        for initiator in BOTH {
             for data in VALUES {
                 assert!(holds_for_all(|register, index| {
-                    by == By::Guest && !lets_guests_in(register.write_guard)
-                        || is_written_as_declared(register, index, data, by)
+                    initiator == Initiator::Guest && !lets_guests_in(register.write_permission)
+                        || is_written_as_declared(register, index, data, initiator)
                 }));
             }
         }
@@ -393,22 +453,22 @@ mod cases {
     #[test]
     fn guards_keep_out() {
         assert!(holds_for_all(|register, index| {
-            guards(register.read_guard, |vcpu, by| {
-                read_common(vcpu, index, by).map(|_| ())
+            guards(register.read_permission, |vcpu, initiator| {
+                read_common(vcpu, index, initiator).map(|_| ())
             })
         }));
         assert!(holds_for_all(|register, index| {
-            guards(register.write_guard, |vcpu, by| {
-                write_common(vcpu, index, 0, by)
+            guards(register.write_permission, |vcpu, initiator| {
+                write_common(vcpu, index, 0, initiator)
             })
         }));
     }
 
     #[test]
     fn gates_check_addresses() {
-        for by in BOTH {
+        for initiator in BOTH {
             assert!(holds_for_all(|register, index| gates_addresses(
-                register, index, by
+                register, index, initiator
             )));
         }
     }
@@ -438,14 +498,14 @@ mod cases {
             let bare = Vcpu {
                 features: Features(0),
                 pv: 0,
-                has_user_return_tsc_aux: false,
+                can_switch_tsc_aux: false,
                 ..all.clone()
             };
 
             for vcpu in [all, refused, bare] {
-                for by in BOTH {
+                for initiator in BOTH {
                     assert!(holds_for_all(|_, index| is_short_way_right(
-                        &vcpu, index, by
+                        &vcpu, index, initiator
                     )));
                 }
             }

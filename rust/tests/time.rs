@@ -2,28 +2,28 @@
 
 //! The time stamp counter: `IA32_TSC`, `IA32_TSC_ADJUST`, `IA32_TSC_DEADLINE` and `TSC_AUX`.
 
+use super::model::{
+    Effect,
+    Owner,
+    Vcpu,
+    ANSWER,
+    L1_TSC,
+    NOTHING,
+    TSC,
+    TSC_DEADLINE, //
+};
 use super::{
     BOTH,
     VENDORS, //
 };
 use crate::engine::{
     access::{
-        read,
-        write,
-        By,
-        Request, //
+        read_existing,
+        write_existing,
+        Initiator, //
     },
+    cpu::Request,
     exit::INVALID,
-    model::{
-        Effect,
-        Owner,
-        Vcpu,
-        ANSWER,
-        L1_TSC,
-        NOTHING,
-        TSC,
-        TSC_DEADLINE, //
-    },
     registers::{
         Feature,
         Field,
@@ -45,10 +45,10 @@ mod cases {
     fn user_space_has_l1s_tsc() {
         let vcpu = Vcpu::new(Vendor::Intel);
 
-        assert_eq!(read(&vcpu, TSC_MSR, By::Guest), Ok(TSC));
-        assert_eq!(read(&vcpu, TSC_MSR, By::Host), Ok(L1_TSC));
-        assert_eq!(write(&vcpu, TSC_MSR, 12, By::Host), Ok(()));
-        assert_eq!(vcpu.effects(), [Effect::SynchroniseTsc(12)]);
+        assert_eq!(read_existing(&vcpu, TSC_MSR, Initiator::Guest), Ok(TSC));
+        assert_eq!(read_existing(&vcpu, TSC_MSR, Initiator::Host), Ok(L1_TSC));
+        assert_eq!(write_existing(&vcpu, TSC_MSR, 12, Initiator::Host), Ok(()));
+        assert_eq!(vcpu.effects(), [Effect::SynchronizeTsc(12)]);
     }
 
     /// SDM, volume 3B, 19.17.3: what is added to the TSC is added to `IA32_TSC_ADJUST`.
@@ -57,7 +57,10 @@ mod cases {
         let vcpu = Vcpu::new(Vendor::Intel);
 
         vcpu.preset(Field::TscAdjust, 5);
-        assert_eq!(write(&vcpu, TSC_MSR, L1_TSC + 7, By::Guest), Ok(()));
+        assert_eq!(
+            write_existing(&vcpu, TSC_MSR, L1_TSC + 7, Initiator::Guest),
+            Ok(())
+        );
         assert_eq!(
             vcpu.effects(),
             [
@@ -66,8 +69,11 @@ mod cases {
             ]
         );
         // Down by 13, which is less than nothing.
-        assert_eq!(write(&vcpu, TSC_MSR, L1_TSC - 13, By::Guest), Ok(()));
-        assert_eq!(read(&vcpu, ADJUST, By::Guest), Ok(u64::MAX));
+        assert_eq!(
+            write_existing(&vcpu, TSC_MSR, L1_TSC - 13, Initiator::Guest),
+            Ok(())
+        );
+        assert_eq!(read_existing(&vcpu, ADJUST, Initiator::Guest), Ok(u64::MAX));
     }
 
     #[test]
@@ -75,7 +81,7 @@ mod cases {
         let mut vcpu = Vcpu::new(Vendor::Intel);
 
         vcpu.is_tsc_protected = true;
-        assert_eq!(write(&vcpu, TSC_MSR, 12, By::Guest), Ok(()));
+        assert_eq!(write_existing(&vcpu, TSC_MSR, 12, Initiator::Guest), Ok(()));
         assert_eq!(vcpu.effects(), NOTHING);
     }
 
@@ -85,7 +91,7 @@ mod cases {
         let vcpu = Vcpu::new(Vendor::Intel);
 
         vcpu.preset(Field::TscAdjust, 5);
-        assert_eq!(write(&vcpu, ADJUST, 12, By::Guest), Ok(()));
+        assert_eq!(write_existing(&vcpu, ADJUST, 12, Initiator::Guest), Ok(()));
         assert_eq!(
             vcpu.effects(),
             [
@@ -95,10 +101,10 @@ mod cases {
             ]
         );
         // User space has the TSC itself to restore.
-        assert_eq!(write(&vcpu, ADJUST, 20, By::Host), Ok(()));
+        assert_eq!(write_existing(&vcpu, ADJUST, 20, Initiator::Host), Ok(()));
         assert_eq!(vcpu.effects(), [Effect::Field(Field::TscAdjust, 20)]);
-        for by in BOTH {
-            assert_eq!(read(&vcpu, ADJUST, by), Ok(20));
+        for initiator in BOTH {
+            assert_eq!(read_existing(&vcpu, ADJUST, initiator), Ok(20));
         }
     }
 
@@ -106,10 +112,10 @@ mod cases {
     fn adjusting_does_nothing_without_the_feature() {
         let vcpu = Vcpu::new(Vendor::Intel).without(Feature::TscAdjust);
 
-        for by in BOTH {
-            assert_eq!(write(&vcpu, ADJUST, 12, by), Ok(()));
+        for initiator in BOTH {
+            assert_eq!(write_existing(&vcpu, ADJUST, 12, initiator), Ok(()));
             assert_eq!(vcpu.effects(), NOTHING);
-            assert_eq!(read(&vcpu, ADJUST, by), Ok(0));
+            assert_eq!(read_existing(&vcpu, ADJUST, initiator), Ok(0));
         }
     }
 
@@ -117,10 +123,10 @@ mod cases {
     fn deadlines_are_the_lapics() {
         let vcpu = Vcpu::new(Vendor::Intel);
 
-        for by in BOTH {
-            assert_eq!(write(&vcpu, DEADLINE, u64::MAX, by), Ok(()));
+        for initiator in BOTH {
+            assert_eq!(write_existing(&vcpu, DEADLINE, u64::MAX, initiator), Ok(()));
             assert_eq!(vcpu.effects(), [Effect::TscDeadline(u64::MAX)]);
-            assert_eq!(read(&vcpu, DEADLINE, by), Ok(TSC_DEADLINE));
+            assert_eq!(read_existing(&vcpu, DEADLINE, initiator), Ok(TSC_DEADLINE));
         }
     }
 
@@ -137,10 +143,13 @@ mod cases {
                     .iter()
                     .fold(Vcpu::new(vendor), |vcpu, &feature| vcpu.without(feature));
 
-                assert_eq!(read(&vcpu, AUX, By::Guest).is_ok(), guest);
-                assert_eq!(write(&vcpu, AUX, 0, By::Guest).is_ok(), guest);
-                assert_eq!(read(&vcpu, AUX, By::Host), Ok(ANSWER));
-                assert_eq!(write(&vcpu, AUX, 0, By::Host), Ok(()));
+                assert_eq!(read_existing(&vcpu, AUX, Initiator::Guest).is_ok(), guest);
+                assert_eq!(
+                    write_existing(&vcpu, AUX, 0, Initiator::Guest).is_ok(),
+                    guest
+                );
+                assert_eq!(read_existing(&vcpu, AUX, Initiator::Host), Ok(ANSWER));
+                assert_eq!(write_existing(&vcpu, AUX, 0, Initiator::Host), Ok(()));
             }
         }
     }
@@ -149,10 +158,10 @@ mod cases {
     fn tsc_aux_needs_the_host() {
         let mut vcpu = Vcpu::new(Vendor::Intel);
 
-        vcpu.has_user_return_tsc_aux = false;
-        for by in BOTH {
-            assert_eq!(read(&vcpu, AUX, by), Err(INVALID));
-            assert_eq!(write(&vcpu, AUX, 0, by), Err(INVALID));
+        vcpu.can_switch_tsc_aux = false;
+        for initiator in BOTH {
+            assert_eq!(read_existing(&vcpu, AUX, initiator), Err(INVALID));
+            assert_eq!(write_existing(&vcpu, AUX, 0, initiator), Err(INVALID));
         }
         assert_eq!(vcpu.effects(), NOTHING);
     }
@@ -161,15 +170,18 @@ mod cases {
     #[test]
     fn tsc_aux_has_32_bits() {
         for vendor in VENDORS {
-            for by in BOTH {
+            for initiator in BOTH {
                 let mut vcpu = Vcpu::new(vendor);
 
                 vcpu.is_amd_compatible = false;
-                assert_eq!(write(&vcpu, AUX, 1 << 32, by), Err(INVALID));
+                assert_eq!(write_existing(&vcpu, AUX, 1 << 32, initiator), Err(INVALID));
                 assert_eq!(vcpu.effects(), NOTHING);
                 vcpu.is_amd_compatible = true;
-                assert_eq!(write(&vcpu, AUX, 1 << 32 | 12, by), Ok(()));
-                assert_eq!(vcpu.effects(), [Effect::Write(Owner::Vendor(by), AUX, 12)]);
+                assert_eq!(write_existing(&vcpu, AUX, 1 << 32 | 12, initiator), Ok(()));
+                assert_eq!(
+                    vcpu.effects(),
+                    [Effect::Write(Owner::Vendor(initiator), AUX, 12)]
+                );
             }
         }
     }

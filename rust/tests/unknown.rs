@@ -1,29 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! MSRs that do not exist, and what is excused of them.
+//! MSRs that do not exist, and when accesses to them succeed.
 
+use super::model::{
+    Effect,
+    Effects,
+    Owner,
+    Vcpu, //
+};
 use super::BOTH;
 use crate::engine::{
     access::{
-        read_excused,
-        write_excused,
-        By,
-        Report,
-        Way, //
+        read,
+        write,
+        Access, //
+        Initiator,
     },
+    cpu::Report,
     exit::{
         INVALID,
         UNSUPPORTED, //
     },
-    model::{
-        Effect,
-        Vcpu,
-        NOTHING, //
-    },
     registers::{
         lookup,
         Feature,
-        Guard,
+        Permission,
         Read,
         Vendor,
         Write, //
@@ -31,7 +32,7 @@ use crate::engine::{
 };
 use kernel::prelude::kunit_tests;
 
-/// Nobody has these.
+/// Indices without a declaration. The vendor module is asked, and has none of them.
 const UNKNOWN: [u32; 6] = [0x2, 0x1fff, 0x2000, 0x8000_0000, 0xc001_2000, u32::MAX];
 
 /// These exist, but not for a vCPU without shadow stacks, nor with another vendor's module, nor in
@@ -39,7 +40,40 @@ const UNKNOWN: [u32; 6] = [0x2, 0x1fff, 0x2000, 0x8000_0000, 0xc001_2000, u32::M
 const UNSUPPORTED_READS: [u32; 3] = [0x6a4, 0x3a, 0x49];
 
 fn vcpu() -> Vcpu {
-    Vcpu::new(Vendor::Amd).without(Feature::ShadowStack)
+    Vcpu {
+        answer: Err(UNSUPPORTED),
+        ..Vcpu::new(Vendor::Amd).without(Feature::ShadowStack)
+    }
+}
+
+/// What asking the vendor module for an index does, and logging the outcome.
+fn asked(index: u32, asked: Effect, report: Option<Effect>) -> Effects {
+    let effects = if UNKNOWN.contains(&index) {
+        Effects::default().and(asked)
+    } else {
+        Effects::default()
+    };
+
+    match report {
+        Some(report) => effects.and(report),
+        None => effects,
+    }
+}
+
+fn read_effects(index: u32, initiator: Initiator, report: Option<Report>) -> Effects {
+    asked(
+        index,
+        Effect::Read(Owner::Vendor(initiator), index),
+        report.map(|report| Effect::Report(report, index, 0)),
+    )
+}
+
+fn write_effects(index: u32, data: u64, initiator: Initiator, report: Option<Report>) -> Effects {
+    asked(
+        index,
+        Effect::Write(Owner::Vendor(initiator), index, data),
+        report.map(|report| Effect::Report(report, index, data)),
+    )
 }
 
 #[kunit_tests(kvm_msr_unknown)]
@@ -54,27 +88,27 @@ mod cases {
             assert!(register.name.is_empty());
             assert_eq!(register.read, Read::Unsupported);
             assert_eq!(register.write, Write::Unsupported);
-            assert_eq!(register.read_guard, Guard::None);
+            assert_eq!(register.read_permission, Permission::Everybody);
         }
     }
 
     #[test]
-    fn accesses_fail_and_the_log_says_so() {
+    fn accesses_fail_and_are_logged() {
         let vcpu = vcpu();
 
-        for by in BOTH {
+        for initiator in BOTH {
             for index in UNKNOWN.into_iter().chain(UNSUPPORTED_READS) {
-                assert_eq!(read_excused(&vcpu, index, by), Err(UNSUPPORTED));
+                assert_eq!(read(&vcpu, index, initiator), Err(UNSUPPORTED));
                 assert_eq!(
                     vcpu.effects(),
-                    [Effect::Report(Report::Unhandled(Way::Read), index, 0)]
+                    read_effects(index, initiator, Some(Report::Unhandled(Access::Read)))
                 );
             }
             for index in UNKNOWN {
-                assert_eq!(write_excused(&vcpu, index, 12, by), Err(UNSUPPORTED));
+                assert_eq!(write(&vcpu, index, 12, initiator), Err(UNSUPPORTED));
                 assert_eq!(
                     vcpu.effects(),
-                    [Effect::Report(Report::Unhandled(Way::Write), index, 12)]
+                    write_effects(index, 12, initiator, Some(Report::Unhandled(Access::Write)))
                 );
             }
         }
@@ -85,19 +119,19 @@ mod cases {
         let mut vcpu = vcpu();
 
         vcpu.ignores_unknown = true;
-        for by in BOTH {
+        for initiator in BOTH {
             for index in UNKNOWN.into_iter().chain(UNSUPPORTED_READS) {
-                assert_eq!(read_excused(&vcpu, index, by), Ok(0));
+                assert_eq!(read(&vcpu, index, initiator), Ok(0));
                 assert_eq!(
                     vcpu.effects(),
-                    [Effect::Report(Report::Ignored(Way::Read), index, 0)]
+                    read_effects(index, initiator, Some(Report::Ignored(Access::Read)))
                 );
             }
             for index in UNKNOWN {
-                assert_eq!(write_excused(&vcpu, index, 12, by), Ok(()));
+                assert_eq!(write(&vcpu, index, 12, initiator), Ok(()));
                 assert_eq!(
                     vcpu.effects(),
-                    [Effect::Report(Report::Ignored(Way::Write), index, 12)]
+                    write_effects(index, 12, initiator, Some(Report::Ignored(Access::Write)))
                 );
             }
         }
@@ -109,29 +143,29 @@ mod cases {
 
         vcpu.ignores_unknown = true;
         // HWCR, and the MSR for the guest's shadow stack pointer.
-        assert_eq!(
-            write_excused(&vcpu, 0xc001_0015, 1, By::Guest),
-            Err(INVALID)
-        );
-        assert_eq!(read_excused(&vcpu, 0x4b56_4dff, By::Guest), Err(INVALID));
+        assert_eq!(write(&vcpu, 0xc001_0015, 1, Initiator::Guest), Err(INVALID));
+        assert_eq!(read(&vcpu, 0x4b56_4dff, Initiator::Guest), Err(INVALID));
     }
 
     /// User space may save what the list has and restore it, even if the vCPU has none of it.
     #[test]
-    fn zeroes_of_listed_msrs_are_excused() {
+    fn zeros_of_listed_msrs_are_tolerated() {
         let mut vcpu = vcpu();
 
         vcpu.is_listed = true;
         for index in UNKNOWN.into_iter().chain(UNSUPPORTED_READS) {
-            assert_eq!(read_excused(&vcpu, index, By::Host), Ok(0));
-            assert_eq!(read_excused(&vcpu, index, By::Guest), Err(UNSUPPORTED));
+            assert_eq!(read(&vcpu, index, Initiator::Host), Ok(0));
+            assert_eq!(read(&vcpu, index, Initiator::Guest), Err(UNSUPPORTED));
             vcpu.effects();
         }
         for index in UNKNOWN.into_iter().chain([0x6a4, 0x3a]) {
-            assert_eq!(write_excused(&vcpu, index, 0, By::Host), Ok(()));
-            assert_eq!(vcpu.effects(), NOTHING);
-            assert_eq!(write_excused(&vcpu, index, 12, By::Host), Err(UNSUPPORTED));
-            assert_eq!(write_excused(&vcpu, index, 0, By::Guest), Err(UNSUPPORTED));
+            assert_eq!(write(&vcpu, index, 0, Initiator::Host), Ok(()));
+            assert_eq!(
+                vcpu.effects(),
+                write_effects(index, 0, Initiator::Host, None)
+            );
+            assert_eq!(write(&vcpu, index, 12, Initiator::Host), Err(UNSUPPORTED));
+            assert_eq!(write(&vcpu, index, 0, Initiator::Guest), Err(UNSUPPORTED));
             vcpu.effects();
         }
     }

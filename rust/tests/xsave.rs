@@ -2,25 +2,25 @@
 
 //! `IA32_XSS`, `IA32_XFD` and `IA32_XFD_ERR`.
 
+use super::model::{
+    Effect,
+    Owner,
+    Vcpu,
+    NOTHING,
+    XFD, //
+};
 use super::BOTH;
 use crate::engine::{
     access::{
-        read,
         read_common,
-        write,
+        read_existing,
         write_common,
-        By, //
+        write_existing,
+        Initiator, //
     },
     exit::{
         INVALID,
         UNSUPPORTED, //
-    },
-    model::{
-        Effect,
-        Owner,
-        Vcpu,
-        NOTHING,
-        XFD, //
     },
     registers::{
         Feature,
@@ -46,11 +46,11 @@ mod cases {
         let mut vcpu = Vcpu::new(Vendor::Intel);
 
         vcpu.has_xsaves = false;
-        for by in BOTH {
-            assert_eq!(write(&vcpu, XSS, 0, by), Err(UNSUPPORTED));
+        for initiator in BOTH {
+            assert_eq!(write_existing(&vcpu, XSS, 0, initiator), Err(UNSUPPORTED));
         }
-        assert_eq!(read(&vcpu, XSS, By::Guest), Err(INVALID));
-        assert_eq!(read(&vcpu, XSS, By::Host), Ok(0));
+        assert_eq!(read_existing(&vcpu, XSS, Initiator::Guest), Err(INVALID));
+        assert_eq!(read_existing(&vcpu, XSS, Initiator::Host), Ok(0));
         assert_eq!(vcpu.effects(), NOTHING);
     }
 
@@ -59,11 +59,14 @@ mod cases {
         let mut vcpu = Vcpu::new(Vendor::Intel);
 
         vcpu.supported_xss = 0b11 << 11;
-        for by in BOTH {
+        for initiator in BOTH {
             for bit in 0..64 {
                 let valid = bit == 11 || bit == 12;
 
-                assert_eq!(write(&vcpu, XSS, 1 << bit, by).is_ok(), valid);
+                assert_eq!(
+                    write_existing(&vcpu, XSS, 1 << bit, initiator).is_ok(),
+                    valid
+                );
             }
         }
     }
@@ -72,14 +75,14 @@ mod cases {
     fn cpuid_follows_xss() {
         let vcpu = Vcpu::new(Vendor::Intel);
 
-        assert_eq!(write(&vcpu, XSS, 0x800, By::Guest), Ok(()));
+        assert_eq!(write_existing(&vcpu, XSS, 0x800, Initiator::Guest), Ok(()));
         assert_eq!(
             vcpu.effects(),
-            [Effect::Field(Field::Xss, 0x800), Effect::CpuidChanged]
+            [Effect::Field(Field::Xss, 0x800), Effect::InvalidateCpuid]
         );
-        assert_eq!(write(&vcpu, XSS, 0x800, By::Guest), Ok(()));
+        assert_eq!(write_existing(&vcpu, XSS, 0x800, Initiator::Guest), Ok(()));
         assert_eq!(vcpu.effects(), NOTHING);
-        assert_eq!(read(&vcpu, XSS, By::Guest), Ok(0x800));
+        assert_eq!(read_existing(&vcpu, XSS, Initiator::Guest), Ok(0x800));
     }
 
     #[test]
@@ -87,10 +90,13 @@ mod cases {
         let vcpu = Vcpu::new(Vendor::Amd).without(Feature::Xfd);
 
         for index in [XFD_MSR, XFD_ERR] {
-            assert_eq!(read(&vcpu, index, By::Guest), Err(INVALID));
-            assert_eq!(write(&vcpu, index, 0, By::Guest), Err(INVALID));
-            assert!(read(&vcpu, index, By::Host).is_ok());
-            assert_eq!(write(&vcpu, index, 0, By::Host), Ok(()));
+            assert_eq!(read_existing(&vcpu, index, Initiator::Guest), Err(INVALID));
+            assert_eq!(
+                write_existing(&vcpu, index, 0, Initiator::Guest),
+                Err(INVALID)
+            );
+            assert!(read_existing(&vcpu, index, Initiator::Host).is_ok());
+            assert_eq!(write_existing(&vcpu, index, 0, Initiator::Host), Ok(()));
         }
     }
 
@@ -99,16 +105,16 @@ mod cases {
         let mut vcpu = Vcpu::new(Vendor::Intel);
 
         vcpu.supported_xfd = TILE_DATA;
-        for by in BOTH {
-            assert_eq!(write_common(&vcpu, XFD_MSR, TILE_DATA, by), Ok(()));
+        for initiator in BOTH {
+            assert_eq!(write_common(&vcpu, XFD_MSR, TILE_DATA, initiator), Ok(()));
             assert_eq!(vcpu.effects(), [Effect::Xfd(TILE_DATA)]);
-            assert_eq!(read_common(&vcpu, XFD_MSR, by), Ok(XFD));
-            assert_eq!(write_common(&vcpu, XFD_ERR, TILE_DATA, by), Ok(()));
+            assert_eq!(read_common(&vcpu, XFD_MSR, initiator), Ok(XFD));
+            assert_eq!(write_common(&vcpu, XFD_ERR, TILE_DATA, initiator), Ok(()));
             assert_eq!(vcpu.effects(), [Effect::Field(Field::XfdErr, TILE_DATA)]);
-            assert_eq!(read_common(&vcpu, XFD_ERR, by), Ok(TILE_DATA));
+            assert_eq!(read_common(&vcpu, XFD_ERR, initiator), Ok(TILE_DATA));
             for index in [XFD_MSR, XFD_ERR] {
                 for data in [1, TILE_DATA << 1, u64::MAX] {
-                    assert_eq!(write_common(&vcpu, index, data, by), Err(INVALID));
+                    assert_eq!(write_common(&vcpu, index, data, initiator), Err(INVALID));
                 }
             }
             assert_eq!(vcpu.effects(), NOTHING);
@@ -119,11 +125,11 @@ mod cases {
     fn vmx_hears_of_xfd() {
         let vcpu = Vcpu::new(Vendor::Intel);
 
-        assert_eq!(write(&vcpu, XFD_MSR, 0, By::Guest), Ok(()));
+        assert_eq!(write_existing(&vcpu, XFD_MSR, 0, Initiator::Guest), Ok(()));
         assert_eq!(
             vcpu.effects(),
-            [Effect::Write(Owner::Vendor(By::Guest), XFD_MSR, 0)]
+            [Effect::Write(Owner::Vendor(Initiator::Guest), XFD_MSR, 0)]
         );
-        assert_eq!(read(&vcpu, XFD_MSR, By::Guest), Ok(XFD));
+        assert_eq!(read_existing(&vcpu, XFD_MSR, Initiator::Guest), Ok(XFD));
     }
 }

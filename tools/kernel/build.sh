@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# build.sh [--prepare] [base|unpatched|tracing|debug]: builds this kernel unless the cache has it,
+# build.sh [--prepare] [base|unpatched|tracing|lean|debug]: builds this kernel unless the cache has it,
 # and prints its build directory.
 #
 #   base       the hook series and configs/kvm-msr.config; most targets use this kernel
 #   unpatched  base without the hook series, to measure what the hooks cost
 #   tracing    base with configs/tracing.config: KVM's tracepoints, as in distributions
+#   lean       base with configs/lean.config: KVM without Hyper-V, Xen and SMM
 #   debug      base with configs/debug.config: lockdep, leak detection, fault injection
 #
 # KDIR=/path     use this built kernel instead of base
@@ -33,8 +34,8 @@ patches=("$here"/patches/*.patch)
 case $variant in
 base) ;;
 unpatched) patches=() ;;
-tracing | debug) fragments+=("$here/configs/$variant.config") ;;
-*) die "build.sh: unknown variant '$variant' (use base, unpatched, tracing or debug)" ;;
+tracing | lean | debug) fragments+=("$here/configs/$variant.config") ;;
+*) die "build.sh: unknown variant '$variant' (use base, unpatched, tracing, lean or debug)" ;;
 esac
 
 make_cache

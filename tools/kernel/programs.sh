@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # programs.sh: builds the user-space programs of tools/ and samples/ and prints their directory.
-# They are static, so that they run in the initramfs.  kvmsr.sh builds kvmsr.
+# They are static, so that they run in the initramfs.  kvmsr.sh builds kvmsr.  kvm-msr-speculation
+# examines the module from outside.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -18,7 +19,7 @@ export RUSTFLAGS=-Ctarget-feature=+crt-static
 
 build() {
 	debian_cargo build --release --locked --manifest-path "$repo/tools/Cargo.toml" \
-		--workspace --exclude kvmsr --bins --target "$triple" \
+		--workspace --exclude kvmsr --exclude kvm-msr-speculation --bins --target "$triple" \
 		--message-format=json-render-diagnostics >"$messages"
 }
 run_logged "$logs/programs.log" "building the user-space programs" 0 build

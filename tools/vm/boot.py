@@ -186,7 +186,8 @@ def arguments():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--machine", choices=("qemu", "bochs"), default="qemu",
                         help="qemu emulates SVM, bochs emulates VMX (default: qemu)")
-    parser.add_argument("--kernel", choices=("base", "unpatched", "tracing", "debug"), default="base")
+    parser.add_argument("--kernel", default="base",
+                        choices=("base", "unpatched", "tracing", "lean", "debug"))
     parser.add_argument("--module", choices=("plain", "kunit", "none"), default="plain",
                         help="the variant of kvm-msr.ko (default: plain)")
     parser.add_argument("--no-engine", action="store_true", help="do not load kvm-msr.ko")

@@ -113,7 +113,8 @@ def _host_tsc():
 
 
 class Qemu(Machine):
-    """QEMU without KVM.  With icount, the machine's clock counts instructions, 1 ns each."""
+    """QEMU without KVM.  With icount, the machine's clock counts instructions, 1 ns each.
+
 
     plugin is what its option -plugin takes: a TCG plugin and its arguments.
     """

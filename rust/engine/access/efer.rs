@@ -3,10 +3,10 @@
 //! `EFER`, which says what the vCPU's modes may be.
 
 use super::{
-    By,
     Cpu,
     Feature,
     Field,
+    Initiator,
     Result,
     INVALID, //
 };
@@ -37,13 +37,13 @@ pub(crate) fn is_valid<C: Cpu>(cpu: &C, efer: u64) -> bool {
     efer & !cpu.supported_efer() == 0 && has_features(cpu, efer)
 }
 
-pub(super) fn write<C: Cpu>(cpu: &C, data: u64, by: By) -> Result {
+pub(super) fn write<C: Cpu>(cpu: &C, data: u64, initiator: Initiator) -> Result {
     let old = cpu.field(Field::Efer);
 
     if data & !cpu.supported_efer() != 0 {
         return Err(INVALID);
     }
-    if by == By::Guest {
+    if initiator == Initiator::Guest {
         if !has_features(cpu, data) {
             return Err(INVALID);
         }

@@ -5,9 +5,9 @@
 //! Source: Intel SDM, volume 3B, chapter 17; AMD APM, volume 2, chapter 9.
 
 use super::{
-    By,
     Cpu,
     Field,
+    Initiator,
     Result,
     INVALID, //
 };
@@ -55,15 +55,15 @@ fn ctl2_offset<C: Cpu>(cpu: &C, index: u32) -> Result<usize> {
     }
 }
 
-pub(super) fn read_ctl<C: Cpu>(cpu: &C, by: By) -> Result<u64> {
-    if by == By::Guest && !has(cpu, CAP_CTL_P) {
+pub(super) fn read_ctl<C: Cpu>(cpu: &C, initiator: Initiator) -> Result<u64> {
+    if initiator == Initiator::Guest && !has(cpu, CAP_CTL_P) {
         return Err(INVALID);
     }
     Ok(cpu.field(Field::McgCtl))
 }
 
-pub(super) fn write_ctl<C: Cpu>(cpu: &C, data: u64, by: By) -> Result {
-    if !has(cpu, CAP_CTL_P) && (data != 0 || by == By::Guest) {
+pub(super) fn write_ctl<C: Cpu>(cpu: &C, data: u64, initiator: Initiator) -> Result {
+    if !has(cpu, CAP_CTL_P) && (data != 0 || initiator == Initiator::Guest) {
         return Err(INVALID);
     }
     if data != 0 && data != u64::MAX {
@@ -77,14 +77,16 @@ pub(super) fn read_bank<C: Cpu>(cpu: &C, index: u32) -> Result<u64> {
     Ok(cpu.mce_bank(bank_offset(cpu, index)?))
 }
 
-pub(super) fn write_bank<C: Cpu>(cpu: &C, index: u32, data: u64, by: By) -> Result {
+pub(super) fn write_bank<C: Cpu>(cpu: &C, index: u32, data: u64, initiator: Initiator) -> Result {
     let offset = bank_offset(cpu, index)?;
 
     match index % PER_BANK {
         // All or nothing is enabled. But Linux clears bit 10 of a bank of the K8's, whose GART
         // reports errors that are none, and UnixWare bit 0, for corrected errors.
         0 if data != 0 && data | 1 << 10 | 1 != u64::MAX => return Err(INVALID),
-        1 if data != 0 && by == By::Guest && !may_write_status(cpu) => return Err(INVALID),
+        1 if data != 0 && initiator == Initiator::Guest && !may_write_status(cpu) => {
+            return Err(INVALID)
+        }
         _ => (),
     }
     cpu.set_mce_bank(offset, data);
@@ -95,19 +97,19 @@ fn may_write_status<C: Cpu>(cpu: &C) -> bool {
     cpu.is_amd_compatible() && cpu.field(Field::Hwcr) & HWCR_STATUS_WR_EN != 0
 }
 
-pub(super) fn read_ctl2<C: Cpu>(cpu: &C, index: u32, by: By) -> Result<u64> {
+pub(super) fn read_ctl2<C: Cpu>(cpu: &C, index: u32, initiator: Initiator) -> Result<u64> {
     let bank = ctl2_offset(cpu, index)?;
 
-    if by == By::Guest && !has(cpu, CAP_CMCI_P) {
+    if initiator == Initiator::Guest && !has(cpu, CAP_CMCI_P) {
         return Err(INVALID);
     }
     Ok(cpu.mce_ctl2(bank))
 }
 
-pub(super) fn write_ctl2<C: Cpu>(cpu: &C, index: u32, data: u64, by: By) -> Result {
+pub(super) fn write_ctl2<C: Cpu>(cpu: &C, index: u32, data: u64, initiator: Initiator) -> Result {
     let bank = ctl2_offset(cpu, index)?;
 
-    if !has(cpu, CAP_CMCI_P) && (data != 0 || by == By::Guest) {
+    if !has(cpu, CAP_CMCI_P) && (data != 0 || initiator == Initiator::Guest) {
         return Err(INVALID);
     }
     if data & !(CTL2_CMCI_EN | CTL2_THRESHOLD) != 0 {

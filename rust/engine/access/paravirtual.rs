@@ -5,9 +5,9 @@
 //! Source: `Documentation/virt/kvm/x86/msr.rst`.
 
 use super::{
-    By,
     Cpu,
     Field,
+    Initiator,
     Pv,
     Request,
     Result,
@@ -23,8 +23,8 @@ const ASYNC_PF_ADDRESS: u64 = !0x3f;
 
 const STEAL_TIME_RESERVED: u64 = 0b1_1111 << 1;
 
-pub(super) fn write_system_time<C: Cpu>(cpu: &C, data: u64, old: bool, by: By) {
-    if cpu.is_boot_cpu() && by == By::Guest {
+pub(super) fn write_system_time<C: Cpu>(cpu: &C, data: u64, old: bool, initiator: Initiator) {
+    if cpu.is_boot_cpu() && initiator == Initiator::Guest {
         // All vCPUs may share one clock unless the guest is so old that it can't know.
         if cpu.boot_clock_is_old() != old {
             cpu.request(Request::MasterClockUpdate);

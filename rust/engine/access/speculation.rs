@@ -3,10 +3,9 @@
 //! Commands against side channels, which the CPU itself carries out.
 
 use super::{
-    By,
-    Command,
     Cpu,
     Feature,
+    Initiator,
     Result,
     INVALID, //
 };
@@ -15,10 +14,10 @@ const IBPB: u64 = 1 << 0;
 const SBPB: u64 = 1 << 7;
 const L1D_FLUSH: u64 = 1 << 0;
 
-pub(super) fn write_pred_cmd<C: Cpu>(cpu: &C, data: u64, by: By) -> Result {
+pub(super) fn write_pred_cmd<C: Cpu>(cpu: &C, data: u64, initiator: Initiator) -> Result {
     let mut allowed = IBPB | SBPB;
 
-    if by == By::Guest {
+    if initiator == Initiator::Guest {
         let ibpb = cpu.has(Feature::SpecCtrl) || cpu.has(Feature::AmdIbpb);
         let sbpb = cpu.has(Feature::Sbpb);
 
@@ -42,20 +41,20 @@ pub(super) fn write_pred_cmd<C: Cpu>(cpu: &C, data: u64, by: By) -> Result {
         return Err(INVALID);
     }
     if data != 0 {
-        cpu.command(Command::Predict(data));
+        cpu.predict(data);
     }
     Ok(())
 }
 
-pub(super) fn write_flush_cmd<C: Cpu>(cpu: &C, data: u64, by: By) -> Result {
-    if by == By::Guest && !cpu.has(Feature::FlushL1d)
+pub(super) fn write_flush_cmd<C: Cpu>(cpu: &C, data: u64, initiator: Initiator) -> Result {
+    if initiator == Initiator::Guest && !cpu.has(Feature::FlushL1d)
         || !cpu.host_has(Feature::FlushL1d)
         || data & !L1D_FLUSH != 0
     {
         return Err(INVALID);
     }
     if data != 0 {
-        cpu.command(Command::FlushL1d);
+        cpu.flush_l1d();
     }
     Ok(())
 }

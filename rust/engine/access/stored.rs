@@ -3,15 +3,16 @@
 //! MSRs that are stored, if the value is one that they can have.
 
 use super::{
-    By,
     Cpu,
     Feature,
     Field,
+    Initiator,
     Request,
     Result,
     INVALID,
     UNSUPPORTED, //
 };
+use crate::engine::registers::index::PLATFORM_INFO_CPUID_FAULT;
 
 const PAT_RESERVED: u64 = 0xf8f8_f8f8_f8f8_f8f8;
 const PAT_BIT_1: u64 = 0x0202_0202_0202_0202;
@@ -28,8 +29,7 @@ const HWCR_MC_STATUS_WR_EN: u64 = 1 << 18;
 const HWCR_TSC_FREQ_SEL: u64 = 1 << 24;
 const HWCR_CPUID_USER_DIS: u64 = 1 << 35;
 
-/// CPUID can be made to fault; [`MISC_FEATURES_CPUID_FAULT`] makes it.
-const PLATFORM_INFO_CPUID_FAULT: u64 = 1 << 31;
+/// Makes CPUID fault, if [`PLATFORM_INFO_CPUID_FAULT`] is set.
 const MISC_FEATURES_CPUID_FAULT: u64 = 1 << 0;
 
 /// Whether a value is one of `IA32_PAT`, or of SVM's `G_PAT`.
@@ -48,10 +48,10 @@ pub(super) fn write_pat<C: Cpu>(cpu: &C, data: u64) -> Result {
     Ok(())
 }
 
-pub(super) fn write_misc_enable<C: Cpu>(cpu: &C, mut data: u64, by: By) -> Result {
+pub(super) fn write_misc_enable<C: Cpu>(cpu: &C, mut data: u64, initiator: Initiator) -> Result {
     let old = cpu.field(Field::MiscEnable);
 
-    if by == By::Guest {
+    if initiator == Initiator::Guest {
         if (old ^ data) & (MISC_ENABLE_BTS_UNAVAIL | MISC_ENABLE_PEBS_UNAVAIL) != 0 {
             return Err(INVALID);
         }
@@ -63,7 +63,7 @@ pub(super) fn write_misc_enable<C: Cpu>(cpu: &C, mut data: u64, by: By) -> Resul
             return Err(INVALID);
         }
         cpu.set_field(Field::MiscEnable, data);
-        cpu.cpuid_changed();
+        cpu.invalidate_cpuid();
     } else {
         cpu.set_field(Field::MiscEnable, data);
     }
@@ -93,7 +93,7 @@ pub(super) fn write_xss<C: Cpu>(cpu: &C, data: u64) -> Result {
     // The size of the XSAVE area follows, in CPUID.
     if cpu.field(Field::Xss) != data {
         cpu.set_field(Field::Xss, data);
-        cpu.cpuid_changed();
+        cpu.invalidate_cpuid();
     }
     Ok(())
 }

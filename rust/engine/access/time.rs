@@ -3,16 +3,16 @@
 //! The time stamp counter.
 
 use super::{
-    By,
     Cpu,
     Feature,
     Field,
+    Initiator,
     Request, //
 };
 
-pub(super) fn write_tsc<C: Cpu>(cpu: &C, data: u64, by: By) {
-    if by == By::Host {
-        cpu.synchronise_tsc(data);
+pub(super) fn write_tsc<C: Cpu>(cpu: &C, data: u64, initiator: Initiator) {
+    if initiator == Initiator::Host {
+        cpu.synchronize_tsc(data);
     } else if !cpu.is_tsc_protected() {
         let adjustment = cpu.tsc_adjustment(data);
 
@@ -24,11 +24,11 @@ pub(super) fn write_tsc<C: Cpu>(cpu: &C, data: u64, by: By) {
     }
 }
 
-pub(super) fn write_tsc_adjust<C: Cpu>(cpu: &C, data: u64, by: By) {
+pub(super) fn write_tsc_adjust<C: Cpu>(cpu: &C, data: u64, initiator: Initiator) {
     if !cpu.has(Feature::TscAdjust) {
         return;
     }
-    if by == By::Guest {
+    if initiator == Initiator::Guest {
         cpu.adjust_tsc_offset(data.wrapping_sub(cpu.field(Field::TscAdjust)));
         // The guest's clocks follow the TSC, and would jump.
         cpu.request(Request::ClockUpdate);

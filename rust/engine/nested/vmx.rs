@@ -54,6 +54,11 @@ const ACTIVATE_SECONDARY: u32 = 1 << 31;
 const SHADOW_VMCS: u32 = 1 << 14;
 
 impl Header {
+    /// Whether there is a VMXON region, i.e. the vCPU is in VMX operation.
+    pub(crate) const fn has_vmxon_region(&self) -> bool {
+        self.vmxon_pa() != NO_ADDRESS
+    }
+
     /// The address of the VMXON region, or [`NO_ADDRESS`].
     pub(crate) const fn vmxon_pa(&self) -> u64 {
         self.body(0)
@@ -100,7 +105,7 @@ pub(crate) fn check(header: &Header, cpu: &Cpu) -> Result {
 
     require(header.format() == Some(Format::Vmx))?;
 
-    if header.vmxon_pa() == NO_ADDRESS {
+    if !header.has_vmxon_region() {
         // EVMCS used to mean that user space enables them, which needed no VMXON.
         require(smm == 0 && header.vmcs12_pa() == NO_ADDRESS && flags & !EVMCS == 0)?;
     } else {

@@ -8,10 +8,10 @@
 use super::{
     Condition,
     Feature,
+    FeatureMsr,
     Field,
-    Gate,
-    Guard,
-    Model,
+    Permission,
+    PreCheck,
     Pv,
     Read,
     Register,
@@ -20,37 +20,45 @@ use super::{
     Write, //
 };
 
-const AMD: u8 = VendorSet::AMD_READ | VendorSet::AMD_WRITE;
-const INTEL: u8 = VendorSet::INTEL_READ | VendorSet::INTEL_WRITE;
+const AMD: VendorSet = VendorSet::AMD;
+const INTEL: VendorSet = VendorSet::INTEL;
+const BOTH: VendorSet = VendorSet::BOTH;
 const ZERO: Read = Read::Constant(0);
 
 const fn counter(fixed: bool, number: u32) -> Condition {
     Condition::Counter { fixed, number }
 }
 
+/// The MSRs that describe features, in the order of `KVM_GET_MSR_FEATURE_INDEX_LIST`.
+#[rustfmt::skip]
+pub(crate) const FEATURE_MSRS: &[u32] = &[
+    0x480, 0x481, 0x482, 0x483, 0x484, 0x485, 0x486, 0x487, 0x488, 0x489, 0x48a, 0x48b, 0x48c,
+    0x48d, 0x48e, 0x48f, 0x490, 0x491, 0xc001_1029, 0x8b, 0x10a, 0x345, 0xce,
+];
+
 /// All MSRs. The lists for user space have the order of this table; of two declarations for an
 /// index, the first counts.
 #[rustfmt::skip]
 pub(crate) const REGISTERS: &[Register] = &[
     // Saved, in the order of the list.
-    Register::msr(0x174, "IA32_SYSENTER_CS").vendor(AMD | INTEL).saved(),
-    Register::msr(0x175, "IA32_SYSENTER_ESP").vendor(AMD | INTEL).gate(Gate::MakeCanonical).saved(),
-    Register::msr(0x176, "IA32_SYSENTER_EIP").vendor(AMD | INTEL).gate(Gate::MakeCanonical).saved(),
-    Register::msr(0xc000_0081, "STAR").vendor(AMD | INTEL).saved(),
-    Register::msr(0xc000_0083, "CSTAR").vendor(AMD | INTEL).gate(Gate::Canonical).saved(),
-    Register::msr(0xc000_0102, "KERNEL_GS_BASE").vendor(AMD | INTEL).gate(Gate::Canonical).saved(),
-    Register::msr(0xc000_0084, "SYSCALL_MASK").vendor(AMD | INTEL).saved(),
-    Register::msr(0xc000_0082, "LSTAR").vendor(AMD | INTEL).gate(Gate::Canonical).saved(),
+    Register::msr(0x174, "IA32_SYSENTER_CS").vendor(BOTH).saved(),
+    Register::msr(0x175, "IA32_SYSENTER_ESP").vendor(BOTH).pre_check(PreCheck::MakeCanonical).saved(),
+    Register::msr(0x176, "IA32_SYSENTER_EIP").vendor(BOTH).pre_check(PreCheck::MakeCanonical).saved(),
+    Register::msr(0xc000_0081, "STAR").vendor(BOTH).saved(),
+    Register::msr(0xc000_0083, "CSTAR").vendor(BOTH).pre_check(PreCheck::Canonical).saved(),
+    Register::msr(0xc000_0102, "KERNEL_GS_BASE").vendor(BOTH).pre_check(PreCheck::Canonical).saved(),
+    Register::msr(0xc000_0084, "SYSCALL_MASK").vendor(BOTH).saved(),
+    Register::msr(0xc000_0082, "LSTAR").vendor(BOTH).pre_check(PreCheck::Canonical).saved(),
     Register::msr(0x10, "IA32_TSC").read(Read::Tsc).write(Write::Tsc).saved(),
     Register::msr(0x277, "IA32_CR_PAT")
-        .vendor(VendorSet::AMD_NESTED_READ | VendorSet::AMD_WRITE | VendorSet::INTEL_WRITE)
+        .vendor(VendorSet::AMD_NESTED_READ.and(VendorSet::AMD_WRITE).and(VendorSet::INTEL_WRITE))
         .read(Read::Field(Field::Pat)).write(Write::Pat).saved(),
     Register::msr(0xc001_0117, "VM_HSAVE_PA").vendor(AMD).read(ZERO).write(Write::Ignore).saved(),
     Register::msr(0x3a, "IA32_FEAT_CTL").vendor(INTEL).saved(),
     Register::msr(0xd90, "IA32_BNDCFGS").vendor(INTEL).saved_if(Condition::Mpx),
-    Register::msr(0xc000_0103, "TSC_AUX").vendor(AMD | INTEL).gate(Gate::TscAux)
+    Register::msr(0xc000_0103, "TSC_AUX").vendor(BOTH).pre_check(PreCheck::TscAux)
         .saved_if(Condition::Either(Feature::Rdtscp, Feature::Rdpid)),
-    Register::msr(0x48, "IA32_SPEC_CTRL").vendor(AMD | INTEL).saved(),
+    Register::msr(0x48, "IA32_SPEC_CTRL").vendor(BOTH).saved(),
     Register::msr(0x122, "IA32_TSX_CTRL").vendor(INTEL).saved_if(Condition::TsxCtrl),
     Register::msr(0x570, "IA32_RTIT_CTL").vendor(INTEL)
         .saved_if(Condition::ProcessorTrace(Trace::Any)),
@@ -81,27 +89,27 @@ pub(crate) const REGISTERS: &[Register] = &[
     Register::msr(0xe1, "IA32_UMWAIT_CONTROL").vendor(INTEL)
         .saved_if(Condition::Offers(Feature::Waitpkg)),
     Register::msr(0x1c4, "IA32_XFD").vendor(VendorSet::INTEL_WRITE)
-        .guard(Guard::GuestFeature(Feature::Xfd)).read(Read::Xfd).write(Write::Xfd)
+        .permission(Permission::GuestFeature(Feature::Xfd)).read(Read::Xfd).write(Write::Xfd)
         .saved_if(Condition::Offers(Feature::Xfd)),
-    Register::msr(0x1c5, "IA32_XFD_ERR").guard(Guard::GuestFeature(Feature::Xfd))
+    Register::msr(0x1c5, "IA32_XFD_ERR").permission(Permission::GuestFeature(Feature::Xfd))
         .read(Read::Field(Field::XfdErr)).write(Write::XfdErr)
         .saved_if(Condition::Offers(Feature::Xfd)),
     Register::msr(0xda0, "IA32_XSS").read(Read::Xss).write(Write::Xss).saved_if(Condition::Xss),
-    Register::msr(0x6a0, "IA32_U_CET").gate(Gate::Cet).both(Read::Xstate, Write::Xstate)
+    Register::msr(0x6a0, "IA32_U_CET").pre_check(PreCheck::Cet).both(Read::Xstate, Write::Xstate)
         .saved_if(Condition::Either(Feature::ShadowStack, Feature::BranchTracking)),
-    Register::msr(0x6a2, "IA32_S_CET").vendor(AMD | INTEL).gate(Gate::Cet)
+    Register::msr(0x6a2, "IA32_S_CET").vendor(BOTH).pre_check(PreCheck::Cet)
         .saved_if(Condition::Either(Feature::ShadowStack, Feature::BranchTracking)),
-    Register::msr(0x6a4, "IA32_PL0_SSP").gate(Gate::ShadowStackPointer)
+    Register::msr(0x6a4, "IA32_PL0_SSP").pre_check(PreCheck::ShadowStackPointer)
         .both(Read::Xstate, Write::Xstate).saved_if(Condition::Offers(Feature::ShadowStack)),
-    Register::msr(0x6a5, "IA32_PL1_SSP").gate(Gate::ShadowStackPointer)
+    Register::msr(0x6a5, "IA32_PL1_SSP").pre_check(PreCheck::ShadowStackPointer)
         .both(Read::Xstate, Write::Xstate).saved_if(Condition::Offers(Feature::ShadowStack)),
-    Register::msr(0x6a6, "IA32_PL2_SSP").gate(Gate::ShadowStackPointer)
+    Register::msr(0x6a6, "IA32_PL2_SSP").pre_check(PreCheck::ShadowStackPointer)
         .both(Read::Xstate, Write::Xstate).saved_if(Condition::Offers(Feature::ShadowStack)),
-    Register::msr(0x6a7, "IA32_PL3_SSP").gate(Gate::ShadowStackPointer)
+    Register::msr(0x6a7, "IA32_PL3_SSP").pre_check(PreCheck::ShadowStackPointer)
         .both(Read::Xstate, Write::Xstate).saved_if(Condition::Offers(Feature::ShadowStack)),
-    Register::msr(0x6a8, "IA32_INT_SSP_TAB").vendor(AMD | INTEL).gate(Gate::ShadowStackTable)
+    Register::msr(0x6a8, "IA32_INT_SSP_TAB").vendor(BOTH).pre_check(PreCheck::ShadowStackTable)
         .saved_if(Condition::Both(Feature::Lm, Feature::ShadowStack)),
-    Register::msr(0x1d9, "IA32_DEBUGCTLMSR").vendor(AMD | INTEL).saved(),
+    Register::msr(0x1d9, "IA32_DEBUGCTLMSR").vendor(BOTH).saved(),
     Register::msr(0x1db, "IA32_LASTBRANCHFROMIP").vendor(AMD).read(ZERO).saved(),
     Register::msr(0x1dc, "IA32_LASTBRANCHTOIP").vendor(AMD).read(ZERO).saved(),
     Register::msr(0x1dd, "IA32_LASTINTFROMIP").vendor(AMD).read(ZERO).saved(),
@@ -145,124 +153,111 @@ pub(crate) const REGISTERS: &[Register] = &[
     Register::msr(0xc000_0303, "AMD64_PERF_CNTR_GLOBAL_STATUS_SET")
         .saved_pmu_if(Condition::Offers(Feature::PerfmonV2)),
     // Emulated.
-    Register::msr(0x12, "KVM_SYSTEM_TIME").guard(Guard::Pv(Pv::CLOCKSOURCE))
+    Register::msr(0x12, "KVM_SYSTEM_TIME").permission(Permission::Pv(Pv::CLOCKSOURCE))
         .read(Read::Field(Field::SystemTime)).write(Write::SystemTime { old: true }).emulated(),
-    Register::msr(0x11, "KVM_WALL_CLOCK").guard(Guard::Pv(Pv::CLOCKSOURCE)).read(Read::WallClock)
+    Register::msr(0x11, "KVM_WALL_CLOCK").permission(Permission::Pv(Pv::CLOCKSOURCE)).read(Read::WallClock)
         .write(Write::WallClock).emulated(),
-    Register::msr(0x4b56_4d01, "KVM_SYSTEM_TIME_NEW").guard(Guard::Pv(Pv::CLOCKSOURCE2))
+    Register::msr(0x4b56_4d01, "KVM_SYSTEM_TIME_NEW").permission(Permission::Pv(Pv::CLOCKSOURCE2))
         .read(Read::Field(Field::SystemTime)).write(Write::SystemTime { old: false }).emulated(),
-    Register::msr(0x4b56_4d00, "KVM_WALL_CLOCK_NEW").guard(Guard::Pv(Pv::CLOCKSOURCE2))
+    Register::msr(0x4b56_4d00, "KVM_WALL_CLOCK_NEW").permission(Permission::Pv(Pv::CLOCKSOURCE2))
         .read(Read::WallClock).write(Write::WallClock).emulated(),
-    Register::msr(0x4000_0000, "HV_X64_GUEST_OS_ID").both(Read::HyperV, Write::HyperV).emulated(),
-    Register::msr(0x4000_0001, "HV_X64_HYPERCALL").both(Read::HyperV, Write::HyperV).emulated(),
-    Register::msr(0x4000_0020, "HV_X64_TIME_REF_COUNT").both(Read::HyperV, Write::HyperV)
-        .emulated(),
-    Register::msr(0x4000_0021, "HV_X64_REFERENCE_TSC").both(Read::HyperV, Write::HyperV).emulated(),
-    Register::msr(0x4000_0022, "HV_X64_TSC_FREQUENCY").both(Read::HyperV, Write::HyperV).emulated(),
-    Register::msr(0x4000_0023, "HV_X64_APIC_FREQUENCY").both(Read::HyperV, Write::HyperV)
-        .emulated(),
-    Register::msr(0x4000_0100, "HV_X64_CRASH_P0").both(Read::HyperV, Write::HyperV).emulated(),
-    Register::msr(0x4000_0101, "HV_X64_CRASH_P1").both(Read::HyperV, Write::HyperV).emulated(),
-    Register::msr(0x4000_0102, "HV_X64_CRASH_P2").both(Read::HyperV, Write::HyperV).emulated(),
-    Register::msr(0x4000_0103, "HV_X64_CRASH_P3").both(Read::HyperV, Write::HyperV).emulated(),
-    Register::msr(0x4000_0104, "HV_X64_CRASH_P4").both(Read::HyperV, Write::HyperV).emulated(),
-    Register::msr(0x4000_0105, "HV_X64_CRASH_CTL").both(Read::HyperV, Write::HyperV).emulated(),
-    Register::msr(0x4000_0003, "HV_X64_RESET").both(Read::HyperV, Write::HyperV).emulated(),
-    Register::msr(0x4000_0002, "HV_X64_VP_INDEX").both(Read::HyperV, Write::HyperV).emulated(),
-    Register::msr(0x4000_0010, "HV_X64_VP_RUNTIME").both(Read::HyperV, Write::HyperV).emulated(),
-    Register::msr(0x4000_0080, "HV_X64_SCONTROL").both(Read::HyperV, Write::HyperV).emulated(),
-    Register::msr(0x4000_00b0, "HV_X64_STIMER0_CONFIG").both(Read::HyperV, Write::HyperV)
-        .emulated(),
-    Register::msr(0x4000_0073, "HV_X64_VP_ASSIST_PAGE").both(Read::HyperV, Write::HyperV)
-        .emulated(),
-    Register::msr(0x4000_0106, "HV_X64_REENLIGHTENMENT_CONTROL").both(Read::HyperV, Write::HyperV)
-        .emulated(),
-    Register::msr(0x4000_0107, "HV_X64_TSC_EMULATION_CONTROL").both(Read::HyperV, Write::HyperV)
-        .emulated(),
-    Register::msr(0x4000_0108, "HV_X64_TSC_EMULATION_STATUS").both(Read::HyperV, Write::HyperV)
-        .emulated(),
-    Register::msr(0x4000_0118, "HV_X64_TSC_INVARIANT_CONTROL").both(Read::HyperV, Write::HyperV)
-        .emulated(),
-    Register::msr(0x4000_00ff, "HV_X64_SYNDBG_OPTIONS").both(Read::HyperV, Write::HyperV)
-        .emulated(),
-    Register::msr(0x4000_00f1, "HV_X64_SYNDBG_CONTROL").both(Read::HyperV, Write::HyperV)
-        .emulated(),
-    Register::msr(0x4000_00f2, "HV_X64_SYNDBG_STATUS").both(Read::HyperV, Write::HyperV).emulated(),
-    Register::msr(0x4000_00f3, "HV_X64_SYNDBG_SEND_BUFFER").both(Read::HyperV, Write::HyperV)
-        .emulated(),
-    Register::msr(0x4000_00f4, "HV_X64_SYNDBG_RECV_BUFFER").both(Read::HyperV, Write::HyperV)
-        .emulated(),
-    Register::msr(0x4000_00f5, "HV_X64_SYNDBG_PENDING_BUFFER").both(Read::HyperV, Write::HyperV)
-        .emulated(),
-    Register::msr(0x4b56_4d02, "KVM_ASYNC_PF_EN").guard(Guard::Pv(Pv::ASYNC_PF))
+    Register::hyperv(0x4000_0000, "HV_X64_GUEST_OS_ID"),
+    Register::hyperv(0x4000_0001, "HV_X64_HYPERCALL"),
+    Register::hyperv(0x4000_0020, "HV_X64_TIME_REF_COUNT"),
+    Register::hyperv(0x4000_0021, "HV_X64_REFERENCE_TSC"),
+    Register::hyperv(0x4000_0022, "HV_X64_TSC_FREQUENCY"),
+    Register::hyperv(0x4000_0023, "HV_X64_APIC_FREQUENCY"),
+    Register::hyperv(0x4000_0100, "HV_X64_CRASH_P0"),
+    Register::hyperv(0x4000_0101, "HV_X64_CRASH_P1"),
+    Register::hyperv(0x4000_0102, "HV_X64_CRASH_P2"),
+    Register::hyperv(0x4000_0103, "HV_X64_CRASH_P3"),
+    Register::hyperv(0x4000_0104, "HV_X64_CRASH_P4"),
+    Register::hyperv(0x4000_0105, "HV_X64_CRASH_CTL"),
+    Register::hyperv(0x4000_0003, "HV_X64_RESET"),
+    Register::hyperv(0x4000_0002, "HV_X64_VP_INDEX"),
+    Register::hyperv(0x4000_0010, "HV_X64_VP_RUNTIME"),
+    Register::hyperv(0x4000_0080, "HV_X64_SCONTROL"),
+    Register::hyperv(0x4000_00b0, "HV_X64_STIMER0_CONFIG"),
+    Register::hyperv(0x4000_0073, "HV_X64_VP_ASSIST_PAGE"),
+    Register::hyperv(0x4000_0106, "HV_X64_REENLIGHTENMENT_CONTROL"),
+    Register::hyperv(0x4000_0107, "HV_X64_TSC_EMULATION_CONTROL"),
+    Register::hyperv(0x4000_0108, "HV_X64_TSC_EMULATION_STATUS"),
+    Register::hyperv(0x4000_0118, "HV_X64_TSC_INVARIANT_CONTROL"),
+    Register::hyperv(0x4000_00ff, "HV_X64_SYNDBG_OPTIONS"),
+    Register::hyperv(0x4000_00f1, "HV_X64_SYNDBG_CONTROL"),
+    Register::hyperv(0x4000_00f2, "HV_X64_SYNDBG_STATUS"),
+    Register::hyperv(0x4000_00f3, "HV_X64_SYNDBG_SEND_BUFFER"),
+    Register::hyperv(0x4000_00f4, "HV_X64_SYNDBG_RECV_BUFFER"),
+    Register::hyperv(0x4000_00f5, "HV_X64_SYNDBG_PENDING_BUFFER"),
+    Register::msr(0x4b56_4d02, "KVM_ASYNC_PF_EN").permission(Permission::Pv(Pv::ASYNC_PF))
         .read(Read::Field(Field::AsyncPfEn)).write(Write::AsyncPfEn).emulated(),
-    Register::msr(0x4b56_4d03, "KVM_STEAL_TIME").guard(Guard::Pv(Pv::STEAL_TIME))
+    Register::msr(0x4b56_4d03, "KVM_STEAL_TIME").permission(Permission::Pv(Pv::STEAL_TIME))
         .read(Read::Field(Field::StealTime)).write(Write::StealTime).emulated(),
-    Register::msr(0x4b56_4d04, "KVM_PV_EOI_EN").guard(Guard::Pv(Pv::EOI))
+    Register::msr(0x4b56_4d04, "KVM_PV_EOI_EN").permission(Permission::Pv(Pv::EOI))
         .read(Read::Field(Field::PvEoi)).write(Write::PvEoi).emulated(),
-    Register::msr(0x4b56_4d06, "KVM_ASYNC_PF_INT").guard(Guard::Pv(Pv::ASYNC_PF_INT))
+    Register::msr(0x4b56_4d06, "KVM_ASYNC_PF_INT").permission(Permission::Pv(Pv::ASYNC_PF_INT))
         .read(Read::Field(Field::AsyncPfInt)).write(Write::AsyncPfInt).emulated(),
-    Register::msr(0x4b56_4d07, "KVM_ASYNC_PF_ACK").guard(Guard::Pv(Pv::ASYNC_PF_INT)).read(ZERO)
+    Register::msr(0x4b56_4d07, "KVM_ASYNC_PF_ACK").permission(Permission::Pv(Pv::ASYNC_PF_INT)).read(ZERO)
         .write(Write::AsyncPfAck).emulated(),
     Register::msr(0x3b, "IA32_TSC_ADJUST").read(Read::Field(Field::TscAdjust))
         .write(Write::TscAdjust).emulated(),
     Register::msr(0x6e0, "IA32_TSC_DEADLINE").both(Read::TscDeadline, Write::TscDeadline)
         .emulated(),
     Register::msr(0x10a, "IA32_ARCH_CAPABILITIES").vendor(VendorSet::INTEL_WRITE)
-        .guard(Guard::Feature(Feature::ArchCapabilities))
-        .write_guard(Guard::HostFeature(Feature::ArchCapabilities)).field(Field::ArchCapabilities)
-        .emulated().model(Model::Fixed(20)),
+        .permission(Permission::Feature(Feature::ArchCapabilities))
+        .write_permission(Permission::HostFeature(Feature::ArchCapabilities)).field(Field::ArchCapabilities)
+        .emulated().feature(FeatureMsr::Immutable),
     Register::msr(0x345, "IA32_PERF_CAPABILITIES").vendor(VendorSet::INTEL_WRITE)
-        .guard(Guard::Feature(Feature::Pdcm)).write_guard(Guard::HostFeature(Feature::Pdcm))
+        .permission(Permission::Feature(Feature::Pdcm)).write_permission(Permission::HostFeature(Feature::Pdcm))
         .read(Read::Field(Field::PerfCapabilities)).write(Write::PerfCapabilities).emulated()
-        .model(Model::Fixed(21)),
+        .feature(FeatureMsr::Immutable),
     Register::msr(0x1a0, "IA32_MISC_ENABLE").read(Read::Field(Field::MiscEnable))
         .write(Write::MiscEnable).emulated(),
     Register::msr(0x17a, "IA32_MCG_STATUS").field(Field::McgStatus).emulated(),
     Register::msr(0x17b, "IA32_MCG_CTL").read(Read::MachineCheckCtl).write(Write::MachineCheckCtl)
         .emulated(),
     Register::msr(0x4d0, "IA32_MCG_EXT_CTL").vendor(INTEL).emulated(),
-    Register::msr(0x9e, "IA32_SMBASE").guard(Guard::Smm).field(Field::Smbase).emulated(),
-    Register::msr(0x34, "SMI_COUNT").write_guard(Guard::Host).field(Field::SmiCount).emulated(),
-    Register::msr(0xce, "PLATFORM_INFO").write_guard(Guard::Host).read(Read::PlatformInfo)
-        .write(Write::Field(Field::PlatformInfo)).emulated().model(Model::Fixed(22)),
+    Register::msr(0x9e, "IA32_SMBASE").permission(Permission::Smm).field(Field::Smbase).emulated(),
+    Register::msr(0x34, "SMI_COUNT").write_permission(Permission::Host).field(Field::SmiCount).emulated(),
+    Register::msr(0xce, "PLATFORM_INFO").write_permission(Permission::Host).read(Read::PlatformInfo)
+        .write(Write::Field(Field::PlatformInfo)).emulated().feature(FeatureMsr::Immutable),
     Register::msr(0x140, "MISC_FEATURES_ENABLES").read(Read::Field(Field::MiscFeaturesEnables))
         .write(Write::MiscFeaturesEnables).emulated(),
     Register::msr(0xc001_011f, "AMD64_VIRT_SPEC_CTRL").vendor(AMD).emulated(),
     Register::msr(0xc000_0104, "AMD64_TSC_RATIO").vendor(AMD).emulated(),
     Register::msr(0x1fc, "IA32_POWER_CTL").field(Field::PowerCtl).emulated(),
     Register::msr(0x8b, "IA32_UCODE_REV").read(Read::Field(Field::MicrocodeVersion))
-        .write(Write::HostField(Field::MicrocodeVersion)).emulated().model(Model::Changing(19)),
-    Register::msr(0x480, "IA32_VMX_BASIC").vendor(INTEL).emulated().model(Model::Fixed(0)),
+        .write(Write::HostField(Field::MicrocodeVersion)).emulated().feature(FeatureMsr::Mutable),
+    Register::msr(0x480, "IA32_VMX_BASIC").vendor(INTEL).emulated().feature(FeatureMsr::Immutable),
     Register::msr(0x48d, "IA32_VMX_TRUE_PINBASED_CTLS").vendor(INTEL).emulated()
-        .model(Model::Fixed(13)),
+        .feature(FeatureMsr::Immutable),
     Register::msr(0x48e, "IA32_VMX_TRUE_PROCBASED_CTLS").vendor(INTEL).emulated()
-        .model(Model::Fixed(14)),
+        .feature(FeatureMsr::Immutable),
     Register::msr(0x48f, "IA32_VMX_TRUE_EXIT_CTLS").vendor(INTEL).emulated()
-        .model(Model::Fixed(15)),
+        .feature(FeatureMsr::Immutable),
     Register::msr(0x490, "IA32_VMX_TRUE_ENTRY_CTLS").vendor(INTEL).emulated()
-        .model(Model::Fixed(16)),
-    Register::msr(0x485, "IA32_VMX_MISC").vendor(INTEL).emulated().model(Model::Fixed(5)),
-    Register::msr(0x486, "IA32_VMX_CR0_FIXED0").vendor(INTEL).emulated().model(Model::Fixed(6)),
-    Register::msr(0x488, "IA32_VMX_CR4_FIXED0").vendor(INTEL).emulated().model(Model::Fixed(8)),
-    Register::msr(0x48a, "IA32_VMX_VMCS_ENUM").vendor(INTEL).emulated().model(Model::Fixed(10)),
+        .feature(FeatureMsr::Immutable),
+    Register::msr(0x485, "IA32_VMX_MISC").vendor(INTEL).emulated().feature(FeatureMsr::Immutable),
+    Register::msr(0x486, "IA32_VMX_CR0_FIXED0").vendor(INTEL).emulated().feature(FeatureMsr::Immutable),
+    Register::msr(0x488, "IA32_VMX_CR4_FIXED0").vendor(INTEL).emulated().feature(FeatureMsr::Immutable),
+    Register::msr(0x48a, "IA32_VMX_VMCS_ENUM").vendor(INTEL).emulated().feature(FeatureMsr::Immutable),
     Register::msr(0x48b, "IA32_VMX_PROCBASED_CTLS2").vendor(INTEL).emulated()
-        .model(Model::Fixed(11)),
-    Register::msr(0x48c, "IA32_VMX_EPT_VPID_CAP").vendor(INTEL).emulated().model(Model::Fixed(12)),
-    Register::msr(0x491, "IA32_VMX_VMFUNC").vendor(INTEL).emulated().model(Model::Fixed(17)),
+        .feature(FeatureMsr::Immutable),
+    Register::msr(0x48c, "IA32_VMX_EPT_VPID_CAP").vendor(INTEL).emulated().feature(FeatureMsr::Immutable),
+    Register::msr(0x491, "IA32_VMX_VMFUNC").vendor(INTEL).emulated().feature(FeatureMsr::Immutable),
     Register::msr(0xc001_0015, "K7_HWCR").read(Read::Field(Field::Hwcr)).write(Write::Hwcr)
         .emulated(),
-    Register::msr(0x4b56_4d05, "KVM_POLL_CONTROL").guard(Guard::Pv(Pv::POLL_CONTROL))
+    Register::msr(0x4b56_4d05, "KVM_POLL_CONTROL").permission(Permission::Pv(Pv::POLL_CONTROL))
         .read(Read::Field(Field::PollControl)).write(Write::Reserved(Field::PollControl, !1))
         .emulated(),
     // In no list but that of the model.
-    Register::msr(0x481, "IA32_VMX_PINBASED_CTLS").vendor(INTEL).model(Model::Fixed(1)),
-    Register::msr(0x482, "IA32_VMX_PROCBASED_CTLS").vendor(INTEL).model(Model::Fixed(2)),
-    Register::msr(0x483, "IA32_VMX_EXIT_CTLS").vendor(INTEL).model(Model::Fixed(3)),
-    Register::msr(0x484, "IA32_VMX_ENTRY_CTLS").vendor(INTEL).model(Model::Fixed(4)),
-    Register::msr(0x487, "IA32_VMX_CR0_FIXED1").vendor(INTEL).model(Model::Fixed(7)),
-    Register::msr(0x489, "IA32_VMX_CR4_FIXED1").vendor(INTEL).model(Model::Fixed(9)),
-    Register::msr(0xc001_1029, "AMD64_DE_CFG").vendor(AMD).model(Model::Fixed(18)),
+    Register::msr(0x481, "IA32_VMX_PINBASED_CTLS").vendor(INTEL).feature(FeatureMsr::Immutable),
+    Register::msr(0x482, "IA32_VMX_PROCBASED_CTLS").vendor(INTEL).feature(FeatureMsr::Immutable),
+    Register::msr(0x483, "IA32_VMX_EXIT_CTLS").vendor(INTEL).feature(FeatureMsr::Immutable),
+    Register::msr(0x484, "IA32_VMX_ENTRY_CTLS").vendor(INTEL).feature(FeatureMsr::Immutable),
+    Register::msr(0x487, "IA32_VMX_CR0_FIXED1").vendor(INTEL).feature(FeatureMsr::Immutable),
+    Register::msr(0x489, "IA32_VMX_CR4_FIXED1").vendor(INTEL).feature(FeatureMsr::Immutable),
+    Register::msr(0xc001_1029, "AMD64_DE_CFG").vendor(AMD).feature(FeatureMsr::Immutable),
     // In no list.
     Register::msr(0x0, "IA32_P5_MC_ADDR").read(ZERO),
     Register::msr(0x1, "IA32_P5_MC_TYPE").read(ZERO),
@@ -295,11 +290,11 @@ pub(crate) const REGISTERS: &[Register] = &[
     Register::range(0x4000_0000, 0x4000_009f, "HV_X64").both(Read::HyperV, Write::HyperV),
     Register::range(0x4000_00b1, 0x4000_00b7, "HV_X64_STIMER0_COUNT")
         .both(Read::HyperV, Write::HyperV),
-    Register::msr(0x4b56_4dff, "KVM_INTERNAL_GUEST_SSP").vendor(AMD | INTEL)
-        .gate(Gate::GuestShadowStackPointer),
+    Register::msr(0x4b56_4dff, "KVM_INTERNAL_GUEST_SSP").vendor(BOTH)
+        .pre_check(PreCheck::GuestShadowStackPointer),
     Register::msr(0xc000_0080, "EFER").read(Read::Field(Field::Efer)).write(Write::Efer),
-    Register::msr(0xc000_0100, "FS_BASE").vendor(AMD | INTEL).gate(Gate::Canonical),
-    Register::msr(0xc000_0101, "GS_BASE").vendor(AMD | INTEL).gate(Gate::Canonical),
+    Register::msr(0xc000_0100, "FS_BASE").vendor(BOTH).pre_check(PreCheck::Canonical),
+    Register::msr(0xc000_0101, "GS_BASE").vendor(BOTH).pre_check(PreCheck::Canonical),
     Register::msr(0xc001_0010, "AMD64_SYSCFG").read(ZERO),
     Register::msr(0xc001_001b, "K7_CLK_CTL").read(Read::Constant(0x2000_0000)).write(Write::Ignore),
     Register::msr(0xc001_001f, "AMD64_NB_CFG").read(ZERO).write(Write::Ignore),
@@ -311,8 +306,8 @@ pub(crate) const REGISTERS: &[Register] = &[
     Register::msr(0xc001_0114, "VM_CR").vendor(AMD),
     Register::msr(0xc001_0115, "VM_IGNNE").vendor(VendorSet::AMD_WRITE),
     Register::msr(0xc001_0140, "AMD64_OSVW_ID_LENGTH")
-        .guard(Guard::FeatureElseInvalid(Feature::Osvw)).field(Field::OsvwLength),
-    Register::msr(0xc001_0141, "AMD64_OSVW_STATUS").guard(Guard::FeatureElseInvalid(Feature::Osvw))
+        .permission(Permission::FeatureElseInvalid(Feature::Osvw)).field(Field::OsvwLength),
+    Register::msr(0xc001_0141, "AMD64_OSVW_STATUS").permission(Permission::FeatureElseInvalid(Feature::Osvw))
         .field(Field::OsvwStatus),
     Register::msr(0xc001_1021, "F15H_IC_CFG").vendor(VendorSet::AMD_READ),
     Register::msr(0xc001_1022, "AMD64_DC_CFG").read(ZERO).write(Write::Ignore),

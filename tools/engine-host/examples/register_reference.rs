@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Prints the files of `make registers`: `Documentation/register-reference.rst`, or with the
-//! argument `json`, `tools/kvmsr/data/registers.json`.
+//! Prints the files of `make registers`: `Documentation/register-reference.rst`, with the argument
+//! `json` `tools/kvmsr/data/registers.json`, or with `assertions` `rust/kvm/msr_index.rs`.
 //!
 //! It is an example because the programs of this workspace are copied into the VM, where this one
 //! is not needed.
@@ -15,9 +15,10 @@ fn main() -> ExitCode {
 
     match argument.as_deref() {
         None => print!("{}", reference::text()),
+        Some("assertions") => print!("{}", reference::assertions::text()),
         Some("json") => print!("{}", reference::data::json()),
         Some(other) => {
-            eprintln!("'{other}' is unknown: use json, or no argument");
+            eprintln!("'{other}' is unknown: use assertions, json, or no argument");
             return ExitCode::from(2);
         }
     }

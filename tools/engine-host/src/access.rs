@@ -5,92 +5,93 @@
 mod c;
 
 use crate::engine::{
-    access::{self, efer, By, Cpu},
+    access::{self, efer, Initiator},
+    cpu::*,
     exit::{Denial, INVALID, UNSUPPORTED},
-    model::*,
     registers::{lookup, Feature, Field, Pv, Vendor, REGISTERS},
 };
+use crate::model::*;
 use c::C;
 use proptest::{array, collection::vec, prelude::*, sample::select};
 use std::fmt::Debug;
 
-const BOTH: [By; 2] = [By::Guest, By::Host];
+const BOTH: [Initiator; 2] = [Initiator::Guest, Initiator::Host];
 
 /// Makes an access with C and with the engine. Results and effects have to be equal.
 #[track_caller]
 fn compare<'a, T: Debug + PartialEq>(
     vcpu: &'a Vcpu,
-    by: By,
+    initiator: Initiator,
     what: impl Debug,
     c: impl FnOnce(&mut C<'a>) -> c::Result<T>,
     engine: impl FnOnce() -> access::Result<T>,
 ) {
-    let mut expected = C::new(vcpu, by);
+    let mut expected = C::new(vcpu, initiator);
     let result = c(&mut expected);
 
     assert_eq!(
-        engine().map_err(Denial::get),
+        engine().map_err(|denial| denial.get() as i32),
         result,
-        "{what:x?} by {by:?} of {vcpu:x?}"
+        "{what:x?} by {initiator:?} of {vcpu:x?}"
     );
     assert_eq!(
         vcpu.effects(),
         expected.done,
-        "{what:x?} by {by:?} of {vcpu:x?}"
+        "{what:x?} by {initiator:?} of {vcpu:x?}"
     );
 }
 
 #[track_caller]
-fn compare_reads(vcpu: &Vcpu, index: u32, by: By) {
+fn compare_reads(vcpu: &Vcpu, index: u32, initiator: Initiator) {
     let what = ("read", index);
 
     compare(
         vcpu,
-        by,
+        initiator,
         what,
         |c| c.get(index),
-        || access::read(vcpu, index, by),
+        || access::read_existing(vcpu, index, initiator),
     );
     compare(
         vcpu,
-        by,
+        initiator,
         what,
         |c| c.get_common(index),
-        || access::read_common(vcpu, index, by),
+        || access::read_common(vcpu, index, initiator),
     );
     compare(
         vcpu,
-        by,
+        initiator,
         what,
         |c| c.get_ignored_check(index),
-        || access::read_excused(vcpu, index, by),
+        || access::read(vcpu, index, initiator),
     );
 }
 
 #[track_caller]
-fn compare_writes(vcpu: &Vcpu, index: u32, data: u64, by: By) {
+fn compare_writes(vcpu: &Vcpu, index: u32, data: u64, initiator: Initiator) {
     let what = ("write", index, data);
 
     compare(
         vcpu,
-        by,
+        initiator,
         what,
         |c| c.set(index, data),
-        || access::write(vcpu, index, data, by),
+        || access::write_existing(vcpu, index, data, initiator),
     );
     compare(
         vcpu,
-        by,
+        initiator,
         what,
         |c| c.set_common(index, data),
-        || access::write_common(vcpu, index, data, by),
+        || access::write_common(vcpu, index, data, initiator),
     );
     compare(
         vcpu,
-        by,
+        initiator,
         what,
         |c| c.set_ignored_check(index, data),
-        || access::write_excused(vcpu, index, data, by),
+        || access::write(vcpu, index, data, initiator),
     );
 }
 
@@ -180,7 +181,7 @@ prop_compose! {
             vcpu.is_nested,
             vcpu.is_tsc_protected,
             vcpu.host_has_ibpb,
-            vcpu.has_user_return_tsc_aux,
+            vcpu.can_switch_tsc_aux,
             vcpu.has_smm,
             vcpu.has_sched_info,
             vcpu.has_pmu,
@@ -205,17 +206,17 @@ proptest! {
     #[test]
     fn single_bits_are_as_in_c(vcpu in vcpus()) {
         for index in edges() {
-            for by in BOTH {
-                compare_reads(&vcpu, index, by);
+            for initiator in BOTH {
+                compare_reads(&vcpu, index, initiator);
 
-                let old = C::new(&vcpu, By::Host).get_common(index).unwrap_or(0);
+                let old = C::new(&vcpu, Initiator::Host).get_common(index).unwrap_or(0);
 
                 for data in [0, u64::MAX, old] {
-                    compare_writes(&vcpu, index, data, by);
+                    compare_writes(&vcpu, index, data, initiator);
                 }
                 for bit in 0..64 {
                     for data in [1 << bit, !(1 << bit), old ^ 1 << bit] {
-                        compare_writes(&vcpu, index, data, by);
+                        compare_writes(&vcpu, index, data, initiator);
                     }
                 }
             }
@@ -225,10 +226,10 @@ proptest! {
     #[test]
     fn every_index_is_as_in_c(vcpu in vcpus(), values in vec(values(), 2)) {
         for index in everywhere() {
-            for by in BOTH {
-                compare_reads(&vcpu, index, by);
+            for initiator in BOTH {
+                compare_reads(&vcpu, index, initiator);
                 for &data in &values {
-                    compare_writes(&vcpu, index, data, by);
+                    compare_writes(&vcpu, index, data, initiator);
                 }
             }
         }
@@ -242,7 +243,7 @@ proptest! {
     fn what_needs_the_fpu_is_as_in_c(vcpu in vcpus(), index in 0x690u32..0x6b0) {
         prop_assert_eq!(
             access::needs_fpu(&vcpu, lookup(index)),
-            C::new(&vcpu, By::Host).is_xstate_managed(index)
+            C::new(&vcpu, Initiator::Host).is_xstate_managed(index)
         );
     }
 
@@ -253,7 +254,7 @@ proptest! {
 
         prop_assert_eq!(
             efer::is_valid(&vcpu, efer),
-            supported && C::new(&vcpu, By::Guest).is_valid_efer(efer)
+            supported && C::new(&vcpu, Initiator::Guest).is_valid_efer(efer)
         );
     }
 }
@@ -268,10 +269,10 @@ proptest! {
         writes in vec((select(edges()), values(), any::<bool>()), 1..16),
     ) {
         for (index, data, host) in writes {
-            let by = BOTH[usize::from(host)];
+            let initiator = BOTH[usize::from(host)];
 
-            compare_writes(&vcpu, index, data, by);
-            compare_reads(&vcpu, index, by);
+            compare_writes(&vcpu, index, data, initiator);
+            compare_reads(&vcpu, index, initiator);
         }
     }
 
@@ -280,9 +281,9 @@ proptest! {
     fn indices_elsewhere_are_as_in_c(page in 0u32..1 << 20, index in select(edges())) {
         let index = page << 12 | index & 0xfff;
 
-        for by in BOTH {
-            compare_reads(&Vcpu::new(Vendor::Amd), index, by);
-            compare_writes(&Vcpu::new(Vendor::Intel), index, 1, by);
+        for initiator in BOTH {
+            compare_reads(&Vcpu::new(Vendor::Amd), index, initiator);
+            compare_writes(&Vcpu::new(Vendor::Intel), index, 1, initiator);
         }
     }
 
@@ -301,7 +302,7 @@ proptest! {
 
             vcpu.address_bits = if wide { 57 } else { 48 };
             for index in [0xc000_0082, 0xc000_0083, 0xc000_0100, 0xc000_0101, 0xc000_0102] {
-                let write = access::write(&vcpu, index, address, By::Guest);
+                let write = access::write_existing(&vcpu, index, address, Initiator::Guest);
 
                 prop_assert_eq!(write, if canonical { Ok(()) } else { Err(INVALID) });
             }
@@ -375,10 +376,10 @@ fn efer_needs_a_feature_for_each_bit() {
 
             assert_eq!(efer::is_valid(&vcpu, efer), allowed, "{efer:#x}");
             assert_eq!(
-                access::write(&vcpu, 0xc000_0080, efer, By::Guest).is_ok(),
+                access::write_existing(&vcpu, 0xc000_0080, efer, Initiator::Guest).is_ok(),
                 allowed
             );
-            assert!(access::write(&vcpu, 0xc000_0080, efer, By::Host).is_ok());
+            assert!(access::write_existing(&vcpu, 0xc000_0080, efer, Initiator::Host).is_ok());
         }
     }
 }
@@ -410,9 +411,9 @@ fn all_cet_settings() {
             valid &= !set(12) && !set(13);
             valid &= !(set(10) && set(11));
             for index in [0x6a0, 0x6a2] {
-                for by in BOTH {
+                for initiator in BOTH {
                     assert_eq!(
-                        access::write(&vcpu, index, data, by),
+                        access::write_existing(&vcpu, index, data, initiator),
                         if valid { Ok(()) } else { Err(INVALID) },
                         "{data:#x}"
                     );
@@ -443,7 +444,7 @@ fn all_async_pf_flags() {
             vcpu = vcpu.without_pv(Pv::ASYNC_PF_INT);
         }
         let valid = lapic && flags < 16 && (vmexit || flags & 4 == 0) && (int || flags & 8 == 0);
-        let written = access::write(&vcpu, 0x4b56_4d02, data, By::Guest);
+        let written = access::write_existing(&vcpu, 0x4b56_4d02, data, Initiator::Guest);
 
         if !valid {
             assert_eq!(written, Err(INVALID));
@@ -470,24 +471,32 @@ fn all_async_pf_flags() {
 /// a status, unless the guest is AMD's and enables other writes. User space can write any value.
 #[test]
 fn machine_check_status() {
-    for (amd, enabled, by, data) in [false, true]
+    for (amd, enabled, initiator, data) in [false, true]
         .into_iter()
         .flat_map(|amd| [false, true].map(|enabled| (amd, enabled)))
-        .flat_map(|(amd, enabled)| BOTH.map(|by| (amd, enabled, by)))
-        .flat_map(|(amd, enabled, by)| [0, 1, 1 << 63, !0].map(|data| (amd, enabled, by, data)))
+        .flat_map(|(amd, enabled)| BOTH.map(|initiator| (amd, enabled, initiator)))
+        .flat_map(|(amd, enabled, initiator)| {
+            [0, 1, 1 << 63, !0].map(|data| (amd, enabled, initiator, data))
+        })
     {
         let mut vcpu = Vcpu::new(Vendor::Intel);
-        let valid = data == 0 || by == By::Host || amd && enabled;
+        let valid = data == 0 || initiator == Initiator::Host || amd && enabled;
 
         vcpu.is_amd_compatible = amd;
         vcpu.preset(Field::Hwcr, if enabled { 1 << 18 } else { !(1 << 18) });
         vcpu.preset(Field::McgCap, 2);
-        assert_eq!(access::write(&vcpu, 0x405, data, by).is_ok(), valid);
+        assert_eq!(
+            access::write_existing(&vcpu, 0x405, data, initiator).is_ok(),
+            valid
+        );
         if valid {
             assert_eq!(vcpu.effects(), [Effect::MceBank(5, data)]);
         }
         // There are only two banks.
-        assert_eq!(access::write(&vcpu, 0x409, data, by), Err(INVALID));
-        assert_eq!(access::read(&vcpu, 0x409, by), Err(INVALID));
+        assert_eq!(
+            access::write_existing(&vcpu, 0x409, data, initiator),
+            Err(INVALID)
+        );
+        assert_eq!(access::read_existing(&vcpu, 0x409, initiator), Err(INVALID));
     }
 }

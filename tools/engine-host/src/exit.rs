@@ -39,7 +39,7 @@ proptest! {
         let reason = documented_reason(ret.get());
         let expected = (mask & reason != 0).then_some(reason);
 
-        prop_assert_eq!(ReasonMask::from_raw(mask).reason_for(ret), expected);
+        prop_assert_eq!(ReasonMask::from_raw(mask).reason_for(ret.into()), expected);
     }
 }
 
@@ -52,7 +52,7 @@ fn all_masks_and_results() {
             assert_eq!(
                 ReasonMask::from_cap(mask)
                     .unwrap()
-                    .reason_for(NonZero::new(ret).unwrap()),
+                    .reason_for(NonZero::new(ret.into()).unwrap()),
                 (mask as u32 & reason != 0).then_some(reason),
                 "mask {mask}, result {ret}",
             );

@@ -3,8 +3,14 @@
 //! `KVM_X86_SET_MSR_FILTER`: compares the compiled filter with a model that checks range after
 //! range.
 
-use crate::engine::{error::Error, filter::*};
+use crate::engine::{access::Access, error::Error, filter::*};
 use proptest::{collection::vec, prelude::*};
+
+impl Words for Vec<u64> {
+    fn word(&self, position: usize) -> u64 {
+        self.get(position).copied().unwrap_or(0)
+    }
+}
 
 /// A filter in user space's form.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +35,7 @@ impl UserFilter {
                 Ok::<_, Error>(first)
             })?;
         }
+        filter.compile();
         Ok(filter)
     }
 
@@ -224,6 +231,7 @@ fn more_ranges_than_there_may_be_are_refused() {
         assert_eq!(add(1 + 10 * i), Ok(()));
     }
     assert_eq!(add(1000), Err(Error::Invalid));
+    filter.compile();
     assert!(filter.allows(1000, Access::Read));
     assert!(!filter.allows(151, Access::Read));
 }
@@ -235,6 +243,7 @@ fn an_invalid_range_is_refused_and_its_bitmap_not_read() {
     let added = filter.add(&range, |_, _| -> Result<usize, Error> { unreachable!() });
 
     assert_eq!(added, Err(Error::Invalid));
+    filter.compile();
     assert!(filter.allows(0, Access::Read));
 }
 
@@ -247,6 +256,7 @@ fn a_range_whose_bitmap_cannot_be_read_is_not_there() {
         filter.add(&range, |_, _| Err(Error::TooBig)),
         Err(Error::TooBig)
     );
+    filter.compile();
     assert!(filter.allows(0, Access::Read));
 }
 
@@ -257,6 +267,7 @@ fn a_range_that_is_not_in_use_has_no_bitmap() {
     let added = filter.add(&range, |_, _| -> Result<usize, Error> { unreachable!() });
 
     assert_eq!(added, Ok(()));
+    filter.compile();
     assert!(filter.allows(0, Access::Read));
 }
 

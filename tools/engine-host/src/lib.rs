@@ -9,6 +9,10 @@
 #[allow(dead_code, unexpected_cfgs)]
 #[path = "../../../rust/engine/mod.rs"]
 mod engine;
+#[cfg(test)]
+#[allow(dead_code)]
+#[path = "../../../rust/tests/model.rs"]
+mod model;
 pub mod reference;
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! This file knows no single register. [`words`] describes what the declarations mean, in matches
 //! that the compiler checks for completeness.
 
+pub mod assertions;
 pub mod data;
 mod words;
 

@@ -13,13 +13,8 @@ from suites import cargo_environment
 _VERDICT = re.compile(r"^test (.+?)(?: - should panic)? \.\.\. (ok|FAILED|ignored)")
 
 
-def main():
-    """Runs cargo test and collects its results."""
-    environment = {**os.environ, **cargo_environment()}
-    # Optimised, because some hundred thousand random filters are tested.
-    command = ["/usr/bin/cargo", "test", "--release", "--locked", "--no-fail-fast",
-               "--manifest-path", os.path.join(products.REPO, "tools", "Cargo.toml"),
-               "--package", "engine-host", "--package", "kvmsr"]
+def run_tests(command, environment):
+    """Runs cargo test, prints its output, and returns its results."""
     tests = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as run:
         for line in run.stdout:
@@ -31,4 +26,14 @@ def main():
                 tests.append(entry)
     if run.returncode and not results.count(tests)[1]:
         tests.append(results.test("cargo test", False, f"exit code {run.returncode}"))
-    return results.conclude("host-test", tests)
+    return tests
+
+
+def main():
+    """Runs the tests of the packages that need no kernel."""
+    # Optimised, as the tests judge some hundred thousand random filters.
+    command = ["/usr/bin/cargo", "test", "--release", "--locked", "--no-fail-fast",
+               "--manifest-path", os.path.join(products.REPO, "tools", "Cargo.toml"),
+               "--package", "engine-host", "--package", "kvmsr"]
+    return results.conclude("host-test", run_tests(command,
+                                                   {**os.environ, **cargo_environment()}))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""make registers: generates the register reference and kvmsr's rules from the register table."""
+"""make registers: generates the register reference, assertions on the kernel's headers and kvmsr's
+rules from the register table."""
 
 import os
 import subprocess
@@ -10,6 +11,7 @@ from suites import cargo_environment
 # The generated files, and the generator's arguments for each.
 FILES = {
     "Documentation/register-reference.rst": [],
+    "rust/kvm/msr_index.rs": ["assertions"],
     "tools/kvmsr/data/registers.json": ["json"],
 }
 

@@ -13,8 +13,8 @@ import results
 # The suites run one after the other, in this order.  Bochs has one CPU, so selftests-intel runs beside
 # them.  That does not disturb the benchmark, which counts instructions.
 _BESIDE = "selftests-intel"
-_SUITES = ["lint", "host-test", "kunit", "check", "bench", "selftests-amd", "sweep-short-amd",
-           "sweep-short-intel", "kvmsr-amd", "kvmsr-intel"]
+_SUITES = ["lint", "host-test", "speculation", "kunit", "check", "bench", "selftests-amd",
+           "sweep-short-amd", "sweep-short-intel", "kvmsr-amd", "kvmsr-intel"]
 
 
 def _command(suite):

@@ -6,11 +6,12 @@
 //! It matches on indices, as C does, and uses neither the engine's table nor its rules.
 
 use crate::engine::{
-    access::{By, Command, Cpu, Report, Request, Way},
-    model::*,
+    access::{Access, Initiator},
+    cpu::*,
     registers::{Feature, Field, Pv, Vendor},
 };
-use std::ops::RangeInclusive;
+use crate::model::*;
+use std::{collections::BTreeSet, ops::RangeInclusive, sync::LazyLock};
 
 /// KVM's convention: 1 for invalid, 2 for unsupported, or an errno.
 pub type Result<T = ()> = std::result::Result<T, i32>;
@@ -46,9 +47,42 @@ const IGNORED: [u32; 9] = [
     0xc001_102a, 0xc001_102c,
 ];
 
+/// What a PMU can have.
+#[rustfmt::skip]
+const PMU: [RangeInclusive<u32>; 8] = [
+    0xc1..=0xc8, 0x186..=0x18d, 0x309..=0x30b, 0x38d..=0x38f, 0x3f1..=0x3f2, 0x600..=0x600,
+    0xc000_0300..=0xc000_0303, 0xc001_0200..=0xc001_020b,
+];
+
+/// Whether an index is one that any of the functions here has a case for.
+pub fn is_known(index: u32) -> bool {
+    static KNOWN: LazyLock<BTreeSet<u32>> = LazyLock::new(|| {
+        let vcpu = Vcpu::new(Vendor::Amd);
+
+        [0, 0x4000_0000, 0x4b56_4000, 0xc000_0000, 0xc001_0000]
+            .into_iter()
+            .flat_map(|first| first..first + 0x2000)
+            .filter(|index| {
+                let mut c = C::new(&vcpu, Initiator::Host);
+
+                [&SVM[..], &VMX, &PMU]
+                    .into_iter()
+                    .flatten()
+                    .any(|range| range.contains(index))
+                    || c.get_common(*index) != Err(2)
+                    || c.set_common(*index, 0) != Err(2)
+            })
+            // VM_IGNNE, which svm.c takes and msrs.c does not know.
+            .chain([0xc001_0115])
+            .collect()
+    });
+
+    KNOWN.contains(&index)
+}
+
 pub struct C<'a> {
     pub vcpu: &'a Vcpu,
-    pub by: By,
+    pub initiator: Initiator,
     pub done: Vec<Effect>,
 }
 
@@ -65,16 +99,16 @@ fn require(ok: bool, error: i32) -> Result {
 }
 
 impl<'a> C<'a> {
-    pub fn new(vcpu: &'a Vcpu, by: By) -> Self {
+    pub fn new(vcpu: &'a Vcpu, initiator: Initiator) -> Self {
         Self {
             vcpu,
-            by,
+            initiator,
             done: Vec::new(),
         }
     }
 
     fn host(&self) -> bool {
-        self.by == By::Host
+        self.initiator == Initiator::Host
     }
 
     fn has(&self, feature: Feature) -> bool {
@@ -86,7 +120,7 @@ impl<'a> C<'a> {
     }
 
     fn answer(&self) -> Result<u64> {
-        self.vcpu.answer.map_err(|denial| denial.get())
+        self.vcpu.answer.map_err(|denial| denial.get() as i32)
     }
 
     fn get_from(&mut self, owner: Owner, index: u32) -> Result<u64> {
@@ -123,12 +157,13 @@ impl<'a> C<'a> {
     }
 
     /// `svm_get_msr` and `vmx_get_msr`: MSRs for which `kvm_get_msr_common` is not called, or not
-    /// alone. If the guest's state is encrypted, the vendor is called for all MSRs. L2 may have
-    /// its own PAT.
+    /// alone, and unknown ones, which a later kernel's may handle. If the guest's state is
+    /// encrypted, the vendor is called for all MSRs. L2 may have its own PAT.
     fn vendor_gets(&self, index: u32) -> bool {
         let among = |set: &[RangeInclusive<u32>]| set.iter().any(|range| range.contains(&index));
 
         self.vcpu.is_protected
+            || !is_known(index)
             || match self.vcpu.vendor {
                 Vendor::Amd => among(&SVM) || index == 0x277 && self.vcpu.is_nested,
                 Vendor::Intel => among(&VMX),
@@ -147,7 +182,7 @@ impl<'a> C<'a> {
     }
 
     fn check_tsc_aux(&self) -> Result {
-        require(self.vcpu.has_user_return_tsc_aux, 1)?;
+        require(self.vcpu.can_switch_tsc_aux, 1)?;
         require(
             self.host() || self.has(Feature::Rdtscp) || self.has(Feature::Rdpid),
             1,
@@ -170,7 +205,7 @@ impl<'a> C<'a> {
             _ => (),
         }
         if self.vendor_gets(index) {
-            return self.get_from(Owner::Vendor(self.by), index);
+            return self.get_from(Owner::Vendor(self.initiator), index);
         }
         self.get_common(index)
     }
@@ -207,7 +242,7 @@ impl<'a> C<'a> {
             _ => (),
         }
         if self.vendor_sets(index) {
-            return self.set_at(Owner::Vendor(self.by), index, data);
+            return self.set_at(Owner::Vendor(self.initiator), index, data);
         }
         self.set_common(index, data)
     }
@@ -274,7 +309,7 @@ impl<'a> C<'a> {
                 field(Field::Xss)
             }
             0xc001_001b => Ok(0x2000_0000),
-            _ if is_hyperv(index) => self.get_from(Owner::HyperV(self.by), index),
+            _ if is_hyperv(index) => self.get_from(Owner::HyperV(self.initiator), index),
             0x11e => Ok(0xbe70_2111),
             0xc001_0140 => {
                 require(self.has(Feature::Osvw), 1)?;
@@ -301,7 +336,7 @@ impl<'a> C<'a> {
             0x6a0 | 0x6a4..=0x6a7 => self.get_from(Owner::Xstate, index),
             _ => {
                 require(vcpu.has_pmu, 2)?;
-                self.get_from(Owner::Pmu(self.by), index)
+                self.get_from(Owner::Pmu(self.initiator), index)
             }
         }
     }
@@ -366,7 +401,7 @@ impl<'a> C<'a> {
                 require(vcpu.host_features.has(Feature::FlushL1d), 1)?;
                 require(data <= 1, 1)?;
                 if data == 1 {
-                    self.done.push(Effect::Command(Command::FlushL1d));
+                    self.done.push(Effect::FlushL1d);
                 }
                 Ok(())
             }
@@ -400,7 +435,7 @@ impl<'a> C<'a> {
             }
             0x200..=0x26f | 0x2ff => self.set_at(Owner::Mtrr, index, data),
             0x1b => {
-                self.done.push(Effect::ApicBase(data, self.by));
+                self.done.push(Effect::ApicBase(data, self.initiator));
                 self.answer().map(|_| ())
             }
             0x800..=0x8ff => self.set_at(Owner::X2apic, index, data),
@@ -427,7 +462,7 @@ impl<'a> C<'a> {
             }
             0x1fc => self.store(Field::PowerCtl, data),
             0x10 if self.host() => {
-                self.done.push(Effect::SynchroniseTsc(data));
+                self.done.push(Effect::SynchronizeTsc(data));
                 Ok(())
             }
             0x10 if vcpu.is_tsc_protected => Ok(()),
@@ -445,7 +480,7 @@ impl<'a> C<'a> {
                 require(data & !vcpu.supported_xss == 0, 1)?;
                 if old(Field::Xss) != data {
                     self.store(Field::Xss, data)?;
-                    self.done.push(Effect::CpuidChanged);
+                    self.done.push(Effect::InvalidateCpuid);
                 }
                 Ok(())
             }
@@ -509,7 +544,7 @@ impl<'a> C<'a> {
                 }
                 Ok(())
             }
-            _ if is_hyperv(index) => self.set_at(Owner::HyperV(self.by), index, data),
+            _ if is_hyperv(index) => self.set_at(Owner::HyperV(self.initiator), index, data),
             0x11e => {
                 self.unimplemented(index, data);
                 Ok(())
@@ -544,7 +579,7 @@ impl<'a> C<'a> {
             0x6a0 | 0x6a4..=0x6a7 => self.set_at(Owner::Xstate, index, data),
             _ => {
                 require(vcpu.has_pmu, 2)?;
-                self.set_at(Owner::Pmu(self.by), index, data)
+                self.set_at(Owner::Pmu(self.initiator), index, data)
             }
         }
     }
@@ -571,7 +606,7 @@ impl<'a> C<'a> {
         }
         require(data & reserved == 0, 1)?;
         if data != 0 {
-            self.done.push(Effect::Command(Command::Predict(data)));
+            self.done.push(Effect::Predict(data));
         }
         Ok(())
     }
@@ -613,7 +648,7 @@ impl<'a> C<'a> {
         if (old ^ data) & bit(18) != 0 && !self.vcpu.misc_enable_is_quirky {
             require(self.has(Feature::Xmm3), 1)?;
             self.store(Field::MiscEnable, data)?;
-            self.done.push(Effect::CpuidChanged);
+            self.done.push(Effect::InvalidateCpuid);
             return Ok(());
         }
         self.store(Field::MiscEnable, data)
@@ -704,7 +739,7 @@ impl<'a> C<'a> {
         if got != Err(2) {
             return got;
         }
-        self.ignored_check(index, 0, Way::Read).map(|()| 0)
+        self.ignored_check(index, 0, Access::Read).map(|()| 0)
     }
 
     /// `kvm_set_msr_ignored_check`
@@ -714,20 +749,20 @@ impl<'a> C<'a> {
         if set != Err(2) {
             return set;
         }
-        self.ignored_check(index, data, Way::Write)
+        self.ignored_check(index, data, Access::Write)
     }
 
-    fn ignored_check(&mut self, index: u32, data: u64, way: Way) -> Result {
+    fn ignored_check(&mut self, index: u32, data: u64, access: Access) -> Result {
         if self.host() && data == 0 && self.vcpu.is_listed {
             return Ok(());
         }
         if self.vcpu.ignores_unknown {
-            let report = Effect::Report(Report::Ignored(way), index, data);
+            let report = Effect::Report(Report::Ignored(access), index, data);
 
             self.done.push(report);
             return Ok(());
         }
-        let report = Effect::Report(Report::Unhandled(way), index, data);
+        let report = Effect::Report(Report::Unhandled(access), index, data);
 
         self.done.push(report);
         Err(2)

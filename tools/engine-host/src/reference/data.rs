@@ -9,8 +9,8 @@ use serde::{Serialize, Serializer};
 
 use super::words;
 use crate::engine::registers::{
-    lookup, Condition, Feature, Gate, Guard, Listed, Model, Read, Register, Trace, Vendor,
-    VendorSet, Write, REGISTERS,
+    lookup, Condition, Feature, FeatureMsr, Listed, Permission, PreCheck, Read, Register, Trace,
+    Vendor, VendorSet, Write, REGISTERS,
 };
 
 /// A number as a string, because many JSON readers do not support 64 bits.
@@ -176,10 +176,10 @@ fn entry(register: &Register) -> Entry {
         read: read(register),
         write: write(register),
         listed: listed(register),
-        feature_msr: match register.model {
-            Model::No => None,
-            Model::Fixed(_) => Some("fixed"),
-            Model::Changing(_) => Some("changing"),
+        feature_msr: match register.feature {
+            FeatureMsr::No => None,
+            FeatureMsr::Immutable => Some("fixed"),
+            FeatureMsr::Mutable => Some("changing"),
         },
         words: Words {
             served: words::served_by(register.vendor),
@@ -208,17 +208,21 @@ fn checks(register: &Register) -> Vec<Check> {
     let mut checks = Vec::new();
 
     for way in ["read", "write"] {
-        checks.extend(gate(register.gate, way).into_iter().map(|check| Check {
-            way,
-            first: true,
-            ..check
-        }));
+        checks.extend(
+            pre_check(register.pre_check, way)
+                .into_iter()
+                .map(|check| Check {
+                    way,
+                    first: true,
+                    ..check
+                }),
+        );
     }
     for (way, of) in [
-        ("read", register.read_guard),
-        ("write", register.write_guard),
+        ("read", register.read_permission),
+        ("write", register.write_permission),
     ] {
-        checks.extend(guard(of).map(|check| Check { way, ..check }));
+        checks.extend(permission(of).map(|check| Check { way, ..check }));
     }
     checks.extend(reads_need(register.read).map(|check| Check {
         way: "read",
@@ -237,7 +241,7 @@ fn any_of(by: &'static str, features: &[Feature], otherwise: &'static str) -> Ch
         by,
         any_of: features
             .iter()
-            .map(|&feature| words::feature(feature).to_owned())
+            .map(|&feature| feature.name().to_owned())
             .collect(),
         otherwise,
         ..Check::default()
@@ -264,46 +268,46 @@ fn of_kvm(what: &'static str, otherwise: &'static str) -> Check {
     }
 }
 
-fn gate(gate: Gate, way: &str) -> Vec<Check> {
+fn pre_check(pre_check: PreCheck, way: &str) -> Vec<Check> {
     let shadow_stack = any_of("any", &[Feature::ShadowStack], "unknown");
 
-    match gate {
-        Gate::None | Gate::Canonical | Gate::MakeCanonical => vec![],
-        Gate::TscAux => vec![
+    match pre_check {
+        PreCheck::None | PreCheck::Canonical | PreCheck::MakeCanonical => vec![],
+        PreCheck::TscAux => vec![
             of_kvm("tsc-aux", "invalid"),
             any_of("guest", &[Feature::Rdtscp, Feature::Rdpid], "invalid"),
         ],
-        Gate::Cet => vec![any_of(
+        PreCheck::Cet => vec![any_of(
             "any",
             &[Feature::ShadowStack, Feature::BranchTracking],
             "unknown",
         )],
-        Gate::ShadowStackTable if way == "write" => {
+        PreCheck::ShadowStackTable if way == "write" => {
             vec![shadow_stack, any_of("any", &[Feature::Lm], "unknown")]
         }
-        Gate::ShadowStackPointer | Gate::ShadowStackTable => vec![shadow_stack],
-        Gate::GuestShadowStackPointer => vec![host_only("invalid"), shadow_stack],
+        PreCheck::ShadowStackPointer | PreCheck::ShadowStackTable => vec![shadow_stack],
+        PreCheck::GuestShadowStackPointer => vec![host_only("invalid"), shadow_stack],
     }
 }
 
-fn guard(guard: Guard) -> impl Iterator<Item = Check> {
-    match guard {
-        Guard::None => vec![],
-        Guard::Feature(feature) => vec![any_of("any", &[feature], "unknown")],
-        Guard::FeatureElseInvalid(feature) => vec![any_of("any", &[feature], "invalid")],
-        Guard::GuestFeature(feature) => vec![any_of("guest", &[feature], "invalid")],
-        Guard::HostFeature(feature) => {
+fn permission(permission: Permission) -> impl Iterator<Item = Check> {
+    match permission {
+        Permission::Everybody => vec![],
+        Permission::Feature(feature) => vec![any_of("any", &[feature], "unknown")],
+        Permission::FeatureElseInvalid(feature) => vec![any_of("any", &[feature], "invalid")],
+        Permission::GuestFeature(feature) => vec![any_of("guest", &[feature], "invalid")],
+        Permission::HostFeature(feature) => {
             vec![host_only("unknown"), any_of("any", &[feature], "unknown")]
         }
-        Guard::Pv(feature) => vec![Check {
+        Permission::Pv(feature) => vec![Check {
             by: "any",
             any_of: vec![words::pv(feature)],
             only_with: Some("KVM_CAP_ENFORCE_PV_FEATURE_CPUID"),
             otherwise: "unknown",
             ..Check::default()
         }],
-        Guard::Host => vec![host_only("invalid")],
-        Guard::Smm => vec![host_only("invalid"), of_kvm("smm", "invalid")],
+        Permission::Host => vec![host_only("invalid")],
+        Permission::Smm => vec![host_only("invalid"), of_kvm("smm", "invalid")],
     }
     .into_iter()
 }
@@ -411,20 +415,20 @@ fn write(register: &Register) -> Access {
         does,
         value: None,
         reserved: reserved(register).map(Hex),
-        address: match register.gate {
-            Gate::Canonical | Gate::ShadowStackTable => Some("canonical"),
-            Gate::MakeCanonical => Some("made-canonical"),
-            Gate::ShadowStackPointer | Gate::GuestShadowStackPointer => {
+        address: match register.pre_check {
+            PreCheck::Canonical | PreCheck::ShadowStackTable => Some("canonical"),
+            PreCheck::MakeCanonical => Some("made-canonical"),
+            PreCheck::ShadowStackPointer | PreCheck::GuestShadowStackPointer => {
                 Some("canonical-multiple-of-4")
             }
-            Gate::None | Gate::TscAux | Gate::Cet => None,
+            PreCheck::None | PreCheck::TscAux | PreCheck::Cet => None,
         },
     }
 }
 
 /// The bits that no write may set, as in [`words`]; none if that depends on something.
 fn reserved(register: &Register) -> Option<u64> {
-    if register.gate == Gate::Cet {
+    if register.pre_check == PreCheck::Cet {
         return Some(0xf << 6 | 3 << 12);
     }
     match register.write {
@@ -446,7 +450,7 @@ fn listed(register: &Register) -> Option<List> {
         Listed::No => return None,
         Listed::Saved(condition) => ("saved", false, needs(condition)),
         Listed::SavedPmu(condition) => ("saved", true, needs(condition)),
-        Listed::Emulated => ("emulated", false, None),
+        Listed::Emulated | Listed::EmulatedHyperV => ("emulated", false, None),
     };
 
     Some(List {
@@ -457,12 +461,7 @@ fn listed(register: &Register) -> Option<List> {
 }
 
 fn needs(condition: Condition) -> Option<Needs> {
-    let offers = |features: &[Feature]| {
-        features
-            .iter()
-            .map(|&feature| words::feature(feature))
-            .collect()
-    };
+    let offers = |features: &[Feature]| features.iter().map(|&feature| feature.name()).collect();
     let needs = Needs::default();
 
     Some(match condition {

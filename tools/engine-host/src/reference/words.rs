@@ -5,8 +5,8 @@
 //! The code is in `rust/engine/access/`.
 
 use crate::engine::registers::{
-    Condition, Feature, Field, Gate, Guard, Listed, Model, Pv, Read, Register, Trace, Vendor,
-    VendorSet, Write, REGISTERS,
+    Condition, Feature, FeatureMsr, Field, Listed, Permission, PreCheck, Pv, Read, Register, Trace,
+    Vendor, VendorSet, Write, REGISTERS,
 };
 
 /// Joins the parts that are not empty.
@@ -43,19 +43,22 @@ pub(super) fn served_by(set: VendorSet) -> String {
 }
 
 pub(super) fn checked(register: &Register) -> String {
-    let first = match gate(register.gate) {
+    let first = match pre_check(register.pre_check) {
         "" => String::new(),
-        gate => format!("first: {gate}"),
+        pre_check => format!("first: {pre_check}"),
     };
-    let (read, write) = (guard(register.read_guard), guard(register.write_guard));
+    let (read, write) = (
+        permission(register.read_permission),
+        permission(register.write_permission),
+    );
     let either = if read == write {
         read
     } else {
-        let of = |way, guard: String| {
-            if guard.is_empty() {
-                guard
+        let of = |way, permission: String| {
+            if permission.is_empty() {
+                permission
             } else {
-                format!("{way}: {guard}")
+                format!("{way}: {permission}")
             }
         };
 
@@ -65,46 +68,46 @@ pub(super) fn checked(register: &Register) -> String {
     join([first, either], ". ")
 }
 
-fn gate(gate: Gate) -> &'static str {
-    match gate {
-        Gate::None => "",
-        Gate::Canonical => "a canonical address is written, else invalid",
-        Gate::MakeCanonical => "an address that is written is made canonical",
-        Gate::TscAux => {
+fn pre_check(pre_check: PreCheck) -> &'static str {
+    match pre_check {
+        PreCheck::None => "",
+        PreCheck::Canonical => "a canonical address is written, else invalid",
+        PreCheck::MakeCanonical => "an address that is written is made canonical",
+        PreCheck::TscAux => {
             "KVM can switch it, and a guest has RDTSCP or RDPID, else invalid; bits 32 to 63 that \
              are written have to be 0 if the vCPU is Intel's, and are dropped otherwise"
         }
-        Gate::Cet => {
+        PreCheck::Cet => {
             "SHSTK or IBT, else unknown; no bit is written that belongs to the one that the vCPU \
              lacks, nor bits 6 to 9, 12 or 13, nor both 10 and 11, else invalid"
         }
-        Gate::ShadowStackPointer => {
+        PreCheck::ShadowStackPointer => {
             "SHSTK, else unknown; a canonical multiple of 4 is written, else invalid"
         }
-        Gate::ShadowStackTable => {
+        PreCheck::ShadowStackTable => {
             "SHSTK, and LM to write, else unknown; a canonical address is written, else invalid"
         }
-        Gate::GuestShadowStackPointer => {
+        PreCheck::GuestShadowStackPointer => {
             "host only, else invalid; SHSTK, else unknown; a canonical multiple of 4 is written, \
              else invalid"
         }
     }
 }
 
-fn guard(guard: Guard) -> String {
-    match guard {
-        Guard::None => String::new(),
-        Guard::Feature(feature) => format!("{}, else unknown", self::feature(feature)),
-        Guard::FeatureElseInvalid(feature) => format!("{}, else invalid", self::feature(feature)),
-        Guard::GuestFeature(feature) => {
-            format!("host, or {}, else invalid", self::feature(feature))
+fn permission(permission: Permission) -> String {
+    match permission {
+        Permission::Everybody => String::new(),
+        Permission::Feature(feature) => format!("{}, else unknown", feature.name()),
+        Permission::FeatureElseInvalid(feature) => format!("{}, else invalid", feature.name()),
+        Permission::GuestFeature(feature) => {
+            format!("host, or {}, else invalid", feature.name())
         }
-        Guard::HostFeature(feature) => {
-            format!("host only, and {}, else unknown", self::feature(feature))
+        Permission::HostFeature(feature) => {
+            format!("host only, and {}, else unknown", feature.name())
         }
-        Guard::Pv(feature) => format!("{}, else unknown", pv(feature)),
-        Guard::Host => "host only, else invalid".to_owned(),
-        Guard::Smm => "host only, and KVM emulates SMM, else invalid".to_owned(),
+        Permission::Pv(feature) => format!("{}, else unknown", pv(feature)),
+        Permission::Host => "host only, else invalid".to_owned(),
+        Permission::Smm => "host only, and KVM emulates SMM, else invalid".to_owned(),
     }
 }
 
@@ -248,8 +251,11 @@ pub(super) fn write(register: &Register) -> String {
     words.to_owned()
 }
 
+/// Whether both vendor modules serve an access. What is not declared they only pass on.
 pub(super) fn both(register: &Register, does: fn(VendorSet, Vendor) -> bool) -> bool {
-    does(register.vendor, Vendor::Amd) && does(register.vendor, Vendor::Intel)
+    !register.name.is_empty()
+        && does(register.vendor, Vendor::Amd)
+        && does(register.vendor, Vendor::Intel)
 }
 
 /// A stored value, and other MSRs with the same value.
@@ -279,12 +285,12 @@ pub(super) fn lists(register: &Register) -> String {
         Listed::No => String::new(),
         Listed::Saved(condition) => saved("", condition),
         Listed::SavedPmu(condition) => saved("KVM has a PMU", condition),
-        Listed::Emulated => "emulated".to_owned(),
+        Listed::Emulated | Listed::EmulatedHyperV => "emulated".to_owned(),
     };
-    let model = match register.model {
-        Model::No => "",
-        Model::Fixed(_) => "feature MSR, fixed once the vCPU has run",
-        Model::Changing(_) => "feature MSR",
+    let model = match register.feature {
+        FeatureMsr::No => "",
+        FeatureMsr::Immutable => "feature MSR, fixed once the vCPU has run",
+        FeatureMsr::Mutable => "feature MSR",
     };
 
     join([listed, model.to_owned()], "; ")
@@ -295,14 +301,14 @@ fn met(condition: Condition, register: &Register) -> String {
     match condition {
         Condition::Always => String::new(),
         Condition::Either(one, other) => {
-            format!("KVM offers {} or {}", feature(one), feature(other))
+            format!("KVM offers {} or {}", one.name(), other.name())
         }
         Condition::Both(one, other) => {
-            format!("KVM offers {} and {}", feature(one), feature(other))
+            format!("KVM offers {} and {}", one.name(), other.name())
         }
-        Condition::Offers(offered) => format!("KVM offers {}", feature(offered)),
+        Condition::Offers(offered) => format!("KVM offers {}", offered.name()),
         Condition::ProcessorTrace(trace) => {
-            let offers = format!("KVM offers {}", feature(Feature::IntelPt));
+            let offers = format!("KVM offers {}", Feature::IntelPt.name());
             let needs = match trace {
                 Trace::Any => String::new(),
                 Trace::Cr3Filtering => "with CR3 filtering".to_owned(),
@@ -325,34 +331,6 @@ fn met(condition: Condition, register: &Register) -> String {
         Condition::TsxCtrl => "IA32_ARCH_CAPABILITIES has TSX_CTRL (bit 7)".to_owned(),
         Condition::Xss => "KVM supports any of its bits".to_owned(),
         Condition::Mpx => "KVM offers MPX".to_owned(),
-    }
-}
-
-pub(super) fn feature(feature: Feature) -> &'static str {
-    match feature {
-        Feature::Xmm3 => "XMM3",
-        Feature::Pdcm => "PDCM",
-        Feature::Nx => "NX",
-        Feature::FxsrOpt => "FXSR_OPT",
-        Feature::Rdtscp => "RDTSCP",
-        Feature::Lm => "LM",
-        Feature::Svm => "SVM",
-        Feature::Osvw => "OSVW",
-        Feature::TscAdjust => "TSC_ADJUST",
-        Feature::IntelPt => "INTEL_PT",
-        Feature::Xfd => "XFD",
-        Feature::AmdIbpb => "AMD_IBPB",
-        Feature::ShadowStack => "SHSTK",
-        Feature::Waitpkg => "WAITPKG",
-        Feature::Rdpid => "RDPID",
-        Feature::BranchTracking => "IBT",
-        Feature::SpecCtrl => "SPEC_CTRL",
-        Feature::FlushL1d => "FLUSH_L1D",
-        Feature::ArchCapabilities => "ARCH_CAPABILITIES",
-        Feature::AutoIbrs => "AUTOIBRS",
-        Feature::Sbpb => "SBPB",
-        Feature::CpuidUserDis => "GP_ON_USER_CPUID",
-        Feature::PerfmonV2 => "PERFMON_V2",
     }
 }
 

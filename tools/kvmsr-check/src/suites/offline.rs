@@ -309,8 +309,8 @@ impl<'a> Files<'a> {
 }
 
 /// Whether Firecracker's own tool leaves out a listed MSR that does not change by itself: the
-/// state of machine checks, IA32_PERF_CAPABILITIES, PEBS, and AMD's IA32_ARCH_CAPABILITIES and
-/// counters.
+/// state of machine checks and of the timer, IA32_PERF_CAPABILITIES, PEBS, and AMD's
+/// IA32_ARCH_CAPABILITIES and counters.
 fn no_template_has(index: u32) -> bool {
     match index {
         0x17a | 0x345 | 0x3f1 | 0x3f2 | 0x4d0 | 0x600 | 0x6e0 => true,

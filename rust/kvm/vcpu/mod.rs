@@ -1,13 +1,38 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! vCPUs, and KVM's accesses to their registers.
+//! vCPUs.
+//!
+//! A file each for the traits by which the engine's rules see them, and here their registers, as
+//! instructions use these, counters and traces.
+
+mod clocks;
+mod cpuid;
+mod fields;
+mod fpu;
+mod host_cpu;
+mod hypervisors;
+mod lapic;
+mod machine_check;
+mod mode;
+mod mtrr;
+mod paravirtual;
+mod pmu;
+mod vendor;
+
+pub(crate) use fpu::GuestFpu;
 
 use super::Vm;
-use crate::bindings;
-use core::{
-    marker::PhantomData,
-    num::NonZero, //
+use crate::{
+    bindings,
+    engine::{
+        access::{
+            Initiator,
+            Result, //
+        },
+        cpu::Cpu,
+    },
 };
+use core::marker::PhantomData;
 use kernel::{
     prelude::*,
     types::Opaque, //
@@ -46,13 +71,20 @@ pub(crate) enum Counter {
     HostWrites,
 }
 
-/// KVM's internal reason for which it did not access an MSR: `KVM_MSR_RET_UNSUPPORTED`,
-/// `KVM_MSR_RET_FILTERED`, an errno, or another value, 1 by convention, for an invalid access.
-pub(crate) type Denial = NonZero<c_int>;
-
 // The last of them.
 const _: () =
     assert!((Counter::HostWrites as usize) < bindings::KVM_NR_MSR_ENGINE_COUNTERS as usize);
+
+impl<P: Send + Sync> Cpu for Vcpu<P> {}
+
+/// An access of the vendor module or the PMU.
+fn msr_data(index: u32, data: u64, initiator: Initiator) -> bindings::msr_data {
+    bindings::msr_data {
+        host_initiated: initiator == Initiator::Host,
+        index,
+        data,
+    }
+}
 
 impl<P: Send + Sync> Vcpu<P> {
     /// # Safety
@@ -61,7 +93,7 @@ impl<P: Send + Sync> Vcpu<P> {
     #[inline]
     pub(super) unsafe fn from_raw<'a>(vcpu: *mut bindings::kvm_vcpu) -> &'a Self {
         // CAST: `Self` is transparent.
-        // SAFETY: By the caller's promise.
+        // SAFETY: The caller promises a valid vCPU that nobody else uses during `'a`.
         unsafe { &*vcpu.cast() }
     }
 
@@ -73,22 +105,22 @@ impl<P: Send + Sync> Vcpu<P> {
     /// The VM.
     #[inline]
     pub(crate) fn vm(&self) -> &Vm<P> {
-        // SAFETY: By the type invariants, which the VM outlives.
+        // SAFETY: A vCPU's VM is valid as long as the vCPU, and the engine serves it.
         unsafe { Vm::from_raw((*self.as_raw()).kvm) }
     }
 
     /// A general purpose register, all of it.
     #[inline]
     fn gpr(&self, reg: bindings::kvm_reg) -> u64 {
-        // SAFETY: By the type invariants nobody else writes the register. The index is that of
-        // a general purpose register.
+        // SAFETY: `self` is a valid vCPU, and only the task that has it loaded, this one, writes
+        // its registers. The index is one of a general purpose register.
         unsafe { (*self.as_raw()).arch.regs[reg as usize] as u64 }
     }
 
     #[inline]
     fn set_gpr(&self, reg: bindings::kvm_reg, value: u32) {
-        // SAFETY: By the type invariants nobody else uses the register. The index is that of
-        // a general purpose register.
+        // SAFETY: `self` is a valid vCPU, and only the task that has it loaded, this one, uses
+        // its registers. The index is one of a general purpose register.
         unsafe { (*self.as_raw()).arch.regs[reg as usize] = value as usize }
     }
 
@@ -115,43 +147,45 @@ impl<P: Send + Sync> Vcpu<P> {
 
     /// A register as an instruction's operand: its lower half only, unless in 64-bit mode.
     pub(crate) fn operand(&self, reg: c_int) -> u64 {
-        // SAFETY: By the type invariants. An unknown register reads as 0.
-        unsafe { bindings::kvm_msr_glue_register_read(self.as_raw(), reg) as u64 }
+        // SAFETY: `self` is a valid vCPU that this task has loaded. An unknown register reads as 0.
+        unsafe { bindings::kvm_msr_glue_operand(self.as_raw(), reg) as u64 }
     }
 
     /// Sets a register that is an instruction's operand.
     pub(crate) fn set_operand(&self, reg: c_int, value: u64) {
-        // SAFETY: By the type invariants. An unknown register is left alone.
-        unsafe { bindings::kvm_msr_glue_register_write(self.as_raw(), reg, value as usize) }
+        // SAFETY: `self` is a valid vCPU that this task has loaded. A write to an unknown register
+        // is ignored.
+        unsafe { bindings::kvm_msr_glue_set_operand(self.as_raw(), reg, value as usize) }
     }
 
     /// The operand of the RDMSR that is under way, if it has its index in the instruction.
     pub(crate) fn rdmsr_imm_reg(&self) -> c_int {
-        // SAFETY: By the type invariants.
+        // SAFETY: `self` is a valid vCPU, and only this task, which has it loaded, writes this.
         unsafe { (*self.as_raw()).arch.cui_rdmsr_imm_reg }
     }
 
     /// Keeps the operand of an RDMSR that has its index in the instruction.
     pub(crate) fn set_rdmsr_imm_reg(&self, reg: c_int) {
-        // SAFETY: By the type invariants.
+        // SAFETY: `self` is a valid vCPU, and only this task, which has it loaded, uses this.
         unsafe { (*self.as_raw()).arch.cui_rdmsr_imm_reg = reg }
     }
 
     /// Whether feature MSRs may still change, i.e. the vCPU has not run yet.
     pub(crate) fn can_set_feature_msrs(&self) -> bool {
-        // SAFETY: By the type invariants.
+        // SAFETY: `self` is a valid vCPU that this task has loaded, so it does not run meanwhile.
         unsafe { bindings::kvm_msr_glue_can_set_feature_msrs(self.as_raw()) }
     }
 
     /// Adds to a counter, which may wrap.
     #[inline]
     pub(crate) fn count(&self, counter: Counter, by: u64) {
-        // SAFETY: By the type invariants, and nobody else writes the counter.
+        // SAFETY: `self` is a valid vCPU, which has all the counters.
         let counter =
             unsafe { &raw mut (*self.as_raw()).arch.msr_engine_counters[counter as usize] };
 
         // Volatile, as others read it meanwhile: WRITE_ONCE() in C, and the cost of an `inc`.
-        // SAFETY: As above.
+        // SAFETY: The counter is valid, and only the task that has the vCPU loaded, this one,
+        // writes it.
         unsafe { counter.write_volatile(counter.read_volatile().wrapping_add(by)) }
     }
 
@@ -161,15 +195,15 @@ impl<P: Send + Sync> Vcpu<P> {
     ///
     /// `vcpu` must be a valid vCPU.
     pub(super) unsafe fn read_counter(vcpu: *mut bindings::kvm_vcpu, counter: Counter) -> u64 {
-        // SAFETY: By the caller's promise. Whoever has it loaded may write meanwhile.
+        // SAFETY: The caller promises a valid vCPU. A task that has it loaded may write meanwhile.
         unsafe { (&raw const (*vcpu).arch.msr_engine_counters[counter as usize]).read_volatile() }
     }
 
     /// Traces a guest read, by `kvm_msr`.
     #[inline]
-    pub(crate) fn trace_read(&self, index: u32, read: Result<u64, Denial>) {
+    pub(crate) fn trace_read(&self, index: u32, read: Result<u64>) {
         #[cfg(CONFIG_TRACEPOINTS)]
-        // SAFETY: Tracing has no preconditions.
+        // SAFETY: Tracepoints copy numbers, and any task may be traced at any time.
         unsafe {
             match read {
                 Ok(data) => bindings::kvm_msr_glue_trace_read(index, data),
@@ -182,9 +216,9 @@ impl<P: Send + Sync> Vcpu<P> {
 
     /// Traces a guest write, by `kvm_msr`.
     #[inline]
-    pub(crate) fn trace_write(&self, index: u32, data: u64, write: Result<(), Denial>) {
+    pub(crate) fn trace_write(&self, index: u32, data: u64, write: Result) {
         #[cfg(CONFIG_TRACEPOINTS)]
-        // SAFETY: Tracing has no preconditions.
+        // SAFETY: Tracepoints copy numbers, and any task may be traced at any time.
         unsafe {
             match write {
                 Ok(()) => bindings::kvm_msr_glue_trace_write(index, data),

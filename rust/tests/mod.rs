@@ -2,7 +2,7 @@
 
 //! KUnit tests, which run when the module is loaded.
 //!
-//! None needs a VM: the rules are tested on the vCPU and the host of [`crate::engine::model`].
+//! None needs a VM: the rules are tested on the vCPU and the host of [`model`].
 
 mod amd;
 mod apic;
@@ -15,9 +15,11 @@ mod filter;
 mod io;
 mod lists;
 mod machine_check;
+mod model;
 mod nested;
 mod paravirtual;
 mod passed_on;
+mod probed;
 mod speculation;
 mod stored;
 mod table;
@@ -27,7 +29,7 @@ mod xsave;
 
 use crate::{
     engine::{
-        access::By,
+        access::Initiator,
         registers::{
             lookup,
             Register,
@@ -36,12 +38,12 @@ use crate::{
         },
     },
     kvm::Registration,
-    KvmMsr, //
+    OPS, //
 };
 use core::ptr;
 use kernel::prelude::*;
 
-const BOTH: [By; 2] = [By::Guest, By::Host];
+const BOTH: [Initiator; 2] = [Initiator::Guest, Initiator::Host];
 const VENDORS: [Vendor; 2] = [Vendor::Amd, Vendor::Intel];
 
 /// Checks all MSRs that are declared, at each index. The log has those for which it fails, as an
@@ -71,6 +73,6 @@ mod registration {
     #[test]
     fn a_second_engine_is_busy() {
         // The module itself is the first.
-        assert_eq!(Registration::<KvmMsr>::new().err(), Some(EBUSY));
+        assert_eq!(Registration::new(OPS).err(), Some(EBUSY));
     }
 }

@@ -5,16 +5,12 @@
 //! Whatever a rule does to a [`Vcpu`] is an [`Effect`]. All who have an MSR in place of the engine,
 //! like the vendor module and the PMU, give the same [`Vcpu::answer`].
 
-use super::{
+use crate::engine::{
     access::{
-        By,
-        Command,
-        Cpu,
-        Excuses,
-        Report,
-        Request,
+        Initiator,
         Result, //
     },
+    cpu::*,
     lists,
     registers::{
         Feature,
@@ -42,9 +38,9 @@ pub(crate) const MCE_CTL2: u64 = 0xa5_0002_0000;
 /// Who has an MSR that the rules leave to somebody else, and whom they say the access is by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
-    Vendor(By),
-    Pmu(By),
-    HyperV(By),
+    Vendor(Initiator),
+    Pmu(Initiator),
+    HyperV(Initiator),
     Mtrr,
     X2apic,
     Xstate,
@@ -62,16 +58,17 @@ pub(crate) enum Effect {
     VendorEfer(u64),
     /// From one value to another.
     EferChanged(u64, u64),
-    CpuidChanged,
+    InvalidateCpuid,
     RefreshPmu,
     Request(Request),
-    Command(Command),
+    Predict(u64),
+    FlushL1d,
     Report(Report, u32, u64),
     Unimplemented(u32, u64),
-    ApicBase(u64, By),
+    ApicBase(u64, Initiator),
     TscDeadline(u64),
     PvEoi(u64),
-    SynchroniseTsc(u64),
+    SynchronizeTsc(u64),
     AdjustTscOffset(u64),
     WallClock(u64),
     BootClockIsOld(bool),
@@ -109,7 +106,7 @@ impl Default for Effects {
     fn default() -> Self {
         Self {
             // Any.
-            all: [Effect::CpuidChanged; 8],
+            all: [Effect::InvalidateCpuid; 8],
             count: 0,
         }
     }
@@ -166,7 +163,7 @@ pub(crate) struct Vcpu {
     pub(crate) is_protected: bool,
     pub(crate) is_tsc_protected: bool,
     pub(crate) host_has_ibpb: bool,
-    pub(crate) has_user_return_tsc_aux: bool,
+    pub(crate) can_switch_tsc_aux: bool,
     pub(crate) has_smm: bool,
     pub(crate) has_sched_info: bool,
     pub(crate) has_pmu: bool,
@@ -204,7 +201,7 @@ impl Vcpu {
             is_protected: false,
             is_tsc_protected: false,
             host_has_ibpb: true,
-            has_user_return_tsc_aux: true,
+            can_switch_tsc_aux: true,
             has_smm: true,
             has_sched_info: true,
             has_pmu: false,
@@ -254,7 +251,9 @@ impl Vcpu {
     }
 }
 
-impl Cpu for Vcpu {
+impl Cpu for Vcpu {}
+
+impl Fields for Vcpu {
     fn field(&self, field: Field) -> u64 {
         self.fields[field as usize].get()
     }
@@ -263,7 +262,9 @@ impl Cpu for Vcpu {
         self.note(Effect::Field(field, value));
         self.preset(field, value);
     }
+}
 
+impl Cpuid for Vcpu {
     fn has(&self, feature: Feature) -> bool {
         self.features.has(feature)
     }
@@ -284,16 +285,34 @@ impl Cpu for Vcpu {
         self.is_amd_compatible
     }
 
+    fn supported_xss(&self) -> u64 {
+        self.supported_xss
+    }
+
+    fn supported_xfd(&self) -> u64 {
+        self.supported_xfd
+    }
+
+    fn may_read_platform_info(&self) -> bool {
+        self.may_read_platform_info
+    }
+
+    fn misc_enable_is_quirky(&self) -> bool {
+        self.misc_enable_is_quirky
+    }
+
+    fn invalidate_cpuid(&self) {
+        self.note(Effect::InvalidateCpuid);
+    }
+}
+
+impl Mode for Vcpu {
     fn is_paging(&self) -> bool {
         self.is_paging
     }
 
     fn is_boot_cpu(&self) -> bool {
         self.is_boot_cpu
-    }
-
-    fn has_lapic(&self) -> bool {
-        self.has_lapic
     }
 
     fn is_nested(&self) -> bool {
@@ -304,6 +323,12 @@ impl Cpu for Vcpu {
         self.is_protected
     }
 
+    fn request(&self, request: Request) {
+        self.note(Effect::Request(request));
+    }
+}
+
+impl HostCpu for Vcpu {
     fn host_has(&self, feature: Feature) -> bool {
         self.host_features.has(feature)
     }
@@ -316,8 +341,8 @@ impl Cpu for Vcpu {
         self.address_bits
     }
 
-    fn has_user_return_tsc_aux(&self) -> bool {
-        self.has_user_return_tsc_aux
+    fn can_switch_tsc_aux(&self) -> bool {
+        self.can_switch_tsc_aux
     }
 
     fn has_smm(&self) -> bool {
@@ -336,32 +361,26 @@ impl Cpu for Vcpu {
         self.supported_perf_capabilities
     }
 
-    fn supported_xss(&self) -> u64 {
-        self.supported_xss
+    fn predict(&self, data: u64) {
+        self.note(Effect::Predict(data));
     }
 
-    fn supported_xfd(&self) -> u64 {
-        self.supported_xfd
+    fn flush_l1d(&self) {
+        self.note(Effect::FlushL1d);
     }
+}
 
-    fn may_read_platform_info(&self) -> bool {
-        self.may_read_platform_info
-    }
-
-    fn misc_enable_is_quirky(&self) -> bool {
-        self.misc_enable_is_quirky
-    }
-
+impl VendorModule for Vcpu {
     fn vendor(&self) -> Vendor {
         self.vendor
     }
 
-    fn vendor_read(&self, index: u32, by: By) -> Result<u64> {
-        self.ask(Effect::Read(Owner::Vendor(by), index))
+    fn vendor_read(&self, index: u32, initiator: Initiator) -> Result<u64> {
+        self.ask(Effect::Read(Owner::Vendor(initiator), index))
     }
 
-    fn vendor_write(&self, index: u32, data: u64, by: By) -> Result {
-        self.ask(Effect::Write(Owner::Vendor(by), index, data))?;
+    fn vendor_write(&self, index: u32, data: u64, initiator: Initiator) -> Result {
+        self.ask(Effect::Write(Owner::Vendor(initiator), index, data))?;
         Ok(())
     }
 
@@ -370,23 +389,35 @@ impl Cpu for Vcpu {
         Ok(())
     }
 
+    fn efer_changed(&self, old: u64, new: u64) {
+        self.note(Effect::EferChanged(old, new));
+    }
+
+    fn report_unimplemented(&self, index: u32, data: u64) {
+        self.note(Effect::Unimplemented(index, data));
+    }
+}
+
+impl Pmu for Vcpu {
     fn pmu_has(&self, _index: u32) -> bool {
         self.has_pmu
     }
 
-    fn pmu_read(&self, index: u32, by: By) -> Result<u64> {
-        self.ask(Effect::Read(Owner::Pmu(by), index))
+    fn pmu_read(&self, index: u32, initiator: Initiator) -> Result<u64> {
+        self.ask(Effect::Read(Owner::Pmu(initiator), index))
     }
 
-    fn pmu_write(&self, index: u32, data: u64, by: By) -> Result {
-        self.ask(Effect::Write(Owner::Pmu(by), index, data))?;
+    fn pmu_write(&self, index: u32, data: u64, initiator: Initiator) -> Result {
+        self.ask(Effect::Write(Owner::Pmu(initiator), index, data))?;
         Ok(())
     }
 
     fn refresh_pmu(&self) {
         self.note(Effect::RefreshPmu);
     }
+}
 
+impl Mtrrs for Vcpu {
     fn read_mtrr(&self, index: u32) -> Result<u64> {
         self.ask(Effect::Read(Owner::Mtrr, index))
     }
@@ -394,6 +425,12 @@ impl Cpu for Vcpu {
     fn write_mtrr(&self, index: u32, data: u64) -> Result {
         self.ask(Effect::Write(Owner::Mtrr, index, data))?;
         Ok(())
+    }
+}
+
+impl Lapic for Vcpu {
+    fn has_lapic(&self) -> bool {
+        self.has_lapic
     }
 
     fn read_x2apic(&self, index: u32) -> Result<u64> {
@@ -405,24 +442,6 @@ impl Cpu for Vcpu {
         Ok(())
     }
 
-    fn read_hyperv(&self, index: u32, by: By) -> Result<u64> {
-        self.ask(Effect::Read(Owner::HyperV(by), index))
-    }
-
-    fn write_hyperv(&self, index: u32, data: u64, by: By) -> Result {
-        self.ask(Effect::Write(Owner::HyperV(by), index, data))?;
-        Ok(())
-    }
-
-    fn read_xstate(&self, index: u32) -> u64 {
-        self.note(Effect::Read(Owner::Xstate, index));
-        ANSWER
-    }
-
-    fn write_xstate(&self, index: u32, data: u64) {
-        self.note(Effect::Write(Owner::Xstate, index, data));
-    }
-
     fn tsc_deadline(&self) -> u64 {
         TSC_DEADLINE
     }
@@ -431,17 +450,24 @@ impl Cpu for Vcpu {
         self.note(Effect::TscDeadline(data));
     }
 
-    fn xfd(&self) -> u64 {
-        XFD
-    }
-
-    fn set_apic_base(&self, data: u64, by: By) -> Result {
-        self.ask(Effect::ApicBase(data, by))?;
+    fn set_apic_base(&self, data: u64, initiator: Initiator) -> Result {
+        self.ask(Effect::ApicBase(data, initiator))?;
         Ok(())
     }
 
     fn set_pv_eoi(&self, data: u64) -> Result {
         self.ask(Effect::PvEoi(data))?;
+        Ok(())
+    }
+}
+
+impl Hypervisors for Vcpu {
+    fn read_hyperv(&self, index: u32, initiator: Initiator) -> Result<u64> {
+        self.ask(Effect::Read(Owner::HyperV(initiator), index))
+    }
+
+    fn write_hyperv(&self, index: u32, data: u64, initiator: Initiator) -> Result {
+        self.ask(Effect::Write(Owner::HyperV(initiator), index, data))?;
         Ok(())
     }
 
@@ -451,23 +477,28 @@ impl Cpu for Vcpu {
             Ok(())
         })
     }
+}
 
-    fn request(&self, request: Request) {
-        self.note(Effect::Request(request));
+impl Fpu for Vcpu {
+    fn read_xstate(&self, index: u32) -> u64 {
+        self.note(Effect::Read(Owner::Xstate, index));
+        ANSWER
     }
 
-    fn command(&self, command: Command) {
-        self.note(Effect::Command(command));
+    fn write_xstate(&self, index: u32, data: u64) {
+        self.note(Effect::Write(Owner::Xstate, index, data));
     }
 
-    fn efer_changed(&self, old: u64, new: u64) {
-        self.note(Effect::EferChanged(old, new));
+    fn xfd(&self) -> u64 {
+        XFD
     }
 
-    fn cpuid_changed(&self) {
-        self.note(Effect::CpuidChanged);
+    fn set_xfd(&self, xfd: u64) {
+        self.note(Effect::Xfd(xfd));
     }
+}
 
+impl MachineChecks for Vcpu {
     fn mce_bank(&self, offset: usize) -> u64 {
         MCE_BANKS + offset as u64
     }
@@ -483,11 +514,13 @@ impl Cpu for Vcpu {
     fn set_mce_ctl2(&self, bank: usize, value: u64) {
         self.note(Effect::MceCtl2(bank, value));
     }
+}
 
-    fn tsc(&self, by: By) -> u64 {
-        match by {
-            By::Guest => TSC,
-            By::Host => L1_TSC,
+impl Clocks for Vcpu {
+    fn tsc(&self, initiator: Initiator) -> u64 {
+        match initiator {
+            Initiator::Guest => TSC,
+            Initiator::Host => L1_TSC,
         }
     }
 
@@ -495,18 +528,20 @@ impl Cpu for Vcpu {
         self.is_tsc_protected
     }
 
-    fn synchronise_tsc(&self, tsc: u64) {
-        self.note(Effect::SynchroniseTsc(tsc));
+    fn synchronize_tsc(&self, tsc: u64) {
+        self.note(Effect::SynchronizeTsc(tsc));
     }
 
     fn tsc_adjustment(&self, tsc: u64) -> u64 {
         tsc.wrapping_sub(L1_TSC)
     }
 
-    fn adjust_tsc_offset(&self, by: u64) {
-        self.note(Effect::AdjustTscOffset(by));
+    fn adjust_tsc_offset(&self, delta: u64) {
+        self.note(Effect::AdjustTscOffset(delta));
     }
+}
 
+impl Paravirtual for Vcpu {
     fn wall_clock(&self) -> u64 {
         WALL_CLOCK
     }
@@ -547,17 +582,9 @@ impl Cpu for Vcpu {
     fn acknowledge_async_pf(&self) {
         self.note(Effect::AcknowledgeAsyncPf);
     }
-
-    fn set_xfd(&self, xfd: u64) {
-        self.note(Effect::Xfd(xfd));
-    }
-
-    fn report_unimplemented(&self, index: u32, data: u64) {
-        self.note(Effect::Unimplemented(index, data));
-    }
 }
 
-impl Excuses for Vcpu {
+impl Leniency for Vcpu {
     fn ignores_unknown(&self) -> bool {
         self.ignores_unknown
     }
@@ -580,6 +607,7 @@ pub(crate) struct Host<'a> {
     pub(crate) features: Features,
     pub(crate) has_mpx: bool,
     pub(crate) has_xss: bool,
+    pub(crate) has_hyperv: bool,
     pub(crate) has_pmu: bool,
     pub(crate) fixed_counters: u32,
     pub(crate) general_counters: u32,
@@ -604,6 +632,7 @@ impl Host<'_> {
             features: Features::ALL,
             has_mpx: true,
             has_xss: true,
+            has_hyperv: true,
             has_pmu: true,
             fixed_counters: u32::MAX,
             general_counters: u32::MAX,
@@ -638,6 +667,10 @@ impl lists::Host for Host<'_> {
 
     fn offers_xss(&self) -> bool {
         self.has_xss
+    }
+
+    fn has_hyperv(&self) -> bool {
+        self.has_hyperv
     }
 
     fn traces(&self, trace: Trace) -> bool {
@@ -678,7 +711,7 @@ impl lists::Host for Host<'_> {
     }
 }
 
-impl Excuses for Host<'_> {
+impl Leniency for Host<'_> {
     fn ignores_unknown(&self) -> bool {
         self.ignores_unknown
     }

@@ -1,0 +1,468 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! How an MSR is read and written.
+//!
+//! [`super::registers`] declares the rules of each MSR; this carries them out, on any vCPU that
+//! implements [`Cpu`].
+//!
+//! [`read`] and [`write`] are the whole way of an access: permission to get to the vendor module, the
+//! vendor module, permission to get to the MSR, its value, and for an unknown MSR whether the
+//! access may succeed nevertheless. [`read_existing`] and [`write_existing`] are the same without
+//! that last step, and [`read_common`] and [`write_common`] without the vendor module, which calls
+//! them for what it does not serve.
+
+mod cet;
+pub(crate) mod efer;
+mod machine_check;
+mod paravirtual;
+mod speculation;
+mod stored;
+mod time;
+
+pub(crate) use stored::is_pat;
+
+use super::{
+    cpu::{
+        Cpu,
+        Leniency,
+        Report,
+        Request, //
+    },
+    exit::{
+        Denial,
+        INVALID,
+        UNSUPPORTED, //
+    },
+    registers::{
+        lookup,
+        Feature,
+        Field,
+        Permission,
+        PreCheck,
+        Pv,
+        Read,
+        Register,
+        Write, //
+    },
+};
+
+/// Where user space can put the MSR by which a Xen guest sets up its hypercall page. Only the
+/// guest's writes go there: user space has an ioctl of its own for it.
+pub(super) const XEN: core::ops::RangeInclusive<u32> = 0x4000_0000..=0x4fff_ffff;
+
+/// The result of an access. A denial is one of KVM's reasons, or an errno.
+pub(crate) type Result<T = ()> = core::result::Result<T, Denial>;
+
+/// Who accesses an MSR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Initiator {
+    /// The guest, or KVM on its behalf, e.g. in nested VM-entry.
+    Guest,
+    /// User space, or KVM itself. Fewer checks apply.
+    Host,
+}
+
+/// The kind of an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// RDMSR and its relatives.
+    Read,
+    /// WRMSR and its relatives.
+    Write,
+}
+
+/// Reads an MSR. An unknown MSR reads as 0 if user space reads it and it is listed, or with
+/// `ignore_msrs`.
+///
+/// # Errors
+///
+/// Why it can't be read; [`UNSUPPORTED`] if it does not exist.
+#[inline(always)]
+pub(crate) fn read<C: Cpu>(cpu: &C, index: u32, initiator: Initiator) -> Result<u64> {
+    read_register(cpu, lookup(index), index, initiator)
+}
+
+/// Does what [`read`] does, given the MSR's declaration.
+///
+/// # Errors
+///
+/// As [`read`].
+#[inline(always)]
+pub(crate) fn read_register<C: Cpu>(
+    cpu: &C,
+    register: &Register,
+    index: u32,
+    initiator: Initiator,
+) -> Result<u64> {
+    // A shortcut. The long way has the same result.
+    let read = if register.is_simple_read && !cpu.is_unusual() {
+        match register.read {
+            Read::Field(field) => Ok(cpu.field(field)),
+            Read::HyperV => cpu.read_hyperv(index, initiator),
+            Read::Constant(value) => Ok(value),
+            _ => read_declared(cpu, register, index, initiator),
+        }
+    } else {
+        read_declared(cpu, register, index, initiator)
+    };
+
+    read.or_else(|denial| {
+        tolerate(denial, cpu, register, index, 0, initiator, Access::Read).map(|()| 0)
+    })
+}
+
+/// Reads an MSR that has to exist.
+///
+/// # Errors
+///
+/// As [`read`].
+pub(crate) fn read_existing<C: Cpu>(cpu: &C, index: u32, initiator: Initiator) -> Result<u64> {
+    read_declared(cpu, lookup(index), index, initiator)
+}
+
+#[inline(always)]
+fn read_declared<C: Cpu>(
+    cpu: &C,
+    register: &Register,
+    index: u32,
+    initiator: Initiator,
+) -> Result<u64> {
+    if register.pre_checks_reads {
+        pre_check_read(cpu, register.pre_check, initiator)?;
+    }
+    if register.vendor.reads(cpu.vendor())
+        || cpu.is_protected()
+        || register.vendor.reads_nested(cpu.vendor()) && cpu.is_nested()
+    {
+        return cpu.vendor_read(index, initiator);
+    }
+    read_own(cpu, register, index, initiator)
+}
+
+/// Reads an MSR for the vendor module, which does not serve it.
+///
+/// # Errors
+///
+/// As [`read`].
+pub(crate) fn read_common<C: Cpu>(cpu: &C, index: u32, initiator: Initiator) -> Result<u64> {
+    read_own(cpu, lookup(index), index, initiator)
+}
+
+#[inline(never)]
+fn read_own<C: Cpu>(cpu: &C, register: &Register, index: u32, initiator: Initiator) -> Result<u64> {
+    if register.read_permission != Permission::Everybody {
+        check_permission(cpu, register.read_permission, initiator)?;
+    }
+    match register.read {
+        Read::Field(field) => Ok(cpu.field(field)),
+        Read::Constant(value) => Ok(value),
+        Read::HyperV => cpu.read_hyperv(index, initiator),
+        Read::Unsupported if cpu.pmu_has(index) => cpu.pmu_read(index, initiator),
+        Read::Unsupported => Err(UNSUPPORTED),
+        Read::LegacyPmu if cpu.pmu_has(index) => cpu.pmu_read(index, initiator),
+        Read::LegacyPmu => Ok(0),
+        Read::WallClock => Ok(cpu.wall_clock()),
+        Read::Tsc => Ok(cpu.tsc(initiator)),
+        Read::PlatformInfo if initiator == Initiator::Guest && !cpu.may_read_platform_info() => {
+            Err(INVALID)
+        }
+        Read::PlatformInfo => Ok(cpu.field(Field::PlatformInfo)),
+        Read::Xss if initiator == Initiator::Guest && !cpu.has_xsaves() => Err(INVALID),
+        Read::Xss => Ok(cpu.field(Field::Xss)),
+        Read::MachineCheckCtl => machine_check::read_ctl(cpu, initiator),
+        Read::MachineCheckBank => machine_check::read_bank(cpu, index),
+        Read::MachineCheckCtl2 => machine_check::read_ctl2(cpu, index, initiator),
+        Read::Mtrr => cpu.read_mtrr(index),
+        Read::X2apic => cpu.read_x2apic(index),
+        Read::TscDeadline => Ok(cpu.tsc_deadline()),
+        Read::Xstate => Ok(cpu.read_xstate(index)),
+        Read::Xfd => Ok(cpu.xfd()),
+    }
+}
+
+/// Writes an MSR. The write of an unknown MSR succeeds if user space writes 0 and it is listed, or
+/// with `ignore_msrs`.
+///
+/// # Errors
+///
+/// Why it can't be written; [`UNSUPPORTED`] if it does not exist.
+#[inline(always)]
+pub(crate) fn write<C: Cpu>(cpu: &C, index: u32, data: u64, initiator: Initiator) -> Result {
+    write_register(cpu, lookup(index), index, data, initiator)
+}
+
+/// Does what [`write`] does, given the MSR's declaration.
+///
+/// # Errors
+///
+/// As [`write`].
+#[inline(always)]
+pub(crate) fn write_register<C: Cpu>(
+    cpu: &C,
+    register: &Register,
+    index: u32,
+    data: u64,
+    initiator: Initiator,
+) -> Result {
+    // As in `read_register()`.
+    if register.is_simple_write && !cpu.is_unusual() {
+        return store(cpu, register, data, initiator);
+    }
+    write_declared(cpu, register, index, data, initiator)
+        .or_else(|denial| tolerate(denial, cpu, register, index, data, initiator, Access::Write))
+}
+
+/// Writes an MSR that has to exist.
+///
+/// # Errors
+///
+/// As [`write`].
+pub(crate) fn write_existing<C: Cpu>(
+    cpu: &C,
+    index: u32,
+    data: u64,
+    initiator: Initiator,
+) -> Result {
+    write_declared(cpu, lookup(index), index, data, initiator)
+}
+
+#[inline(always)]
+fn write_declared<C: Cpu>(
+    cpu: &C,
+    register: &Register,
+    index: u32,
+    mut data: u64,
+    initiator: Initiator,
+) -> Result {
+    if register.pre_check != PreCheck::None {
+        data = pre_check_write(cpu, register.pre_check, data, initiator)?;
+    }
+    if register.vendor.writes(cpu.vendor()) || cpu.is_protected() {
+        return cpu.vendor_write(index, data, initiator);
+    }
+    write_own(cpu, register, index, data, initiator)
+}
+
+/// Writes an MSR for the vendor module, which does not serve it.
+///
+/// # Errors
+///
+/// As [`write`].
+#[inline]
+pub(crate) fn write_common<C: Cpu>(cpu: &C, index: u32, data: u64, initiator: Initiator) -> Result {
+    let register = lookup(index);
+
+    if register.is_stored {
+        return store(cpu, register, data, initiator);
+    }
+    write_own(cpu, register, index, data, initiator)
+}
+
+/// Writes an MSR whose value is only stored or dropped.
+#[inline(always)]
+fn store<C: Cpu>(cpu: &C, register: &Register, data: u64, initiator: Initiator) -> Result {
+    match register.write {
+        Write::Field(field) => cpu.set_field(field, data),
+        Write::HostField(field) if initiator == Initiator::Host => cpu.set_field(field, data),
+        Write::Pat => return stored::write_pat(cpu, data),
+        _ => (),
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn write_own<C: Cpu>(
+    cpu: &C,
+    register: &Register,
+    index: u32,
+    data: u64,
+    initiator: Initiator,
+) -> Result {
+    if initiator == Initiator::Guest && XEN.contains(&index) {
+        if let Some(written) = cpu.write_xen_hypercall_page(index, data) {
+            return written;
+        }
+    }
+    if register.write_permission != Permission::Everybody {
+        check_permission(cpu, register.write_permission, initiator)?;
+    }
+    match register.write {
+        Write::Field(_) | Write::HostField(_) | Write::Ignore | Write::Pat => {
+            return store(cpu, register, data, initiator);
+        }
+        Write::Drop => cpu.report_unimplemented(index, data),
+        Write::Zero if data != 0 => {
+            cpu.report_unimplemented(index, data);
+            return Err(INVALID);
+        }
+        Write::Zero => (),
+        Write::Reserved(field, reserved) => {
+            if data & reserved != 0 {
+                return Err(INVALID);
+            }
+            cpu.set_field(field, data);
+        }
+        Write::Unsupported if cpu.pmu_has(index) => return cpu.pmu_write(index, data, initiator),
+        Write::Unsupported => return Err(UNSUPPORTED),
+        Write::LegacyPmu if cpu.pmu_has(index) => return cpu.pmu_write(index, data, initiator),
+        Write::LegacyPmu if data != 0 => cpu.report_unimplemented(index, data),
+        Write::LegacyPmu => (),
+        Write::HyperV => return cpu.write_hyperv(index, data, initiator),
+        Write::Mtrr => return cpu.write_mtrr(index, data),
+        Write::X2apic => return cpu.write_x2apic(index, data),
+        Write::TscDeadline => cpu.set_tsc_deadline(data),
+        Write::Xstate => cpu.write_xstate(index, data),
+        Write::Efer => return efer::write(cpu, data, initiator),
+        Write::ApicBase => return cpu.set_apic_base(data, initiator),
+        Write::Tsc => time::write_tsc(cpu, data, initiator),
+        Write::TscAdjust => time::write_tsc_adjust(cpu, data, initiator),
+        Write::MiscEnable => return stored::write_misc_enable(cpu, data, initiator),
+        Write::PerfCapabilities => return stored::write_perf_capabilities(cpu, data),
+        Write::PredCmd => return speculation::write_pred_cmd(cpu, data, initiator),
+        Write::FlushCmd => return speculation::write_flush_cmd(cpu, data, initiator),
+        Write::Xss => return stored::write_xss(cpu, data),
+        Write::Xfd => return stored::write_xfd(cpu, data),
+        Write::XfdErr => return stored::write_xfd_err(cpu, data),
+        Write::Hwcr => return stored::write_hwcr(cpu, index, data),
+        Write::MiscFeaturesEnables => return stored::write_misc_features_enables(cpu, data),
+        Write::MachineCheckCtl => return machine_check::write_ctl(cpu, data, initiator),
+        Write::MachineCheckBank => return machine_check::write_bank(cpu, index, data, initiator),
+        Write::MachineCheckCtl2 => return machine_check::write_ctl2(cpu, index, data, initiator),
+        Write::WallClock => cpu.set_wall_clock(data),
+        Write::SystemTime { old } => paravirtual::write_system_time(cpu, data, old, initiator),
+        Write::AsyncPfEn => return paravirtual::write_async_pf_en(cpu, data),
+        Write::AsyncPfInt => return paravirtual::write_async_pf_int(cpu, data),
+        Write::AsyncPfAck => paravirtual::write_async_pf_ack(cpu, data),
+        Write::StealTime => return paravirtual::write_steal_time(cpu, data),
+        Write::PvEoi => return cpu.set_pv_eoi(data),
+    }
+    Ok(())
+}
+
+/// Whether an MSR is in the guest's FPU state, and the vCPU has it: then that state has to be
+/// loaded for an access.
+pub(crate) fn needs_fpu<C: Cpu>(cpu: &C, register: &Register) -> bool {
+    register.is_xstate && pre_check_read(cpu, register.pre_check, Initiator::Host).is_ok()
+}
+
+/// Decides whether a denied access succeeds nevertheless, because the MSR is unknown.
+///
+/// User space has to be able to restore the MSRs that it saved, i.e. all that are listed, even if
+/// the vCPU lacks some of them: those were 0. Further access is up to `ignore_msrs`.
+///
+/// # Errors
+///
+/// The denial, if not.
+#[cold]
+pub(crate) fn tolerate<L: Leniency>(
+    denial: Denial,
+    leniency: &L,
+    register: &Register,
+    index: u32,
+    data: u64,
+    initiator: Initiator,
+    access: Access,
+) -> Result {
+    if denial != UNSUPPORTED {
+        return Err(denial);
+    }
+    if initiator == Initiator::Host && data == 0 && leniency.is_listed(register, index) {
+        return Ok(());
+    }
+    if !leniency.ignores_unknown() {
+        leniency.report(Report::Unhandled(access), index, data);
+        return Err(UNSUPPORTED);
+    }
+    leniency.report(Report::Ignored(access), index, data);
+    Ok(())
+}
+
+#[inline(always)]
+fn check_permission<C: Cpu>(cpu: &C, permission: Permission, initiator: Initiator) -> Result {
+    let host = initiator == Initiator::Host;
+    let (allowed, denial) = match permission {
+        Permission::Everybody => (true, INVALID),
+        Permission::Feature(feature) => (cpu.has(feature), UNSUPPORTED),
+        Permission::FeatureElseInvalid(feature) => (cpu.has(feature), INVALID),
+        Permission::GuestFeature(feature) => (host || cpu.has(feature), INVALID),
+        Permission::HostFeature(feature) => (host && cpu.has(feature), UNSUPPORTED),
+        Permission::Pv(feature) => (cpu.has_pv(feature), UNSUPPORTED),
+        Permission::Host => (host, INVALID),
+        Permission::Smm => (host && cpu.has_smm(), INVALID),
+    };
+
+    if allowed {
+        Ok(())
+    } else {
+        Err(denial)
+    }
+}
+
+#[inline(never)]
+fn pre_check_read<C: Cpu>(cpu: &C, pre_check: PreCheck, initiator: Initiator) -> Result {
+    match pre_check {
+        PreCheck::None | PreCheck::Canonical | PreCheck::MakeCanonical => Ok(()),
+        PreCheck::TscAux => check_tsc_aux(cpu, initiator),
+        PreCheck::Cet => cet::check(cpu),
+        PreCheck::ShadowStackPointer | PreCheck::ShadowStackTable => cet::check_shadow_stack(cpu),
+        PreCheck::GuestShadowStackPointer if initiator == Initiator::Guest => Err(INVALID),
+        PreCheck::GuestShadowStackPointer => cet::check_shadow_stack(cpu),
+    }
+}
+
+/// Returns the value to be written.
+#[inline(never)]
+fn pre_check_write<C: Cpu>(
+    cpu: &C,
+    pre_check: PreCheck,
+    data: u64,
+    initiator: Initiator,
+) -> Result<u64> {
+    match pre_check {
+        PreCheck::None => (),
+        PreCheck::Canonical => check_canonical(cpu, data)?,
+        // AMD takes any address, as it has no SYSENTER in 64-bit mode. Intel would fail VM-entry.
+        PreCheck::MakeCanonical => return Ok(canonical(cpu, data)),
+        PreCheck::TscAux => {
+            check_tsc_aux(cpu, initiator)?;
+            if cpu.is_intel_compatible() && data >> 32 != 0 {
+                return Err(INVALID);
+            }
+            // AMD ignores the upper half, which reads as zeros.
+            return Ok(data & u64::from(u32::MAX));
+        }
+        PreCheck::Cet => cet::check_settings(cpu, data)?,
+        PreCheck::GuestShadowStackPointer if initiator == Initiator::Guest => return Err(INVALID),
+        PreCheck::GuestShadowStackPointer | PreCheck::ShadowStackPointer => {
+            cet::check_pointer(cpu, data)?
+        }
+        PreCheck::ShadowStackTable => cet::check_table(cpu, data)?,
+    }
+    Ok(data)
+}
+
+fn check_tsc_aux<C: Cpu>(cpu: &C, initiator: Initiator) -> Result {
+    let readable =
+        initiator == Initiator::Host || cpu.has(Feature::Rdtscp) || cpu.has(Feature::Rdpid);
+
+    if cpu.can_switch_tsc_aux() && readable {
+        Ok(())
+    } else {
+        Err(INVALID)
+    }
+}
+
+/// The address with its upper bits like the highest that counts.
+fn canonical<C: Cpu>(cpu: &C, address: u64) -> u64 {
+    let unused = u64::BITS.saturating_sub(cpu.address_bits());
+
+    (address.wrapping_shl(unused) as i64).wrapping_shr(unused) as u64
+}
+
+fn check_canonical<C: Cpu>(cpu: &C, address: u64) -> Result {
+    if canonical(cpu, address) == address {
+        Ok(())
+    } else {
+        Err(INVALID)
+    }
+}

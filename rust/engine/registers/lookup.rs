@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The way from an index to its declaration.
+//!
+//! Guests and user space choose indices, so every load here is in bounds whatever the index, and
+//! whatever the CPU predicts: an index becomes a [`Location`] in the pages that have declarations
+//! by a multiplication, a shift and a mask. A comparison only decides whether what was loaded
+//! counts.
+
+use super::{
+    table,
+    Register,
+    VendorSet, //
+};
+
+/// The declarations, from 1 on. Unused slots are [`UNDECLARED`], so that any `u8` is in bounds.
+pub(crate) static REGISTERS: [Register; 256] = {
+    let mut registers = [UNDECLARED; 256];
+    let mut at = 0;
+    let mut listed = 0;
+
+    while at < table::REGISTERS.len() {
+        registers[at + 1] = table::REGISTERS[at].finished(listed);
+        listed += table::REGISTERS[at].nr_listed();
+        at += 1;
+    }
+    registers
+};
+
+/// How many MSRs `KVM_GET_MSR_INDEX_LIST` can have.
+pub(crate) const NR_LISTED: usize = {
+    let mut at = 0;
+    let mut listed = 0;
+
+    while at < table::REGISTERS.len() {
+        listed += table::REGISTERS[at].nr_listed() as usize;
+        at += 1;
+    }
+    listed
+};
+
+/// The rules for an index without a declaration: the vendor module may have the MSR in a kernel
+/// that is newer than the table, and passes on what it does not have.
+const UNDECLARED: Register = Register::range(0, u32::MAX, "")
+    .vendor(VendorSet::BOTH)
+    .finished(0);
+
+/// The number of indices in a page.
+const PAGE: usize = 0x1000;
+const PAGE_BITS: u32 = PAGE.trailing_zeros();
+
+/// The number of slots for pages, as a power of two.
+const SLOT_BITS: u32 = 3;
+const SLOTS: usize = 1 << SLOT_BITS;
+
+/// Sends each page with declarations to a slot of its own. Found by trying.
+const FACTOR: u32 = 0xcc62_3a9b;
+
+/// The numbers of the pages with declarations. In slots that are not used: a number that no index
+/// has.
+static NUMBERS: [u32; SLOTS] = {
+    let mut numbers = [u32::MAX; SLOTS];
+    let mut at = 0;
+
+    while at < table::REGISTERS.len() {
+        let register = &table::REGISTERS[at];
+        let mut number = register.first >> PAGE_BITS;
+
+        while number <= register.last >> PAGE_BITS {
+            let slot = slot_of(number);
+
+            assert!(
+                numbers[slot] == u32::MAX || numbers[slot] == number,
+                "two pages have one slot: find another FACTOR"
+            );
+            numbers[slot] = number;
+            number += 1;
+        }
+        at += 1;
+    }
+    numbers
+};
+
+/// For each [`Location`], the position of its declaration in [`REGISTERS`].
+static POSITIONS: [u8; SLOTS * PAGE] = {
+    let mut positions = [0; SLOTS * PAGE];
+    // A declaration overrides those after it, so that one can stand out from a range.
+    let mut at = table::REGISTERS.len();
+
+    while at > 0 {
+        let register = &table::REGISTERS[at - 1];
+        let mut index = register.first;
+
+        while index <= register.last {
+            positions[Location::of(index).0 as usize] = at as u8;
+            index += 1;
+        }
+        at -= 1;
+    }
+    positions
+};
+
+const fn slot_of(number: u32) -> usize {
+    (number.wrapping_mul(FACTOR) >> (u32::BITS - SLOT_BITS)) as usize
+}
+
+/// The place of an index in the pages that have declarations. Other indices have a place there,
+/// too, but do not belong to it.
+#[derive(Clone, Copy)]
+pub(crate) struct Location(u32);
+
+impl Location {
+    /// The number of blocks of 64 indices that there are.
+    pub(crate) const BLOCKS: usize = SLOTS * PAGE / 64;
+
+    /// The place of an index.
+    #[inline]
+    pub(crate) const fn of(index: u32) -> Self {
+        let slot = slot_of(index >> PAGE_BITS) as u32;
+
+        Self((slot << PAGE_BITS) | (index % PAGE as u32))
+    }
+
+    /// Whether the index belongs to the place, i.e. whether its page has declarations.
+    #[inline]
+    pub(crate) fn is_of(self, index: u32) -> bool {
+        NUMBERS[self.0 as usize / PAGE % SLOTS] == index >> PAGE_BITS
+    }
+
+    /// The block of 64 indices with this one, less than [`Self::BLOCKS`].
+    #[inline]
+    pub(crate) const fn block(self) -> usize {
+        self.0 as usize / 64 % Self::BLOCKS
+    }
+}
+
+/// Finds the declaration of an index, or the rules for indices without one.
+#[inline]
+pub(crate) fn lookup(index: u32) -> &'static Register {
+    let location = Location::of(index);
+
+    if !location.is_of(index) {
+        return &REGISTERS[0];
+    }
+    &REGISTERS[usize::from(POSITIONS[location.0 as usize % POSITIONS.len()])]
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the lists of MSRs depend on.
+
+use super::{
+    probed,
+    VendorLoaded, //
+};
+use crate::{
+    bindings,
+    engine::{
+        access::{
+            Access,
+            Result, //
+        },
+        cpu::{
+            Leniency,
+            Report, //
+        },
+        lists::{
+            self,
+            Host, //
+        },
+        registers::{
+            index::IA32_UCODE_REV,
+            Feature,
+            Register,
+            Trace, //
+        },
+    },
+    kvm::return_code::read_with,
+};
+
+/// Reads an MSR of the CPU that this runs on, if the CPU has it.
+fn read_host(index: u32) -> Option<u64> {
+    let mut data = 0;
+
+    // SAFETY: An MSR that does not exist raises a fault, which the function catches; `data` is
+    // where it stores the value.
+    (unsafe { bindings::kvm_msr_glue_read_host(index, &mut data) } == 0).then_some(data)
+}
+
+impl Host for VendorLoaded<'_> {
+    #[inline]
+    fn has(&self, register: &Register, index: u32) -> bool {
+        probed::has_msr(register, index, || read_host(index).is_some())
+    }
+
+    fn microcode_revision(&self) -> u64 {
+        read_host(IA32_UCODE_REV).unwrap_or(0)
+    }
+
+    #[inline]
+    fn offers(&self, feature: Feature) -> bool {
+        VendorLoaded::offers(*self, feature)
+    }
+
+    fn offers_mpx(&self) -> bool {
+        // SAFETY: It reads what KVM supports, which is complete: a vendor module has been loaded.
+        unsafe { bindings::kvm_msr_glue_offers_mpx() }
+    }
+
+    fn offers_xss(&self) -> bool {
+        self.supported_xss() != 0
+    }
+
+    fn has_hyperv(&self) -> bool {
+        cfg!(CONFIG_KVM_HYPERV)
+    }
+
+    fn traces(&self, trace: Trace) -> bool {
+        // SAFETY: These read what the PT driver found out about the CPU at boot.
+        unsafe {
+            match trace {
+                Trace::Any => true,
+                Trace::Cr3Filtering => bindings::kvm_msr_glue_pt_cr3_filtering(),
+                Trace::Output => bindings::kvm_msr_glue_pt_output(),
+                Trace::Ranges(above) => above < bindings::kvm_msr_glue_pt_ranges(),
+            }
+        }
+    }
+
+    #[inline]
+    fn has_pmu(&self) -> bool {
+        // SAFETY: A vendor module has been loaded, and only its initialisation writes the
+        // parameter, which is read-only to user space.
+        unsafe { (&raw const bindings::enable_pmu).read() }
+    }
+
+    #[inline]
+    fn counters(&self, fixed: bool) -> u32 {
+        // SAFETY: Only a vendor module writes them that is being loaded: this one has been.
+        let counters = unsafe {
+            if fixed {
+                (&raw const bindings::kvm_pmu_cap.num_counters_fixed).read()
+            } else {
+                (&raw const bindings::kvm_pmu_cap.num_counters_gp).read()
+            }
+        };
+
+        counters as u32
+    }
+
+    fn arch_capabilities(&self) -> u64 {
+        // SAFETY: It reads what KVM found out about the host while a vendor module was loaded,
+        // which is complete, and the mitigations.
+        unsafe { bindings::kvm_get_arch_capabilities() }
+    }
+
+    fn perf_capabilities(&self) -> u64 {
+        self.supported_perf_capabilities()
+    }
+
+    #[inline]
+    fn emulates(&self, index: u32) -> bool {
+        // SAFETY: The vendor module that this calls is loaded, and takes any index.
+        unsafe { bindings::kvm_msr_glue_emulates(index) }
+    }
+
+    fn vendor_feature(&self, index: u32) -> Result<u64> {
+        // SAFETY: The vendor module that this calls is loaded, takes any index, and stores to
+        // `data`, which is valid.
+        read_with(|data| unsafe { bindings::kvm_msr_glue_vendor_feature(index, data) })
+    }
+}
+
+impl Leniency for VendorLoaded<'_> {
+    #[inline]
+    fn ignores_unknown(&self) -> bool {
+        // SAFETY: The module parameter is a plain `bool`, which user space may write at any time.
+        unsafe { (&raw const bindings::ignore_msrs).read_volatile() }
+    }
+
+    fn is_listed(&self, register: &Register, index: u32) -> bool {
+        // Most that are asked for are in no list, which needs no call.
+        register.list_position.is_some() && lists::is_listed(self, register, index)
+    }
+
+    fn report(&self, report: Report, index: u32, data: u64) {
+        // SAFETY: They only write to the log.
+        unsafe {
+            match report {
+                Report::Unhandled(access) => {
+                    bindings::kvm_msr_glue_report_unhandled(access == Access::Write, index, data)
+                }
+                Report::Ignored(access) => {
+                    bindings::kvm_msr_glue_report_ignored(access == Access::Write, index, data)
+                }
+            }
+        }
+    }
+}

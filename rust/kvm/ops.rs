@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The ops that KVM calls, from a list of the functions that serve them.
+//!
+//! C header: `arch/x86/kvm/msr_engine.h`.
+
+use super::{
+    host::VendorLoaded,
+    return_code::return_code,
+    user::{
+        MsrList,
+        NestedState,
+        UserList, //
+    },
+    Emulation,
+    Fastpath,
+    Run,
+    Section,
+    Vcpu,
+    Vm, //
+};
+use crate::{
+    bindings,
+    engine::{
+        access::Initiator,
+        exit::Denial, //
+    },
+};
+use core::ops::Deref;
+use kernel::{
+    prelude::*,
+    uaccess::UserPtr, //
+};
+
+/// The ops of an MSR engine, as [`msr_engine_ops!`] makes them.
+pub(crate) struct Ops(pub(super) &'static bindings::kvm_msr_engine_ops);
+
+impl Ops {
+    /// # Safety
+    ///
+    /// Each op must do what `struct kvm_msr_engine_ops` says of it.
+    pub(crate) const unsafe fn new(ops: &'static bindings::kvm_msr_engine_ops) -> Self {
+        Self(ops)
+    }
+}
+
+/// Makes the ops table of an engine from a list of its ops: the member of `struct
+/// kvm_msr_engine_ops`, its parameters, what it returns, and the function that serves it. The types
+/// are those of the function: a [`Parameter`] each, and a [`Returned`].
+macro_rules! msr_engine_ops {
+    (
+        $(#[$attribute:meta])*
+        const $ops:ident: $owner:ty;
+
+        $($op:ident($($name:ident: $type:ty),*) -> $returned:ty = $($function:ident)::+;)*
+    ) => {
+        $(#[$attribute])*
+        const $ops: $crate::kvm::Ops = {
+            $(
+                /// # Safety
+                ///
+                /// For KVM to call, with what the op's declaration says.
+                unsafe extern "C" fn $op(
+                    $($name: <$type as $crate::kvm::Parameter>::Raw,)*
+                ) -> <$returned as $crate::kvm::Returned>::Raw {
+                    // SAFETY: KVM calls the op for attached VMs, and with the vCPU loaded. Ops
+                    // that take an `InRunLoop` are called in the run loop. Nobody else has the
+                    // other pointers.
+                    $(let $name = unsafe { <$type as $crate::kvm::Parameter>::from_raw($name) };)*
+
+                    $crate::kvm::Returned::into_raw($($function)::+($($name),*))
+                }
+            )*
+
+            // SAFETY: The functions above serve the ops that they are named like. Each has the
+            // op's type, or this would not compile.
+            unsafe {
+                $crate::kvm::Ops::new(&$crate::bindings::kvm_msr_engine_ops {
+                    owner: ::kernel::module::this_module::<$owner>().as_ptr().cast(),
+                    $($op: Some($op),)*
+                })
+            }
+        };
+    };
+}
+pub(crate) use msr_engine_ops;
+
+/// A parameter of an op.
+pub(crate) trait Parameter {
+    /// What KVM passes.
+    type Raw;
+
+    /// # Safety
+    ///
+    /// `raw` must be what KVM passed to an op with such a parameter, and the result must not outlive
+    /// the call.
+    unsafe fn from_raw(raw: Self::Raw) -> Self;
+}
+
+impl<P: Send + Sync> Parameter for &Vm<P> {
+    type Raw = *mut bindings::kvm;
+
+    #[inline]
+    unsafe fn from_raw(raw: *mut bindings::kvm) -> Self {
+        // SAFETY: KVM passes attached VMs.
+        unsafe { Vm::from_raw(raw) }
+    }
+}
+
+/// A VM that is being created, which nobody else uses yet.
+pub(crate) struct NewVm(pub(super) *mut bindings::kvm);
+
+impl Parameter for NewVm {
+    type Raw = *mut bindings::kvm;
+
+    unsafe fn from_raw(raw: *mut bindings::kvm) -> Self {
+        Self(raw)
+    }
+}
+
+/// A VM that is being destroyed, which nobody else uses anymore.
+pub(crate) struct DyingVm(pub(super) *mut bindings::kvm);
+
+impl Parameter for DyingVm {
+    type Raw = *mut bindings::kvm;
+
+    unsafe fn from_raw(raw: *mut bindings::kvm) -> Self {
+        Self(raw)
+    }
+}
+
+impl<P: Send + Sync> Parameter for &Vcpu<P> {
+    type Raw = *mut bindings::kvm_vcpu;
+
+    #[inline]
+    unsafe fn from_raw(raw: *mut bindings::kvm_vcpu) -> Self {
+        // SAFETY: KVM passes loaded vCPUs of attached VMs.
+        unsafe { Vcpu::from_raw(raw) }
+    }
+}
+
+/// A vCPU in the run loop, while an exit is handled or an instruction emulated.
+///
+/// The run loop is in a read-side section of `kvm->srcu`. It only leaves that to run the guest, to
+/// block, and to handle requests.
+pub(crate) struct InRunLoop<'a, P>(&'a Vcpu<P>);
+
+impl<'a, P: Send + Sync> InRunLoop<'a, P> {
+    /// The section that the run loop is in.
+    #[inline]
+    pub(crate) fn section(&self) -> Section<'a, P> {
+        // SAFETY: The run loop is in a section for as long as this exists.
+        unsafe { Section::enclosing(self.0.vm()) }
+    }
+}
+
+impl<P> Deref for InRunLoop<'_, P> {
+    type Target = Vcpu<P>;
+
+    #[inline]
+    fn deref(&self) -> &Vcpu<P> {
+        self.0
+    }
+}
+
+impl<P: Send + Sync> Parameter for InRunLoop<'_, P> {
+    type Raw = *mut bindings::kvm_vcpu;
+
+    #[inline]
+    unsafe fn from_raw(raw: *mut bindings::kvm_vcpu) -> Self {
+        // SAFETY: KVM passes loaded vCPUs of attached VMs.
+        Self(unsafe { Vcpu::from_raw(raw) })
+    }
+}
+
+/// The parameter of an ioctl on `/dev/kvm`.
+pub(crate) struct DeviceIoctl<'a, T> {
+    /// The vendor module, which open files of `/dev/kvm` reference.
+    pub(crate) host: VendorLoaded<'a>,
+    /// Where user space has the ioctl's structure.
+    pub(crate) user: T,
+}
+
+impl<T: Parameter> Parameter for DeviceIoctl<'_, T> {
+    type Raw = T::Raw;
+
+    unsafe fn from_raw(raw: T::Raw) -> Self {
+        // SAFETY: The file is open during the ioctl. KVM passed `raw`.
+        unsafe {
+            Self {
+                host: VendorLoaded::assume(),
+                user: T::from_raw(raw),
+            }
+        }
+    }
+}
+
+/// Where KVM wants a value.
+impl Parameter for &mut u64 {
+    type Raw = *mut u64;
+
+    #[inline]
+    unsafe fn from_raw(raw: *mut u64) -> Self {
+        // SAFETY: KVM passes a pointer to a variable of the caller's, which nobody else uses.
+        unsafe { &mut *raw }
+    }
+}
+
+/// An access that the vendor module passes on: `struct msr_data`.
+#[repr(transparent)]
+pub(crate) struct MsrData(bindings::msr_data);
+
+impl MsrData {
+    /// The MSR's index.
+    #[inline]
+    pub(crate) fn index(&self) -> u32 {
+        self.0.index
+    }
+
+    /// The value to write.
+    #[inline]
+    pub(crate) fn data(&self) -> u64 {
+        self.0.data
+    }
+
+    /// Sets the value that was read.
+    #[inline]
+    pub(crate) fn set_data(&mut self, data: u64) {
+        self.0.data = data;
+    }
+
+    /// Who accesses the MSR.
+    #[inline]
+    pub(crate) fn initiator(&self) -> Initiator {
+        if self.0.host_initiated {
+            Initiator::Host
+        } else {
+            Initiator::Guest
+        }
+    }
+}
+
+impl Parameter for &mut MsrData {
+    type Raw = *mut bindings::msr_data;
+
+    #[inline]
+    unsafe fn from_raw(raw: *mut bindings::msr_data) -> Self {
+        // CAST: `MsrData` is transparent.
+        // SAFETY: KVM passes a pointer to a variable of the caller's, which nobody else uses.
+        unsafe { &mut *raw.cast() }
+    }
+}
+
+/// Parameters for which any value is valid: integers, and addresses in user memory, which are
+/// checked when they are used.
+macro_rules! plain_parameters {
+    ($($type:ty: $raw:ident as $raw_type:ty => $value:expr;)*) => {$(
+        impl Parameter for $type {
+            type Raw = $raw_type;
+
+            #[inline]
+            unsafe fn from_raw($raw: $raw_type) -> Self {
+                $value
+            }
+        }
+    )*};
+}
+
+plain_parameters! {
+    u32: value as u32 => value;
+    u64: value as u64 => value;
+    c_int: value as c_int => value;
+    bool: value as bool => value;
+    UserPtr: address as *mut c_void => UserPtr::from_ptr(address);
+    MsrList: list as *mut bindings::kvm_msrs => MsrList::new(UserPtr::from_ptr(list.cast()));
+    UserList<u32>: list as *mut bindings::kvm_msr_list
+        => UserList::new(UserPtr::from_ptr(list.cast()));
+    UserList<u64>: list as *mut bindings::kvm_reg_list
+        => UserList::new(UserPtr::from_ptr(list.cast()));
+    NestedState: state as *mut bindings::kvm_nested_state
+        => NestedState::new(UserPtr::from_ptr(state.cast()));
+}
+
+/// What an op returns.
+pub(crate) trait Returned {
+    /// What KVM gets.
+    type Raw;
+
+    /// The value for KVM.
+    fn into_raw(self) -> Self::Raw;
+}
+
+macro_rules! returned {
+    ($($type:ty: $returned:ident -> $raw:ty => $value:expr;)*) => {$(
+        impl Returned for $type {
+            type Raw = $raw;
+
+            #[inline]
+            fn into_raw(self) -> $raw {
+                let $returned = self;
+
+                $value
+            }
+        }
+    )*};
+}
+
+returned! {
+    (): _nothing -> () => ();
+    bool: value -> bool => value;
+    Run: run -> c_int => run.into_code();
+    Emulation: emulation -> c_int => emulation.into_code();
+    Fastpath: fastpath -> bindings::fastpath_t => fastpath.into_code();
+    Result: result -> c_int => result.map_or_else(Error::to_errno, |()| 0);
+    Result<c_int>: result -> c_int => result.unwrap_or_else(Error::to_errno);
+    // The number of MSRs, which is below 256.
+    Result<usize>: result -> c_int => result.map_or_else(Error::to_errno, |nr| nr as c_int);
+    core::result::Result<(), Denial>: access -> c_int => access.map_or_else(return_code, |()| 0);
+}

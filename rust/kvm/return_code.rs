@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The return codes of KVM's functions that access MSRs: 0, or why the access failed.
+
+use crate::engine::{
+    access::Result,
+    exit::Denial, //
+};
+use kernel::prelude::*;
+
+/// Turns a return code into a result.
+#[inline]
+pub(super) fn to_result(code: c_int) -> Result {
+    Denial::new(code.into()).map_or(Ok(()), Err)
+}
+
+/// The return code for a denial.
+#[inline]
+pub(super) fn return_code(denial: Denial) -> c_int {
+    // It was one, or is a small number.
+    denial.get() as c_int
+}
+
+/// Calls a function that stores the value it reads, and returns that value.
+#[inline]
+pub(super) fn read_with(read: impl FnOnce(*mut u64) -> c_int) -> Result<u64> {
+    let mut data = 0;
+
+    to_result(read(&mut data))?;
+    Ok(data)
+}

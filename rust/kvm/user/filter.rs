@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `struct kvm_msr_filter`: `KVM_X86_SET_MSR_FILTER`.
+
+use super::{
+    read_uninit,
+    read_words,
+    UserPtr,
+    UserVec, //
+};
+use crate::{
+    bindings,
+    engine::filter::Words,
+    kvm::nospec::index_nospec, //
+};
+use core::{
+    mem::MaybeUninit,
+    slice, //
+};
+use kernel::{
+    prelude::*,
+    transmute::FromBytes, //
+};
+
+/// The number of ranges in a filter.
+const RANGES: usize = bindings::KVM_MSR_FILTER_MAX_RANGES as usize;
+
+/// The words of a filter's bitmaps, one bitmap after the other. One word for each range is enough
+/// for most filters.
+pub(crate) type FilterWords = UserVec<u64, RANGES>;
+
+impl Words for FilterWords {
+    #[inline]
+    fn word(&self, position: usize) -> u64 {
+        let words: &[u64] = self;
+
+        if position >= words.len() {
+            return 0;
+        }
+        // The index is below the length anyway, but for the CPU's prediction.
+        words
+            .get(index_nospec(position, words.len()))
+            .copied()
+            .unwrap_or(0)
+    }
+}
+
+/// `struct kvm_msr_filter_range`, with pointers of type `P`: the bitmap is still in user memory.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct UserRange<P = u64> {
+    /// The kinds of access that the range concerns.
+    pub(crate) flags: u32,
+    /// The number of MSRs.
+    pub(crate) nmsrs: u32,
+    /// The first MSR's index.
+    pub(crate) base: u32,
+    bitmap: P,
+}
+
+impl UserRange {
+    /// Reads the bitmap, of `count` words, to the end of other words. Returns where it is there.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it can't be read, `ENOMEM`.
+    #[inline]
+    pub(crate) fn read_bitmap(&self, words: &mut FilterWords, count: usize) -> Result<usize> {
+        words.append(UserPtr::from_addr(self.bitmap as usize), count)
+    }
+}
+
+/// `struct kvm_msr_filter`, with pointers of type `P`.
+#[repr(C)]
+pub(crate) struct UserFilter<P = u64> {
+    /// `KVM_MSR_FILTER_DEFAULT_DENY` or 0.
+    pub(crate) flags: u32,
+    /// The ranges, in the order in which they decide.
+    pub(crate) ranges: [UserRange<P>; RANGES],
+}
+
+const _: () = {
+    assert!(size_of::<UserFilter>() == size_of::<bindings::kvm_msr_filter>());
+    assert!(size_of::<UserFilter>() % size_of::<u64>() == 0);
+};
+
+// SAFETY: All bit patterns are valid for integers, and padding has none.
+unsafe impl FromBytes for UserFilter<u32> {}
+
+/// `struct kvm_msr_filter` in user memory, in the layout of 64-bit or of 32-bit programs.
+pub(crate) struct MsrFilter {
+    filter: UserPtr,
+    compat: bool,
+}
+
+impl MsrFilter {
+    /// The structure at an address, in the layout of 32-bit programs if `compat`.
+    pub(crate) fn new(filter: UserPtr, compat: bool) -> Self {
+        Self { filter, compat }
+    }
+
+    /// Reads the filter to `filter`, but not the bitmaps of its ranges.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it can't be read, all of it.
+    #[inline]
+    pub(crate) fn read(self, filter: &mut MaybeUninit<UserFilter>) -> Result<&UserFilter> {
+        const WORDS: usize = size_of::<UserFilter>() / size_of::<u64>();
+
+        if self.compat {
+            return Ok(filter.write(self.read_compat()?));
+        }
+        // CAST: The structure has the size of so many words, and is aligned like one.
+        // SAFETY: The slice is all of `filter`, which may be uninitialized.
+        let words = unsafe { slice::from_raw_parts_mut(filter.as_mut_ptr().cast(), WORDS) };
+
+        read_words(self.filter, words)?;
+        // SAFETY: It was just initialized, and all bit patterns are valid for integers.
+        Ok(unsafe { filter.assume_init_ref() })
+    }
+
+    #[cold]
+    fn read_compat(self) -> Result<UserFilter> {
+        let mut compat = MaybeUninit::<UserFilter<u32>>::uninit();
+
+        read_uninit(self.filter, slice::from_mut(&mut compat))?;
+        // SAFETY: It was just initialized.
+        let UserFilter { flags, ranges } = unsafe { compat.assume_init() };
+
+        Ok(UserFilter {
+            flags,
+            ranges: ranges.map(|range| UserRange {
+                flags: range.flags,
+                nmsrs: range.nmsrs,
+                base: range.base,
+                bitmap: range.bitmap.into(),
+            }),
+        })
+    }
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Lists that user space asks for.
+
+use super::{
+    put_u64,
+    read_slice,
+    write_slice,
+    UserPtr, //
+};
+use core::marker::PhantomData;
+use kernel::{
+    prelude::*,
+    transmute::{
+        AsBytes,
+        FromBytes, //
+    },
+};
+
+/// A list in user memory that begins with the number of its elements: `struct kvm_msr_list` with
+/// 32 bits each, `struct kvm_reg_list` with 64 bits each.
+pub(crate) struct UserList<T> {
+    list: UserPtr,
+    _elements: PhantomData<T>,
+}
+
+impl<T: FromBytes + AsBytes + Copy + Default> UserList<T> {
+    pub(in crate::kvm) fn new(list: UserPtr) -> Self {
+        Self {
+            list,
+            _elements: PhantomData,
+        }
+    }
+
+    /// Reads how many elements there is room for.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it can't be read.
+    pub(crate) fn read_count(&self) -> Result<T> {
+        let mut count = [T::default()];
+
+        read_slice(self.list, &mut count)?;
+        Ok(count[0])
+    }
+
+    /// Writes how many elements there are.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it can't be written.
+    pub(crate) fn write_count(&self, count: T) -> Result {
+        write_slice(self.list, &[count])
+    }
+
+    /// Writes the elements.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if they can't be written.
+    pub(crate) fn write_elements(self, elements: &[T]) -> Result {
+        write_slice(self.list.wrapping_byte_add(size_of::<T>()), elements)
+    }
+}
+
+impl UserList<u64> {
+    /// Writes how many elements there are, all of the number or nothing.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it can't be written.
+    pub(crate) fn put_count(&self, count: u64) -> Result {
+        put_u64(self.list, count)
+    }
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Copies from and to user memory.
+//!
+//! A structure in user memory can change between two reads, so each can be read once: the reads
+//! consume what they read.
+
+mod filter;
+mod lists;
+mod msrs;
+mod nested_state;
+mod one_reg;
+mod words;
+
+pub(crate) use self::{
+    filter::{
+        FilterWords,
+        MsrFilter, //
+    },
+    lists::UserList,
+    msrs::{
+        MsrEntry,
+        MsrList, //
+    },
+    nested_state::NestedState,
+    one_reg::OneReg,
+    words::UserVec,
+};
+
+use crate::bindings;
+use core::mem::MaybeUninit;
+use kernel::{
+    error::to_result,
+    prelude::*,
+    transmute::{
+        AsBytes,
+        FromBytes, //
+    },
+    uaccess::UserPtr, //
+};
+
+/// Fills `to`. Elements that can't be read become 0.
+///
+/// # Errors
+///
+/// `EFAULT` if not all can be read.
+#[inline]
+fn read_slice<T: FromBytes>(from: UserPtr, to: &mut [T]) -> Result {
+    // SAFETY: `to` is valid for writes of its own size, and any bytes are valid elements, as `T` is
+    // `FromBytes`.
+    unsafe { read_raw(from, to.as_mut_ptr().cast(), size_of_val(to)) }
+}
+
+/// Initializes `to`. Elements that can't be read become 0.
+///
+/// # Errors
+///
+/// `EFAULT` if not all can be read.
+#[inline]
+fn read_uninit<T: FromBytes>(from: UserPtr, to: &mut [MaybeUninit<T>]) -> Result {
+    // SAFETY: As in `read_slice()`.
+    unsafe { read_raw(from, to.as_mut_ptr().cast(), size_of_val(to)) }
+}
+
+/// Reads `len` bytes, without the cursor of [`UserSlice`](kernel::uaccess::UserSlice), which costs
+/// more than the copy of a few bytes.
+///
+/// # Safety
+///
+/// `to` must be valid for writes of `len` bytes, whatever these are.
+#[inline]
+unsafe fn read_raw(from: UserPtr, to: *mut c_void, len: usize) -> Result {
+    // SAFETY: `to` is valid for `len` bytes. copy_from_user() checks the user's address.
+    if unsafe { bindings::kvm_msr_glue_copy_from_user(to, from.as_const_ptr(), len) } != 0 {
+        return Err(EFAULT);
+    }
+    Ok(())
+}
+
+/// Initializes words of 64 bits, which is cheaper than [`read_uninit`] for a few hundred bytes.
+///
+/// # Errors
+///
+/// `EFAULT` if not all can be read. Then the words may be uninitialized.
+#[inline]
+fn read_words(from: UserPtr, to: &mut [MaybeUninit<u64>]) -> Result {
+    // SAFETY: `to` is valid for so many words. The user's address is checked.
+    to_result(unsafe {
+        bindings::kvm_msr_glue_get_words(
+            to.as_mut_ptr().cast(),
+            from.as_const_ptr().cast(),
+            to.len(),
+        )
+    })
+}
+
+/// Writes all elements.
+///
+/// # Errors
+///
+/// `EFAULT` if not all can be written.
+#[inline]
+fn write_slice<T: AsBytes>(to: UserPtr, from: &[T]) -> Result {
+    let len = size_of_val(from);
+
+    // SAFETY: `from` is valid for reads of its own size, and has no uninitialized bytes, as `T` is
+    // `AsBytes`. copy_to_user() checks the user's address.
+    if unsafe { bindings::kvm_msr_glue_copy_to_user(to.as_mut_ptr(), from.as_ptr().cast(), len) }
+        != 0
+    {
+        return Err(EFAULT);
+    }
+    Ok(())
+}
+
+/// Writes an integer, all of it or nothing.
+///
+/// # Errors
+///
+/// `EFAULT` if it can't be written.
+fn put_u64(to: UserPtr, value: u64) -> Result {
+    // SAFETY: put_user() checks the user's address.
+    to_result(unsafe { bindings::kvm_msr_glue_put_u64(to.as_mut_ptr().cast(), value) })
+}

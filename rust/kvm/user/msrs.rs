@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `struct kvm_msrs`: `KVM_GET_MSRS` and `KVM_SET_MSRS`.
+
+use super::{
+    read_slice,
+    write_slice,
+    UserPtr,
+    UserVec, //
+};
+use crate::bindings;
+use core::mem::offset_of;
+use kernel::{
+    prelude::*,
+    transmute::{
+        AsBytes,
+        FromBytes, //
+    },
+};
+
+/// `struct kvm_msr_entry`
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub(crate) struct MsrEntry(bindings::kvm_msr_entry);
+
+const _: () = assert!(align_of::<MsrEntry>() == align_of::<u64>());
+
+// SAFETY: All bit patterns are valid for integers, and there is no padding.
+unsafe impl FromBytes for MsrEntry {}
+// SAFETY: Integers without padding have no uninitialized bytes.
+unsafe impl AsBytes for MsrEntry {}
+
+impl MsrEntry {
+    /// The MSR's index.
+    #[inline]
+    pub(crate) fn index(&self) -> u32 {
+        self.0.index
+    }
+
+    /// The MSR's value.
+    #[inline]
+    pub(crate) fn data(&self) -> u64 {
+        self.0.data
+    }
+
+    /// Sets the MSR's value.
+    #[inline]
+    pub(crate) fn set_data(&mut self, data: u64) {
+        self.0.data = data;
+    }
+}
+
+/// The entries of a list. Four are enough for VMMs that access single MSRs.
+pub(crate) type MsrEntries = UserVec<MsrEntry, 4>;
+
+/// `struct kvm_msrs` in user memory: a number, and as many entries.
+pub(crate) struct MsrList(UserPtr);
+
+impl MsrList {
+    pub(in crate::kvm) fn new(list: UserPtr) -> Self {
+        Self(list)
+    }
+
+    /// Reads the entries. `check` decides whether there may be so many.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if the list can't be read, that of `check`, and `ENOMEM`.
+    #[inline]
+    pub(crate) fn read(
+        self,
+        check: impl FnOnce(u32) -> Result,
+    ) -> Result<(MsrEntries, UserEntries)> {
+        // The word after the number is padding, but C reads it.
+        let mut head = [0u32; 2];
+
+        read_slice(self.0, &mut head)?;
+        let [count, _] = head;
+
+        check(count)?;
+        let user = self
+            .0
+            .wrapping_byte_add(offset_of!(bindings::kvm_msrs, __bindgen_anon_1));
+        let mut entries = MsrEntries::new();
+
+        entries.append(user, count as usize)?;
+        Ok((entries, UserEntries(user)))
+    }
+}
+
+/// Where user space has the entries of a list.
+pub(crate) struct UserEntries(UserPtr);
+
+impl UserEntries {
+    /// Writes the values of the entries.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if a value can't be written. Those before it may have been.
+    pub(crate) fn write_values(self, entries: &[MsrEntry]) -> Result {
+        let to = self.0.as_mut_ptr().cast();
+
+        // SAFETY: `entries` has so many. The user's address is checked.
+        let ret = unsafe {
+            bindings::kvm_msr_glue_put_values(to, entries.as_ptr().cast(), entries.len())
+        };
+
+        if ret != 0 {
+            return self.write_entries(entries);
+        }
+        Ok(())
+    }
+
+    /// Writes all of the entries, as C does: if that fails, part of a value may be written.
+    #[cold]
+    fn write_entries(self, entries: &[MsrEntry]) -> Result {
+        write_slice(self.0, entries)
+    }
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `struct kvm_nested_state`: `KVM_GET_NESTED_STATE` and `KVM_SET_NESTED_STATE`.
+
+use super::{
+    read_slice,
+    read_uninit,
+    write_slice,
+    UserPtr, //
+};
+use crate::{
+    bindings,
+    engine::nested::Header, //
+};
+use core::mem::offset_of;
+use kernel::{
+    error::to_result,
+    prelude::*, //
+};
+
+/// `struct kvm_nested_state` in user memory: a header, and areas of data behind it.
+pub(crate) struct NestedState(UserPtr);
+
+impl NestedState {
+    pub(in crate::kvm) fn new(state: UserPtr) -> Self {
+        Self(state)
+    }
+
+    /// Reads the size.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it can't be read.
+    pub(crate) fn read_size(&self) -> Result<u32> {
+        let mut size = [0];
+
+        read_slice(self.size(), &mut size)?;
+        Ok(size[0])
+    }
+
+    /// Writes the size.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it can't be written.
+    pub(crate) fn write_size(&self, size: u32) -> Result {
+        // SAFETY: put_user() checks the user's address.
+        to_result(unsafe { bindings::kvm_msr_glue_put_u32(self.size().as_mut_ptr().cast(), size) })
+    }
+
+    /// Reads the header.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it can't be read, all of it.
+    #[inline]
+    pub(crate) fn read_header(&self, header: &mut Header) -> Result {
+        read_slice(self.0, &mut header.0)
+    }
+
+    /// Writes the header.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if it can't be written, all of it.
+    pub(crate) fn write_header(&self, header: &Header) -> Result {
+        write_slice(self.0, &header.0)
+    }
+
+    /// Reads `size` bytes of data, right behind the header.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`, or `EFAULT` if not all can be read.
+    pub(crate) fn read_first(&self, size: usize) -> Result<KVec<u8>> {
+        let mut bytes = KVec::with_capacity(size, GFP_KERNEL)?;
+        let room = bytes.spare_capacity_mut().get_mut(..size);
+
+        read_uninit(self.data(0), room.ok_or(ENOMEM)?)?;
+        // SAFETY: There is room for so many bytes, which were just initialized.
+        unsafe { bytes.inc_len(size) };
+        Ok(bytes)
+    }
+
+    /// Reads data that is `offset` bytes behind the header. Bytes that can't be read become 0.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if not all can be read.
+    pub(crate) fn read_data(&self, offset: usize, to: &mut [u8]) -> Result {
+        read_slice(self.data(offset), to)
+    }
+
+    /// Writes data at `offset` bytes behind the header.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if not all can be written.
+    pub(crate) fn write_data(&self, offset: usize, from: &[u8]) -> Result {
+        write_slice(self.data(offset), from)
+    }
+
+    /// Clears `size` bytes that are `offset` bytes behind the header.
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT` if not all can be written.
+    pub(crate) fn clear_data(&self, offset: usize, size: usize) -> Result {
+        let to = self.data(offset).as_mut_ptr();
+        // SAFETY: clear_user() checks the address.
+        let left = unsafe { bindings::kvm_msr_glue_clear_user(to, size) };
+
+        if left != 0 {
+            return Err(EFAULT);
+        }
+        Ok(())
+    }
+
+    fn size(&self) -> UserPtr {
+        self.0
+            .wrapping_byte_add(offset_of!(bindings::kvm_nested_state, size))
+    }
+
+    fn data(&self, offset: usize) -> UserPtr {
+        self.0
+            .wrapping_byte_add(size_of::<Header>())
+            .wrapping_byte_add(offset)
+    }
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The values of 64 bits in `struct kvm_vcpu`.
+
+use super::Vcpu;
+use crate::{
+    bindings,
+    engine::{
+        cpu::Fields,
+        registers::{
+            with_fields,
+            Field, //
+        },
+    },
+};
+use core::mem::offset_of;
+
+/// An integer of 64 bits, for which any bits are valid.
+trait Word {}
+
+impl Word for u64 {}
+impl Word for i64 {}
+
+const fn check_type<T: Word>(_: fn(&bindings::kvm_vcpu) -> &T) {}
+
+macro_rules! offsets {
+    ($($name:ident = $($member:ident).+,)*) => {
+        [$({
+            const OFFSET: usize = offset_of!(bindings::kvm_vcpu, $($member).+);
+
+            check_type(|vcpu| &vcpu.$($member).+);
+            assert!(OFFSET <= u16::MAX as usize);
+            OFFSET as u16
+        },)*]
+    };
+}
+
+/// Where the values are in `struct kvm_vcpu`, in bytes. At each is a [`Word`].
+///
+/// An array, because a `match` would be a tree of comparisons: the kernel allows no jump tables.
+static OFFSETS: [u16; 256] = {
+    const DECLARED: [u16; Field::ALL.len()] = with_fields!(offsets);
+    let mut offsets = [DECLARED[0]; 256];
+    let mut i = 0;
+
+    while i < DECLARED.len() {
+        offsets[i] = DECLARED[i];
+        i += 1;
+    }
+    offsets
+};
+
+impl<P: Send + Sync> Vcpu<P> {
+    #[inline]
+    fn field_ptr(&self, field: Field) -> *mut u64 {
+        // SAFETY: `self` is a whole `struct kvm_vcpu`, and all offsets are inside of it.
+        unsafe {
+            self.as_raw()
+                .cast::<u64>()
+                .byte_add(usize::from(OFFSETS[field as usize]))
+        }
+    }
+}
+
+impl<P: Send + Sync> Fields for Vcpu<P> {
+    #[inline]
+    fn field(&self, field: Field) -> u64 {
+        // SAFETY: It is 64 bits of an integer, which only this task, with the vCPU loaded, writes.
+        unsafe { self.field_ptr(field).read() }
+    }
+
+    #[inline]
+    fn set_field(&self, field: Field, value: u64) {
+        // SAFETY: It is 64 bits of an integer, which only this task, with the vCPU loaded, uses.
+        unsafe { self.field_ptr(field).write(value) }
+    }
+}

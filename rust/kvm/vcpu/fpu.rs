@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The guest's FPU state.
+
+use super::Vcpu;
+use crate::{
+    bindings,
+    engine::cpu::Fpu, //
+};
+
+/// The guest's FPU state, loaded in place of the current task's own until this is dropped.
+///
+/// MSRs that XSAVES manages are only accessible while it is loaded. Leaking this leaves the task
+/// with the guest's FPU state.
+///
+/// # Invariants
+///
+/// The guest's FPU state is loaded, and nobody else puts it.
+pub(crate) struct GuestFpu<'a, P: Send + Sync> {
+    vcpu: &'a Vcpu<P>,
+}
+
+impl<'a, P: Send + Sync> GuestFpu<'a, P> {
+    /// Loads the state. It must not be loaded yet, as it is while the vCPU runs.
+    pub(crate) fn load(vcpu: &'a Vcpu<P>) -> Self {
+        // SAFETY: `vcpu` is valid and this task has it loaded. KVM warns, and kills the VM, if its
+        // FPU state is loaded as well.
+        unsafe { bindings::kvm_msr_glue_load_guest_fpu(vcpu.as_raw()) };
+        // INVARIANT: It was loaded just now.
+        Self { vcpu }
+    }
+}
+
+impl<P: Send + Sync> Drop for GuestFpu<'_, P> {
+    fn drop(&mut self) {
+        // SAFETY: `vcpu` is valid and this task has it loaded, with its FPU state since `load()`.
+        unsafe { bindings::kvm_msr_glue_put_guest_fpu(self.vcpu.as_raw()) };
+    }
+}
+
+impl<P: Send + Sync> Fpu for Vcpu<P> {
+    fn read_xstate(&self, index: u32) -> u64 {
+        // SAFETY: `self` is a valid vCPU that this task has loaded. If its FPU state is not, the
+        // function kills the VM and reads nothing. If the CPU lacks the MSR, this raises a fault,
+        // which the kernel reports and survives.
+        unsafe { bindings::kvm_msr_glue_read_xstate(self.as_raw(), index) }
+    }
+
+    fn write_xstate(&self, index: u32, data: u64) {
+        // SAFETY: `self` is a valid vCPU that this task has loaded. If its FPU state is not, the
+        // function kills the VM and writes nothing, so that no value gets into the host's state.
+        unsafe { bindings::kvm_msr_glue_write_xstate(self.as_raw(), index, data) }
+    }
+
+    fn xfd(&self) -> u64 {
+        // SAFETY: `self` is a valid vCPU that this task has loaded. It has FPU state from its
+        // creation on, in a place that does not change while this task does not run the guest.
+        unsafe { (*(*self.as_raw()).arch.guest_fpu.fpstate).xfd }
+    }
+
+    fn set_xfd(&self, xfd: u64) {
+        // SAFETY: `self` is a valid vCPU that this task has loaded, so its FPU state is this
+        // task's.
+        unsafe { bindings::kvm_msr_glue_set_xfd(self.as_raw(), xfd) }
+    }
+}

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The host, as a vCPU's MSRs depend on it.
+
+use super::Vcpu;
+use crate::{
+    bindings,
+    engine::{
+        cpu::{
+            HostCpu,
+            Leniency,
+            Report, //
+        },
+        registers::{
+            Feature,
+            Register, //
+        },
+    },
+    kvm::{
+        feature,
+        host::VendorLoaded, //
+    },
+};
+
+impl<P: Send + Sync> Vcpu<P> {
+    /// The vendor module is loaded while there is a vCPU.
+    #[inline]
+    fn vendor_loaded(&self) -> VendorLoaded<'_> {
+        // SAFETY: `self` is a vCPU of a VM, and every VM references the vendor module.
+        unsafe { VendorLoaded::assume() }
+    }
+}
+
+impl<P: Send + Sync> HostCpu for Vcpu<P> {
+    fn host_has(&self, feature: Feature) -> bool {
+        // SAFETY: It reads a bit of the kernel's words, for one of the kernel's numbers.
+        unsafe { bindings::kvm_msr_glue_host_has(feature::number(feature)) }
+    }
+
+    fn host_has_ibpb(&self) -> bool {
+        // SAFETY: It reads a bit that was set at boot.
+        unsafe { bindings::kvm_msr_glue_host_has_ibpb() }
+    }
+
+    fn address_bits(&self) -> u32 {
+        if self.vendor_loaded().offers(Feature::La57) {
+            57
+        } else {
+            48
+        }
+    }
+
+    #[inline]
+    fn can_switch_tsc_aux(&self) -> bool {
+        self.vendor_loaded().can_switch_tsc_aux()
+    }
+
+    fn has_smm(&self) -> bool {
+        bindings::KVM_MSR_WITH_SMM != 0
+    }
+
+    fn has_sched_info(&self) -> bool {
+        // SAFETY: It reads a setting that any task may read at any time.
+        unsafe { bindings::kvm_msr_glue_has_sched_info() }
+    }
+
+    fn supported_efer(&self) -> u64 {
+        self.vendor_loaded().supported_efer()
+    }
+
+    fn supported_perf_capabilities(&self) -> u64 {
+        self.vendor_loaded().supported_perf_capabilities()
+    }
+
+    fn predict(&self, data: u64) {
+        // SAFETY: A barrier for indirect branch prediction affects speculation only. Bits that the
+        // CPU lacks would raise a fault, which the kernel reports and survives.
+        unsafe { bindings::kvm_msr_glue_predict(data) }
+    }
+
+    fn flush_l1d(&self) {
+        // SAFETY: It affects a cache only. If the CPU lacks the MSR, this raises a fault, which
+        // the kernel reports and survives.
+        unsafe { bindings::kvm_msr_glue_flush_l1d() }
+    }
+}
+
+impl<P: Send + Sync> Leniency for Vcpu<P> {
+    #[inline]
+    fn ignores_unknown(&self) -> bool {
+        self.vendor_loaded().ignores_unknown()
+    }
+
+    fn is_listed(&self, register: &Register, index: u32) -> bool {
+        self.vendor_loaded().is_listed(register, index)
+    }
+
+    fn report(&self, report: Report, index: u32, data: u64) {
+        self.vendor_loaded().report(report, index, data);
+    }
+}

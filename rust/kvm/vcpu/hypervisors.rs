@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Interfaces of other hypervisors, each as far as the kernel is configured to emulate it.
+
+use super::Vcpu;
+use crate::engine::{
+    access::{
+        Initiator,
+        Result, //
+    },
+    cpu::Hypervisors,
+};
+#[cfg(any(CONFIG_KVM_HYPERV, CONFIG_KVM_XEN))]
+use crate::{
+    bindings,
+    kvm::return_code, //
+};
+
+impl<P: Send + Sync> Hypervisors for Vcpu<P> {
+    #[cfg(CONFIG_KVM_HYPERV)]
+    #[inline]
+    fn read_hyperv(&self, index: u32, initiator: Initiator) -> Result<u64> {
+        let host = initiator == Initiator::Host;
+
+        // SAFETY: `self` is a valid vCPU that this task has loaded, and `data` is valid.
+        return_code::read_with(|data| unsafe {
+            bindings::kvm_hv_get_msr_common(self.as_raw(), index, data, host)
+        })
+    }
+
+    #[cfg(CONFIG_KVM_HYPERV)]
+    fn write_hyperv(&self, index: u32, data: u64, initiator: Initiator) -> Result {
+        let host = initiator == Initiator::Host;
+
+        // SAFETY: `self` is a valid vCPU that this task has loaded. The function may write the
+        // guest's memory, for which it needs `kvm->srcu`: all who write an MSR are in a section,
+        // `ops/msrs.rs` and `ops/one_reg.rs` in their own, and the others in the run loop's.
+        return_code::to_result(unsafe {
+            bindings::kvm_hv_set_msr_common(self.as_raw(), index, data, host)
+        })
+    }
+
+    #[cfg(not(CONFIG_KVM_HYPERV))]
+    fn read_hyperv(&self, _index: u32, _initiator: Initiator) -> Result<u64> {
+        Err(crate::engine::exit::UNSUPPORTED)
+    }
+
+    #[cfg(not(CONFIG_KVM_HYPERV))]
+    fn write_hyperv(&self, _index: u32, _data: u64, _initiator: Initiator) -> Result {
+        Err(crate::engine::exit::UNSUPPORTED)
+    }
+
+    #[cfg(CONFIG_KVM_XEN)]
+    fn write_xen_hypercall_page(&self, index: u32, data: u64) -> Option<Result> {
+        // SAFETY: `self` is a valid vCPU of a valid VM. An ioctl on the VM may write this at any
+        // time, as in C.
+        let msr =
+            unsafe { (&raw const (*(*self.as_raw()).kvm).arch.xen.hvm_config.msr).read_volatile() };
+
+        // User space chooses an index, or 0 for none.
+        (msr != 0 && msr == index).then(|| self.write_hypercall_page(data))
+    }
+
+    #[cfg(not(CONFIG_KVM_XEN))]
+    fn write_xen_hypercall_page(&self, _index: u32, _data: u64) -> Option<Result> {
+        None
+    }
+}
+
+#[cfg(CONFIG_KVM_XEN)]
+impl<P: Send + Sync> Vcpu<P> {
+    #[cold]
+    fn write_hypercall_page(&self, data: u64) -> Result {
+        // The function writes the guest's memory.
+        let _section = self.vm().read_section();
+
+        // SAFETY: `self` is a valid vCPU that this task has loaded, in a section of its VM's
+        // `kvm->srcu`.
+        return_code::to_result(unsafe {
+            bindings::kvm_xen_write_hypercall_page(self.as_raw(), data)
+        })
+    }
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the vCPU is doing, and what it is to do next.
+
+use super::Vcpu;
+use crate::{
+    bindings,
+    engine::cpu::{
+        Mode,
+        Request, //
+    },
+};
+
+impl<P: Send + Sync> Mode for Vcpu<P> {
+    fn is_paging(&self) -> bool {
+        // SAFETY: `self` is a valid vCPU that this task has loaded, so its CR0 is this task's.
+        unsafe { bindings::kvm_msr_glue_is_paging(self.as_raw()) }
+    }
+
+    fn is_boot_cpu(&self) -> bool {
+        // SAFETY: `self` is a valid vCPU, whose ID does not change.
+        unsafe { (*self.as_raw()).vcpu_id == 0 }
+    }
+
+    #[inline]
+    fn is_nested(&self) -> bool {
+        // SAFETY: `self` is a valid vCPU, and only this task, which has it loaded, enters L2.
+        unsafe { (*self.as_raw()).arch.hflags & bindings::HF_GUEST_MASK != 0 }
+    }
+
+    #[inline]
+    fn is_protected(&self) -> bool {
+        // SAFETY: `self` is a valid vCPU. Its state is encrypted before it runs the first time,
+        // and stays so; the vendor module allows for an access at that moment, as it does in C.
+        unsafe { (*self.as_raw()).arch.guest_state_protected }
+    }
+
+    fn request(&self, request: Request) {
+        let vcpu = self.as_raw();
+
+        // SAFETY: `self` is a valid vCPU. Any task may make a request of it at any time.
+        unsafe {
+            match request {
+                Request::ClockUpdate => bindings::kvm_msr_glue_request_clock_update(vcpu),
+                Request::GlobalClockUpdate => {
+                    bindings::kvm_msr_glue_request_global_clock_update(vcpu)
+                }
+                Request::MasterClockUpdate => {
+                    bindings::kvm_msr_glue_request_master_clock_update(vcpu)
+                }
+                Request::RecalcIntercepts => bindings::kvm_msr_glue_request_recalc_intercepts(vcpu),
+                Request::StealUpdate => bindings::kvm_msr_glue_request_steal_update(vcpu),
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What KVM offers to guests that know it.
+//!
+//! Source: `Documentation/virt/kvm/x86/msr.rst`.
+
+use super::Vcpu;
+use crate::{
+    bindings,
+    engine::{
+        access::Result,
+        cpu::Paravirtual,
+        exit::INVALID, //
+    },
+    kvm::{
+        return_code::to_result,
+        Section, //
+    },
+};
+
+const NANOSECONDS: u64 = 1_000_000_000;
+
+/// Writes the time at which the guest's clocks were 0 to the guest's memory, as a
+/// `struct pvclock_wall_clock`. The version is odd meanwhile.
+///
+/// If the guest has no memory there, nothing is written and the guest is not told.
+fn write_wall_clock<P: Send + Sync>(section: &Section<'_, P>, address: u64) {
+    let Some(old) = section.read_guest(address) else {
+        return;
+    };
+    // It may be odd already if this is the first time, as memory may hold anything.
+    let odd = u32::from_ne_bytes(old).wrapping_add(1) | 1;
+
+    if !section.write_guest(address, &odd.to_ne_bytes()) {
+        return;
+    }
+    // SAFETY: The section's VM is valid.
+    let epoch = unsafe { bindings::kvm_get_wall_clock_epoch(section.vm().as_raw()) };
+    // The guest's seconds have 32 bits, and end in 2106.
+    let (seconds, nanoseconds) = ((epoch / NANOSECONDS) as u32, (epoch % NANOSECONDS) as u32);
+    let mut clock = [0; 12];
+
+    for (bytes, value) in clock.chunks_exact_mut(4).zip([odd, seconds, nanoseconds]) {
+        bytes.copy_from_slice(&value.to_ne_bytes());
+    }
+    section.write_guest(address, &clock);
+    section.write_guest(address, &odd.wrapping_add(1).to_ne_bytes());
+}
+
+impl<P: Send + Sync> Vcpu<P> {
+    /// The state that all vCPUs of the VM share. Other vCPUs may use it concurrently.
+    fn vm_arch(&self) -> *mut bindings::kvm_arch {
+        // SAFETY: `self` is a valid vCPU of a valid VM.
+        unsafe { &raw mut (*(*self.as_raw()).kvm).arch }
+    }
+}
+
+// What enters a section is not inlined: all writes of MSRs would save registers for it.
+impl<P: Send + Sync> Paravirtual for Vcpu<P> {
+    fn wall_clock(&self) -> u64 {
+        // SAFETY: The VM's state is valid. As in C, another vCPU may write concurrently.
+        unsafe { (&raw const (*self.vm_arch()).wall_clock).read_volatile() }
+    }
+
+    #[inline(never)]
+    fn set_wall_clock(&self, address: u64) {
+        // SAFETY: The VM's state is valid. As in C, another vCPU may read or write concurrently.
+        unsafe { (&raw mut (*self.vm_arch()).wall_clock).write_volatile(address) };
+
+        if address != 0 {
+            write_wall_clock(&self.vm().read_section(), address);
+        }
+    }
+
+    fn boot_clock_is_old(&self) -> bool {
+        // SAFETY: The VM's state is valid. Only the boot vCPU writes this.
+        unsafe { (&raw const (*self.vm_arch()).boot_vcpu_runs_old_kvmclock).read_volatile() }
+    }
+
+    fn set_boot_clock_is_old(&self, old: bool) {
+        // SAFETY: The VM's state is valid. As in C, other vCPUs may read concurrently.
+        unsafe { (&raw mut (*self.vm_arch()).boot_vcpu_runs_old_kvmclock).write_volatile(old) }
+    }
+
+    #[inline(never)]
+    fn set_clock_address(&self, address: Option<u64>) {
+        let Some(address) = address else {
+            // SAFETY: `self` is a valid vCPU that this task has loaded, so its clock is this
+            // task's.
+            return unsafe { bindings::kvm_msr_glue_clear_clock_address(self.as_raw()) };
+        };
+        // The function looks up the guest's memory.
+        let _section = self.vm().read_section();
+
+        // SAFETY: `self` is a valid vCPU that this task has loaded, in a section of its VM's
+        // `kvm->srcu`.
+        unsafe { bindings::kvm_msr_glue_set_clock_address(self.as_raw(), address) }
+    }
+
+    #[inline(never)]
+    fn set_async_pf_address(&self, address: u64) -> Result {
+        // The function looks up the guest's memory.
+        let _section = self.vm().read_section();
+
+        // SAFETY: `self` is a valid vCPU that this task has loaded, in a section of its VM's
+        // `kvm->srcu`.
+        to_result(unsafe { bindings::kvm_msr_glue_set_async_pf_address(self.as_raw(), address) })
+            // It returns errnos for an invalid address, which would end KVM_RUN.
+            .map_err(|_| INVALID)
+    }
+
+    fn wake_async_pf(&self) {
+        // It fails if there is no memory, which C ignores too: the guest is told of each page on
+        // its own then.
+        // SAFETY: `self` is a valid vCPU that this task has loaded, so its queue is this task's.
+        unsafe { bindings::kvm_async_pf_wakeup_all(self.as_raw()) };
+    }
+
+    fn clear_async_pf(&self) {
+        // SAFETY: `self` is a valid vCPU that this task has loaded, so its queue is this task's.
+        unsafe { bindings::kvm_msr_glue_clear_async_pf(self.as_raw()) }
+    }
+
+    fn set_async_pf_vector(&self, vector: u8) {
+        // SAFETY: `self` is a valid vCPU that this task has loaded, and only it uses the vector.
+        unsafe { (*self.as_raw()).arch.apf.vec = vector.into() }
+    }
+
+    fn acknowledge_async_pf(&self) {
+        // SAFETY: `self` is a valid vCPU that this task has loaded, so its queue is this task's.
+        unsafe { bindings::kvm_msr_glue_acknowledge_async_pf(self.as_raw()) }
+    }
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The virtual PMU.
+
+use super::{
+    msr_data,
+    Vcpu, //
+};
+use crate::{
+    bindings,
+    engine::{
+        access::{
+            Initiator,
+            Result, //
+        },
+        cpu::Pmu,
+    },
+    kvm::return_code::to_result,
+};
+
+impl<P: Send + Sync> Pmu for Vcpu<P> {
+    fn pmu_has(&self, index: u32) -> bool {
+        // SAFETY: `self` is a valid vCPU that this task has loaded. Every vCPU has a PMU, if only
+        // one without counters.
+        unsafe { bindings::kvm_pmu_is_valid_msr(self.as_raw(), index) }
+    }
+
+    fn pmu_read(&self, index: u32, initiator: Initiator) -> Result<u64> {
+        let mut msr = msr_data(index, 0, initiator);
+
+        // SAFETY: `self` is a valid vCPU that this task has loaded, and `msr` is valid for the
+        // call. Of an MSR that the PMU lacks, it says so.
+        to_result(unsafe { bindings::kvm_pmu_get_msr(self.as_raw(), &mut msr) })?;
+        Ok(msr.data)
+    }
+
+    fn pmu_write(&self, index: u32, data: u64, initiator: Initiator) -> Result {
+        let mut msr = msr_data(index, data, initiator);
+
+        // SAFETY: `self` is a valid vCPU that this task has loaded, and `msr` is valid for the
+        // call. Of an MSR that the PMU lacks, it says so.
+        to_result(unsafe { bindings::kvm_pmu_set_msr(self.as_raw(), &mut msr) })
+    }
+
+    fn refresh_pmu(&self) {
+        // SAFETY: `self` is a valid vCPU that this task has loaded. KVM warns and does nothing if
+        // the vCPU has run.
+        unsafe { bindings::kvm_pmu_refresh(self.as_raw()) }
+    }
+}
+
+impl<P: Send + Sync> Vcpu<P> {
+    /// Whether the PMU counts no instructions, so that the fast path may emulate one.
+    pub(crate) fn pmu_allows_fastpath(&self) -> bool {
+        // SAFETY: `self` is a valid vCPU that this task has loaded.
+        unsafe { bindings::kvm_msr_glue_pmu_allows_fastpath(self.as_raw()) }
+    }
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The vendor module, kvm-amd or kvm-intel.
+
+use super::{
+    msr_data,
+    Vcpu, //
+};
+use crate::{
+    bindings,
+    engine::{
+        access::{
+            Initiator,
+            Result, //
+        },
+        cpu::VendorModule,
+        registers::Vendor,
+    },
+    kvm::{
+        host,
+        return_code::to_result, //
+    },
+};
+
+/// The keys of the static calls that are made here. objtool ties each call to the key that it finds
+/// in the same object, and without one the module could not be loaded.
+#[used]
+static STATIC_CALL_KEYS: StaticCallKeys = StaticCallKeys([
+    &raw const bindings::__SCK__kvm_x86_get_msr,
+    &raw const bindings::__SCK__kvm_x86_set_msr,
+]);
+
+#[expect(dead_code, reason = "only objtool looks at them")]
+struct StaticCallKeys([*const bindings::static_call_key; 2]);
+
+// SAFETY: Nobody reads what the pointers point to.
+unsafe impl Sync for StaticCallKeys {}
+
+impl<P: Send + Sync> VendorModule for Vcpu<P> {
+    #[inline]
+    fn vendor(&self) -> Vendor {
+        if host::is_amd() {
+            Vendor::Amd
+        } else {
+            Vendor::Intel
+        }
+    }
+
+    #[inline]
+    fn vendor_read(&self, index: u32, initiator: Initiator) -> Result<u64> {
+        let mut msr = msr_data(index, 0, initiator);
+
+        // SAFETY: `self` is a valid vCPU that this task has loaded, the vendor module is there as
+        // long as a VM is, and `msr` is valid for the call.
+        to_result(unsafe { bindings::__SCT__kvm_x86_get_msr(self.as_raw(), &mut msr) })?;
+        Ok(msr.data)
+    }
+
+    #[inline]
+    fn vendor_write(&self, index: u32, data: u64, initiator: Initiator) -> Result {
+        let mut msr = msr_data(index, data, initiator);
+
+        // SAFETY: `self` is a valid vCPU that this task has loaded, the vendor module is there as
+        // long as a VM is, and `msr` is valid for the call.
+        to_result(unsafe { bindings::__SCT__kvm_x86_set_msr(self.as_raw(), &mut msr) })
+    }
+
+    fn vendor_set_efer(&self, efer: u64) -> Result {
+        // SAFETY: `self` is a valid vCPU that this task has loaded, and the vendor module is there
+        // as long as a VM is.
+        to_result(unsafe { bindings::kvm_msr_glue_vendor_set_efer(self.as_raw(), efer) })
+    }
+
+    fn efer_changed(&self, old: u64, new: u64) {
+        // SAFETY: `self` is a valid vCPU that this task has loaded, so its MMU is this task's.
+        unsafe { bindings::kvm_msr_glue_efer_changed(self.as_raw(), old, new) }
+    }
+
+    fn report_unimplemented(&self, index: u32, data: u64) {
+        // SAFETY: `self` is a valid vCPU, whose ID and RIP are logged.
+        unsafe { bindings::kvm_msr_glue_report_unimplemented(self.as_raw(), index, data) }
+    }
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is found out about the host by trying, and is remembered until it is forgotten.
+
+use crate::{
+    engine::registers::{
+        lookup,
+        REGISTERS, //
+    },
+    kvm::host::probed::{
+        can_switch_tsc_aux,
+        forget,
+        has_msr, //
+    },
+};
+use kernel::prelude::*;
+
+const IA32_CR_PAT: u32 = 0x277;
+/// It is in no list.
+const UNKNOWN: u32 = 0xdead;
+
+#[kunit_tests(kvm_msr_probed)]
+mod cases {
+    use super::*;
+
+    #[test]
+    fn answers_hold_until_they_are_forgotten() {
+        let pat = lookup(IA32_CR_PAT);
+
+        for answer in [true, false] {
+            forget();
+            assert_eq!(has_msr(pat, IA32_CR_PAT, || answer), answer);
+            assert_eq!(has_msr(pat, IA32_CR_PAT, || !answer), answer);
+            assert_eq!(can_switch_tsc_aux(|| answer), answer);
+            assert_eq!(can_switch_tsc_aux(|| !answer), answer);
+        }
+        // What the test made up must not reach a VM.
+        forget();
+    }
+
+    #[test]
+    fn no_two_msrs_of_a_list_share_an_answer() {
+        let listed = || {
+            REGISTERS
+                .iter()
+                .filter(|register| register.list_position.is_some())
+                .flat_map(|register| {
+                    (register.first..=register.last).map(move |index| (register, index))
+                })
+        };
+
+        forget();
+        // Each is asked, although all others were.
+        for (register, index) in listed() {
+            let mut asked = false;
+
+            has_msr(register, index, || {
+                asked = true;
+                true
+            });
+            assert!(asked);
+        }
+        forget();
+    }
+
+    #[test]
+    fn msrs_that_are_in_no_list_are_always_asked() {
+        assert!(has_msr(lookup(UNKNOWN), UNKNOWN, || true));
+        assert!(!has_msr(lookup(UNKNOWN), UNKNOWN, || false));
+    }
+}
