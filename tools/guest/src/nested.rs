@@ -20,6 +20,7 @@ use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
 use anyhow::ensure;
+use kvm_bindings::KVM_CAP_MULTI_ADDRESS_SPACE;
 use kvm_bindings::KVM_EXIT_IO;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_bindings::kvm_regs;
@@ -204,9 +205,11 @@ impl Nested {
         let memory = Mapping::new(MEMORY).context("map guest memory")?;
         let (vm, folder) = engine.create_vm(kvm)?;
 
-        // Slot 1 << 16 is in SMM's address space.
-        // SAFETY: The VM is dropped before the memory: `Nested` owns both, in this order.
-        unsafe { equip(&vm, &memory, &[0, 1 << 16], irqchip) }?;
+        // SMM, unless KVM is built without it, has an address space of its own.
+        let has_smm = vm.check_extension_raw(KVM_CAP_MULTI_ADDRESS_SPACE.into()) > 1;
+        let slots: &[u32] = if has_smm { &[0, 1 << 16] } else { &[0] };
+        // SAFETY: The VM is closed first, by the guest that owns both as well.
+        unsafe { equip(&vm, &memory, slots, irqchip) }?;
 
         let vcpu = vm.create_vcpu(0).context("KVM_CREATE_VCPU")?;
         let cpuid = kvm

@@ -9,6 +9,7 @@ use anyhow::Context;
 use anyhow::Result;
 use kvm_bindings::KVM_CAP_DISABLE_QUIRKS2;
 use kvm_bindings::KVM_CAP_HYPERV_ENLIGHTENED_VMCS;
+use kvm_bindings::KVM_CAP_X86_SMM;
 use kvm_ioctls::Kvm;
 use kvm_ioctls::KvmNestedStateBuffer;
 use kvm_msr_guest::Engine;
@@ -104,7 +105,18 @@ impl Live {
         }
     }
 
-    /// Creates a guest and brings it into this state.
+    /// Whether KVM is built with what it takes.
+    fn is_possible(self, kvm: &Kvm) -> bool {
+        let needed = match self {
+            Live::SmmFromL1 | Live::SmmFromL2 | Live::SmmWithSvme => KVM_CAP_X86_SMM,
+            Live::Evmcs => KVM_CAP_HYPERV_ENLIGHTENED_VMCS,
+            _ => return true,
+        };
+
+        kvm.check_extension_raw(needed.into()) > 0
+    }
+
+    /// Brings a new guest there.
     fn reach(self, kvm: &Kvm, engine: Engine) -> Result<Nested> {
         let options = Options {
             shadow: self == Live::Shadow,
@@ -484,6 +496,10 @@ pub fn sweep(kvm: &Kvm, sweep: &mut Sweep<'_>, few: bool) -> Result<()> {
     let vendor = Vendor::of(kvm)?;
 
     for &live in Live::all(vendor) {
+        if !live.is_possible(kvm) {
+            println!("nested state, {live:?}: this KVM does not have it");
+            continue;
+        }
         sweep.set_context(format!("nested, {live:?}, "));
         let mut stage = Stage::new(kvm, sweep.engines, live)
             .with_context(|| format!("bring the guests to the state {live:?}"))?;
