@@ -2,7 +2,7 @@
 
 //! Control-flow enforcement: shadow stacks and indirect branch tracking.
 //!
-//! Source: Intel SDM, volume 1, chapter 17.
+//! Source: Intel SDM, chapter "Control-flow Enforcement Technology (CET)".
 
 use super::{
     check_canonical,
@@ -14,14 +14,14 @@ use super::{
 };
 
 const SHSTK_EN_AND_WRSS_EN: u64 = 0b11;
-/// ENDBR_EN, LEG_IW_EN, NO_TRACK_EN, SUPPRESS_DIS, and from bit 10 on SUPPRESS, TRACKER and the
-/// address of the bitmap for legacy code.
+/// The bits of indirect branch tracking: ENDBR_EN, LEG_IW_EN, NO_TRACK_EN and SUPPRESS_DIS, and
+/// from bit 10 on SUPPRESS, TRACKER and the address of the legacy code page bitmap.
 const BRANCH_TRACKING: u64 = 0b11_1100 | !0 << 10;
 const RESERVED: u64 = 0b1111 << 6;
 const SUPPRESS: u64 = 1 << 10;
 const WAIT_ENDBR: u64 = 1 << 11;
 
-/// Checks that the guest has either of the two.
+/// Checks that the guest has shadow stacks or indirect branch tracking.
 pub(super) fn check<C: Cpu>(cpu: &C) -> Result {
     if cpu.has(Feature::ShadowStack) || cpu.has(Feature::BranchTracking) {
         Ok(())
@@ -45,9 +45,9 @@ pub(super) fn check_settings<C: Cpu>(cpu: &C, data: u64) -> Result {
 
     let lacks_stacks = !cpu.has(Feature::ShadowStack) && data & SHSTK_EN_AND_WRSS_EN != 0;
     let lacks_tracking = !cpu.has(Feature::BranchTracking) && data & BRANCH_TRACKING != 0;
-    // The bitmap's address is in pages, and KVM wants it to be a multiple of four of them.
+    // The bitmap's address is in units of 4 KiB, and KVM accepts only multiples of 16 KiB.
     let misaligned = data >> 12 & 0b11 != 0;
-    // Tracking can't be suppressed while it waits for a branch's target.
+    // Tracking can't be suppressed while it waits for ENDBRANCH.
     let both = data & SUPPRESS != 0 && data & WAIT_ENDBR != 0;
 
     if data & RESERVED != 0 || lacks_stacks || lacks_tracking || misaligned || both {
@@ -56,7 +56,7 @@ pub(super) fn check_settings<C: Cpu>(cpu: &C, data: u64) -> Result {
     Ok(())
 }
 
-/// Checks a shadow stack pointer.
+/// Checks a shadow stack pointer: it must be canonical and a multiple of 4.
 pub(super) fn check_pointer<C: Cpu>(cpu: &C, data: u64) -> Result {
     check_shadow_stack(cpu)?;
     check_canonical(cpu, data)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `EFER`, which says what the vCPU's modes may be.
+//! `EFER`, which enables long mode, SVM and other extensions.
 
 use super::{
     Cpu,
@@ -14,7 +14,7 @@ use super::{
 const LME: u64 = 1 << 8;
 const LMA: u64 = 1 << 10;
 const NX: u64 = 1 << 11;
-/// The guest has SVM enabled.
+/// The guest has enabled SVM.
 pub(crate) const SVME: u64 = 1 << 12;
 const FFXSR: u64 = 1 << 14;
 const AUTOIBRS: u64 = 1 << 21;
@@ -32,7 +32,7 @@ fn has_features<C: Cpu>(cpu: &C, efer: u64) -> bool {
     .all(|&(bits, feature)| efer & bits == 0 || cpu.has(feature))
 }
 
-/// Returns whether a value is one that the vCPU could have.
+/// Returns whether KVM supports all bits of a value, and the guest has the features for them.
 pub(crate) fn is_valid<C: Cpu>(cpu: &C, efer: u64) -> bool {
     efer & !cpu.supported_efer() == 0 && has_features(cpu, efer)
 }
@@ -43,17 +43,18 @@ pub(super) fn write<C: Cpu>(cpu: &C, data: u64, initiator: Initiator) -> Result 
     if data & !cpu.supported_efer() != 0 {
         return Err(INVALID);
     }
+    // User space may set EFER before CPUID, so the guest's features only limit guest writes.
     if initiator == Initiator::Guest {
         if !has_features(cpu, data) {
             return Err(INVALID);
         }
-        // Long mode can't be switched while paging is on.
+        // The CPU raises #GP if LME changes while paging is on.
         if cpu.is_paging() && old & LME != data & LME {
             return Err(INVALID);
         }
     }
 
-    // LMA follows from LME and paging, and is not for anybody to write.
+    // LMA is read-only: the CPU derives it from LME and paging.
     let new = data & !LMA | old & LMA;
 
     cpu.vendor_set_efer(new)?;

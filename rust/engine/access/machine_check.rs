@@ -2,7 +2,8 @@
 
 //! Machine checks.
 //!
-//! Source: Intel SDM, volume 3B, chapter 17; AMD APM, volume 2, chapter 9.
+//! Source: Intel SDM, chapter "Machine-Check Architecture"; AMD APM, chapter "Machine Check
+//! Architecture".
 
 use super::{
     Cpu,
@@ -12,18 +13,18 @@ use super::{
     INVALID, //
 };
 
-/// There is `IA32_MCG_CTL`.
+/// The vCPU has `IA32_MCG_CTL`.
 const CAP_CTL_P: u64 = 1 << 8;
-/// There are interrupts for corrected errors, and `IA32_MCi_CTL2` to control them.
+/// The vCPU has interrupts for corrected errors, and `IA32_MCi_CTL2` to control them.
 const CAP_CMCI_P: u64 = 1 << 10;
 const CTL2_CMCI_EN: u64 = 1 << 30;
 const CTL2_THRESHOLD: u64 = 0x7fff;
-/// The bit of `HWCR` by which an AMD guest may write a status.
+/// In `HWCR`: an AMD guest may write values other than 0 to `IA32_MCi_STATUS`.
 const HWCR_STATUS_WR_EN: u64 = 1 << 18;
 
 const FIRST_BANK: u32 = 0x400;
 const FIRST_CTL2: u32 = 0x280;
-/// Control, status, address, and something else.
+/// `IA32_MCi_CTL`, `_STATUS`, `_ADDR` and `_MISC`.
 const PER_BANK: u32 = 4;
 
 fn banks<C: Cpu>(cpu: &C) -> u32 {
@@ -34,7 +35,7 @@ fn has<C: Cpu>(cpu: &C, capability: u64) -> bool {
     cpu.field(Field::McgCap) & capability != 0
 }
 
-/// The position among all banks' MSRs, if the vCPU has that bank.
+/// The offset of an MSR from `IA32_MC0_CTL`, if the vCPU has its bank.
 fn bank_offset<C: Cpu>(cpu: &C, index: u32) -> Result<usize> {
     let offset = index.wrapping_sub(FIRST_BANK);
 
@@ -66,6 +67,7 @@ pub(super) fn write_ctl<C: Cpu>(cpu: &C, data: u64, initiator: Initiator) -> Res
     if !has(cpu, CAP_CTL_P) && (data != 0 || initiator == Initiator::Guest) {
         return Err(INVALID);
     }
+    // The SDM defines only these two values of `IA32_MCG_CTL`: all off and all on.
     if data != 0 && data != u64::MAX {
         return Err(INVALID);
     }
@@ -81,9 +83,11 @@ pub(super) fn write_bank<C: Cpu>(cpu: &C, index: u32, data: u64, initiator: Init
     let offset = bank_offset(cpu, index)?;
 
     match index % PER_BANK {
-        // All or nothing is enabled. But Linux clears bit 10 of a bank of the K8's, whose GART
-        // reports errors that are none, and UnixWare bit 0, for corrected errors.
+        // A guest enables all errors or none. Two exceptions keep old guests working: Linux clears
+        // bit 10 on a K8, whose GART reports spurious errors, and UnixWare clears bit 0, for
+        // corrected errors.
         0 if data != 0 && data | 1 << 10 | 1 != u64::MAX => return Err(INVALID),
+        // The SDM: software may only clear `IA32_MCi_STATUS`; other values raise #GP.
         1 if data != 0 && initiator == Initiator::Guest && !may_write_status(cpu) => {
             return Err(INVALID)
         }

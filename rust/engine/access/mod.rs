@@ -2,14 +2,20 @@
 
 //! How an MSR is read and written.
 //!
-//! [`super::registers`] declares the rules of each MSR; this carries them out, on any vCPU that
+//! [`super::registers`] declares the rules of each MSR. This module applies them to any vCPU that
 //! implements [`Cpu`].
 //!
-//! [`read`] and [`write`] are the whole way of an access: permission to get to the vendor module, the
-//! vendor module, permission to get to the MSR, its value, and for an unknown MSR whether the
-//! access may succeed nevertheless. [`read_existing`] and [`write_existing`] are the same without
-//! that last step, and [`read_common`] and [`write_common`] without the vendor module, which calls
-//! them for what it does not serve.
+//! [`read`] and [`write`] perform all steps of an access:
+//!
+//! 1. the checks that precede the vendor module,
+//! 2. the vendor module, if it serves the access; the remaining steps are skipped then,
+//! 3. the permission to access the MSR,
+//! 4. the value,
+//! 5. for an unknown MSR, whether the access succeeds nevertheless.
+//!
+//! [`read_existing`] and [`write_existing`] omit the last step. [`read_common`] and
+//! [`write_common`] perform only steps 3 and 4: the vendor module calls them for MSRs that it does
+//! not serve itself.
 
 mod cet;
 pub(crate) mod efer;
@@ -46,11 +52,11 @@ use super::{
     },
 };
 
-/// Where user space can put the MSR by which a Xen guest sets up its hypercall page. Only the
-/// guest's writes go there: user space has an ioctl of its own for it.
+/// The range from which user space can choose the MSR that sets up a Xen guest's hypercall page.
+/// Only guest writes have that effect: user space has an ioctl for it.
 pub(super) const XEN: core::ops::RangeInclusive<u32> = 0x4000_0000..=0x4fff_ffff;
 
-/// The result of an access. A denial is one of KVM's reasons, or an errno.
+/// The result of an access. A [`Denial`] is one of KVM's reasons, or an errno.
 pub(crate) type Result<T = ()> = core::result::Result<T, Denial>;
 
 /// Who accesses an MSR.
@@ -65,9 +71,9 @@ pub(crate) enum Initiator {
 /// The kind of an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// RDMSR and its relatives.
+    /// RDMSR, or another access that reads.
     Read,
-    /// WRMSR and its relatives.
+    /// WRMSR, or another access that writes.
     Write,
 }
 
@@ -94,7 +100,7 @@ pub(crate) fn read_register<C: Cpu>(
     index: u32,
     initiator: Initiator,
 ) -> Result<u64> {
-    // A shortcut. The long way has the same result.
+    // A shortcut for the frequent kinds. `read_declared()` has the same result.
     let read = if register.is_simple_read && !cpu.is_unusual() {
         match register.read {
             Read::Field(field) => Ok(cpu.field(field)),
@@ -111,7 +117,7 @@ pub(crate) fn read_register<C: Cpu>(
     })
 }
 
-/// Reads an MSR that has to exist.
+/// Reads an MSR; an unknown one is always denied.
 ///
 /// # Errors
 ///
@@ -130,6 +136,7 @@ fn read_declared<C: Cpu>(
     if register.pre_checks_reads {
         pre_check_read(cpu, register.pre_check, initiator)?;
     }
+    // Only the vendor module knows which MSRs of an encrypted guest can be accessed.
     if register.vendor.reads(cpu.vendor())
         || cpu.is_protected()
         || register.vendor.reads_nested(cpu.vendor()) && cpu.is_nested()
@@ -204,7 +211,7 @@ pub(crate) fn write_register<C: Cpu>(
     data: u64,
     initiator: Initiator,
 ) -> Result {
-    // As in `read_register()`.
+    // A shortcut, as in `read_register()`.
     if register.is_simple_write && !cpu.is_unusual() {
         return store(cpu, register, data, initiator);
     }
@@ -212,7 +219,7 @@ pub(crate) fn write_register<C: Cpu>(
         .or_else(|denial| tolerate(denial, cpu, register, index, data, initiator, Access::Write))
 }
 
-/// Writes an MSR that has to exist.
+/// Writes an MSR; an unknown one is always denied.
 ///
 /// # Errors
 ///
@@ -237,6 +244,7 @@ fn write_declared<C: Cpu>(
     if register.pre_check != PreCheck::None {
         data = pre_check_write(cpu, register.pre_check, data, initiator)?;
     }
+    // Only the vendor module knows which MSRs of an encrypted guest can be accessed.
     if register.vendor.writes(cpu.vendor()) || cpu.is_protected() {
         return cpu.vendor_write(index, data, initiator);
     }
@@ -339,20 +347,21 @@ fn write_own<C: Cpu>(
     Ok(())
 }
 
-/// Whether an MSR is in the guest's FPU state, and the vCPU has it: then that state has to be
-/// loaded for an access.
+/// Returns whether the guest's FPU state must be loaded for an access: the MSR is part of that
+/// state, and the vCPU has the MSR.
 pub(crate) fn needs_fpu<C: Cpu>(cpu: &C, register: &Register) -> bool {
     register.is_xstate && pre_check_read(cpu, register.pre_check, Initiator::Host).is_ok()
 }
 
-/// Decides whether a denied access succeeds nevertheless, because the MSR is unknown.
+/// Decides whether an access to an unknown MSR succeeds nevertheless.
 ///
-/// User space has to be able to restore the MSRs that it saved, i.e. all that are listed, even if
-/// the vCPU lacks some of them: those were 0. Further access is up to `ignore_msrs`.
+/// User space saves and restores all listed MSRs, even if the vCPU lacks some of them. So a listed
+/// MSR that is unknown reads as 0 for user space, which may write 0 back. All other accesses to
+/// unknown MSRs succeed only with `ignore_msrs`.
 ///
 /// # Errors
 ///
-/// The denial, if not.
+/// The denial, if the access fails.
 #[cold]
 pub(crate) fn tolerate<L: Leniency>(
     denial: Denial,
@@ -410,7 +419,7 @@ fn pre_check_read<C: Cpu>(cpu: &C, pre_check: PreCheck, initiator: Initiator) ->
     }
 }
 
-/// Returns the value to be written.
+/// Returns the value to write, which the check may have changed.
 #[inline(never)]
 fn pre_check_write<C: Cpu>(
     cpu: &C,
@@ -421,14 +430,15 @@ fn pre_check_write<C: Cpu>(
     match pre_check {
         PreCheck::None => (),
         PreCheck::Canonical => check_canonical(cpu, data)?,
-        // AMD takes any address, as it has no SYSENTER in 64-bit mode. Intel would fail VM-entry.
+        // An AMD CPU accepts any address here, as it has no SYSENTER in 64-bit mode. On Intel, a
+        // non-canonical address would make VM-entry fail.
         PreCheck::MakeCanonical => return Ok(canonical(cpu, data)),
         PreCheck::TscAux => {
             check_tsc_aux(cpu, initiator)?;
             if cpu.is_intel_compatible() && data >> 32 != 0 {
                 return Err(INVALID);
             }
-            // AMD ignores the upper half, which reads as zeros.
+            // On AMD, writes ignore the upper half, which reads as 0.
             return Ok(data & u64::from(u32::MAX));
         }
         PreCheck::Cet => cet::check_settings(cpu, data)?,
@@ -452,7 +462,7 @@ fn check_tsc_aux<C: Cpu>(cpu: &C, initiator: Initiator) -> Result {
     }
 }
 
-/// The address with its upper bits like the highest that counts.
+/// Sign-extends an address from the highest bit that the CPU implements.
 fn canonical<C: Cpu>(cpu: &C, address: u64) -> u64 {
     let unused = u64::BITS.saturating_sub(cpu.address_bits());
 

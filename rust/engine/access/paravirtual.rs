@@ -25,7 +25,8 @@ const STEAL_TIME_RESERVED: u64 = 0b1_1111 << 1;
 
 pub(super) fn write_system_time<C: Cpu>(cpu: &C, data: u64, old: bool, initiator: Initiator) {
     if cpu.is_boot_cpu() && initiator == Initiator::Guest {
-        // All vCPUs may share one clock unless the guest is so old that it can't know.
+        // All vCPUs share one master clock, unless the boot vCPU uses the old MSR: then the guest
+        // may predate that clock.
         if cpu.boot_clock_is_old() != old {
             cpu.request(Request::MasterClockUpdate);
         }
@@ -47,7 +48,7 @@ pub(super) fn write_async_pf_en<C: Cpu>(cpu: &C, data: u64) -> Result {
         return if data == 0 { Ok(()) } else { Err(INVALID) };
     }
 
-    // Pages that are ready are only told of by interrupt.
+    // KVM reports that a page is ready by interrupt only.
     let enabled = data & ENABLED != 0 && data & ASYNC_PF_DELIVERY_AS_INT != 0;
 
     if enabled {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Commands against side channels, which the CPU itself carries out.
+//! `IA32_PRED_CMD` and `IA32_FLUSH_CMD`: commands against speculative side channels, which KVM
+//! passes on to the CPU.
 
 use super::{
     Cpu,
@@ -10,11 +11,14 @@ use super::{
     INVALID, //
 };
 
+/// Indirect branch prediction barrier.
 const IBPB: u64 = 1 << 0;
+/// Selective branch predictor barrier, of AMD.
 const SBPB: u64 = 1 << 7;
 const L1D_FLUSH: u64 = 1 << 0;
 
 pub(super) fn write_pred_cmd<C: Cpu>(cpu: &C, data: u64, initiator: Initiator) -> Result {
+    // User space may write any bit that the host has, whatever the guest's CPUID.
     let mut allowed = IBPB | SBPB;
 
     if initiator == Initiator::Guest {

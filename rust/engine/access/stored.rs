@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! MSRs that are stored, if the value is one that they can have.
+//! MSRs whose value is checked and stored.
 
 use super::{
     Cpu,
@@ -29,12 +29,12 @@ const HWCR_MC_STATUS_WR_EN: u64 = 1 << 18;
 const HWCR_TSC_FREQ_SEL: u64 = 1 << 24;
 const HWCR_CPUID_USER_DIS: u64 = 1 << 35;
 
-/// Makes CPUID fault, if [`PLATFORM_INFO_CPUID_FAULT`] is set.
+/// Makes CPUID raise #GP in user mode. [`PLATFORM_INFO_CPUID_FAULT`] says that it is supported.
 const MISC_FEATURES_CPUID_FAULT: u64 = 1 << 0;
 
-/// Whether a value is one of `IA32_PAT`, or of SVM's `G_PAT`.
+/// Returns whether a value is valid for `IA32_PAT`, and for `G_PAT` of a VMCB.
 pub(crate) const fn is_pat(data: u64) -> bool {
-    // Eight memory types, a byte each: 0, 1 and 4 to 7, so that bit 1 needs bit 2.
+    // Each byte is a memory type. 0, 1 and 4 to 7 are defined, so bit 1 requires bit 2.
     let types_with_bit_1 = data & PAT_BIT_1;
 
     data & PAT_RESERVED == 0 && types_with_bit_1 << 1 & !data == 0
@@ -55,9 +55,11 @@ pub(super) fn write_misc_enable<C: Cpu>(cpu: &C, mut data: u64, initiator: Initi
         if (old ^ data) & (MISC_ENABLE_BTS_UNAVAIL | MISC_ENABLE_PEBS_UNAVAIL) != 0 {
             return Err(INVALID);
         }
-        // Writes to this one do nothing.
+        // For the guest, the performance monitoring bit is read-only: writes to it are ignored.
         data = data & !MISC_ENABLE_EMON | old & MISC_ENABLE_EMON;
     }
+    // CPUID reports MWAIT only while this bit is set. The bit requires SSE3 (`XMM3`), as in the
+    // SDM.
     if (old ^ data) & MISC_ENABLE_MWAIT != 0 && !cpu.misc_enable_is_quirky() {
         if !cpu.has(Feature::Xmm3) {
             return Err(INVALID);
@@ -74,7 +76,7 @@ pub(super) fn write_perf_capabilities<C: Cpu>(cpu: &C, data: u64) -> Result {
     if data & !cpu.supported_perf_capabilities() != 0 {
         return Err(INVALID);
     }
-    // The PMU can't be refreshed once the vCPU has run, but the same value may be written.
+    // KVM can't refresh the PMU once the vCPU has run. User space may still write the same value.
     if cpu.field(Field::PerfCapabilities) != data {
         cpu.set_field(Field::PerfCapabilities, data);
         cpu.refresh_pmu();
@@ -90,7 +92,7 @@ pub(super) fn write_xss<C: Cpu>(cpu: &C, data: u64) -> Result {
     if data & !cpu.supported_xss() != 0 {
         return Err(INVALID);
     }
-    // The size of the XSAVE area follows, in CPUID.
+    // CPUID reports the size of the XSAVE area, which depends on this value.
     if cpu.field(Field::Xss) != data {
         cpu.set_field(Field::Xss, data);
         cpu.invalidate_cpuid();
@@ -115,7 +117,7 @@ pub(super) fn write_xfd_err<C: Cpu>(cpu: &C, data: u64) -> Result {
 }
 
 pub(super) fn write_hwcr<C: Cpu>(cpu: &C, index: u32, data: u64) -> Result {
-    // What firmware and old systems set, to no effect here.
+    // Firmware and old guests set these bits. They have no effect in a VM.
     let data = data & !(HWCR_TLB_CACHE_DIS | HWCR_FLUSH_FILTER_DIS | HWCR_IGNNE_EM);
     let mut valid = HWCR_MC_STATUS_WR_EN | HWCR_TSC_FREQ_SEL;
 

@@ -25,12 +25,13 @@ pub(super) fn write_tsc<C: Cpu>(cpu: &C, data: u64, initiator: Initiator) {
 }
 
 pub(super) fn write_tsc_adjust<C: Cpu>(cpu: &C, data: u64, initiator: Initiator) {
+    // Without the feature, writes are ignored instead of denied: KVM's ABI.
     if !cpu.has(Feature::TscAdjust) {
         return;
     }
     if initiator == Initiator::Guest {
         cpu.adjust_tsc_offset(data.wrapping_sub(cpu.field(Field::TscAdjust)));
-        // The guest's clocks follow the TSC, and would jump.
+        // The guest's kvmclock derives from the TSC, and would jump without an update.
         cpu.request(Request::ClockUpdate);
     }
     cpu.set_field(Field::TscAdjust, data);

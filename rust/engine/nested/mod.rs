@@ -2,8 +2,8 @@
 
 //! Rules of `KVM_GET_NESTED_STATE` and `KVM_SET_NESTED_STATE`.
 //!
-//! The state is a header, and what the vendor's format has behind it if there is anything: see
-//! [`vmx`] and [`svm`]. Layout and flags are those of `struct kvm_nested_state` in
+//! The state is a header, and data areas after it, which depend on the vendor's format: see [`vmx`]
+//! and [`svm`]. The layout and the flags are defined by `struct kvm_nested_state` in
 //! `arch/x86/include/uapi/asm/kvm.h`.
 
 pub(crate) mod svm;
@@ -17,23 +17,23 @@ use super::error::{
 /// The size of the header, in bytes.
 pub(crate) const HEADER_SIZE: u32 = 128;
 
-/// The room that an area behind the header takes, in bytes: of vmcs12, its shadow, and vmcb12.
+/// The size of a data area after the header, in bytes: for vmcs12, its shadow VMCS, or vmcb12.
 pub(crate) const AREA_SIZE: u32 = 0x1000;
 
 /// The vCPU runs L2.
 pub(crate) const GUEST_MODE: u16 = 1 << 0;
-/// L1 executed its instruction to enter L2, but L2 has not run since.
+/// L1 executed VMLAUNCH, VMRESUME or VMRUN, but L2 has not run since.
 pub(crate) const RUN_PENDING: u16 = 1 << 1;
-/// vmcs12 is an enlightened one, in guest memory.
+/// vmcs12 is an enlightened VMCS of Hyper-V, in guest memory.
 pub(crate) const EVMCS: u16 = 1 << 2;
-/// A monitor trap flag VM-exit is due.
+/// A VM-exit for the monitor trap flag is pending.
 pub(crate) const MTF_PENDING: u16 = 1 << 3;
 /// The global interrupt flag of SVM.
 pub(crate) const GIF_SET: u16 = 1 << 8;
 
 const FLAGS: u16 = GUEST_MODE | RUN_PENDING | EVMCS | MTF_PENDING | GIF_SET;
 
-/// Whose state it is, by number.
+/// The vendor's format of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     /// `KVM_STATE_NESTED_FORMAT_VMX`.
@@ -42,7 +42,7 @@ pub(crate) enum Format {
     Svm,
 }
 
-/// The header of a state, in words of 64 bits as they are in memory.
+/// The header of a state, as 64-bit words in memory order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Header(pub(crate) [u64; HEADER_SIZE as usize / 8]);
@@ -53,12 +53,12 @@ impl Header {
         self.0[0] as u16
     }
 
-    /// Whether all of some flags are set.
+    /// Whether all of the given flags are set.
     pub(crate) const fn has(&self, flags: u16) -> bool {
         self.flags() & flags == flags
     }
 
-    /// The format, if there is such.
+    /// The format, or [`None`] if its number is unknown.
     pub(crate) const fn format(&self) -> Option<Format> {
         match (self.0[0] >> 16) as u16 {
             0 => Some(Format::Vmx),
@@ -67,20 +67,21 @@ impl Header {
         }
     }
 
-    /// The size of the state with the header, in bytes, as whoever made it says.
+    /// The size of the state including the header, in bytes, as the header's creator set it.
     pub(crate) const fn size(&self) -> u32 {
         (self.0[0] >> 32) as u32
     }
 
-    /// Word `n` of what the format has in the header.
+    /// Word `n` of the header's part that depends on the format.
     const fn body(&self, n: usize) -> u64 {
         self.0[1 + n]
     }
 }
 
-/// The size that a user with room for `room` bytes is told, of a state of `size` bytes.
+/// The size that is reported for a state of `size` bytes to user space with a buffer of `room`
+/// bytes.
 ///
-/// SVM does not find out what state there is for a user who has no room for a header.
+/// This is ABI: if the header does not fit, SVM reports the header's size, even while L2 runs.
 pub(crate) const fn reported_size(format: Format, room: u32, size: u32) -> u32 {
     match format {
         Format::Svm if room < HEADER_SIZE => HEADER_SIZE,
@@ -88,10 +89,11 @@ pub(crate) const fn reported_size(format: Format, room: u32, size: u32) -> u32 {
     }
 }
 
-/// Whether a state of `size` bytes gets copied to a user who has room for `room` bytes.
+/// Whether a state of `size` bytes is copied to user space with a buffer of `room` bytes.
 ///
-/// VMX takes care not to write more than the user has room for. SVM looks at the room for the
-/// header only: whoever has less than the state needs gets all of it, and `E2BIG` afterwards.
+/// VMX copies a state only if all of it fits. SVM checks only that the header fits: if the rest
+/// does not, all of the state is copied nevertheless, and the ioctl fails with `E2BIG`. This is
+/// ABI, too.
 pub(crate) const fn is_copied(format: Format, room: u32, size: u32) -> bool {
     room >= match format {
         Format::Vmx => size,
@@ -99,12 +101,12 @@ pub(crate) const fn is_copied(format: Format, room: u32, size: u32) -> bool {
     }
 }
 
-/// Checks what does not depend on the format.
+/// Checks the part of the header that does not depend on the format.
 ///
 /// # Errors
 ///
-/// [`Error::Invalid`] if the size is less than the header's, a flag is unknown, or L2 is about to
-/// run but the vCPU not in guest mode.
+/// [`Error::Invalid`] if the size is less than the header's, a flag is unknown, or [`RUN_PENDING`]
+/// is set without [`GUEST_MODE`].
 pub(crate) fn check(header: &Header) -> Result {
     let ok = header.size() >= HEADER_SIZE
         && header.flags() & !FLAGS == 0
@@ -113,8 +115,8 @@ pub(crate) fn check(header: &Header) -> Result {
     require(ok)
 }
 
-/// Whether an address is one of a page, and of the guest's memory: no bit is set that its physical
-/// addresses do not have.
+/// Whether an address is page-aligned and a valid guest physical address. `reserved` has the bits
+/// beyond the guest's physical address width.
 const fn is_page(address: u64, reserved: u64) -> bool {
     const OFFSET: u64 = 0xfff;
 
@@ -129,7 +131,7 @@ fn require(ok: bool) -> Result {
     }
 }
 
-/// A little-endian integer of an area, or 0 if that is too short.
+/// The bytes of a field in an area, or zeros if the area is too short.
 fn field<const N: usize>(area: &[u8], offset: usize) -> [u8; N] {
     area.get(offset..)
         .and_then(<[u8]>::first_chunk)

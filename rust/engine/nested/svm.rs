@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The state of nested SVM: a header with vmcb12's address, and vmcb12 while L2 runs.
+//! The state of nested SVM: a header with the address of vmcb12, and vmcb12 itself while L2 runs.
 //!
-//! vmcb12's control area is L1's, as it was at VMRUN. Its save area is the host state that VMRUN
-//! saved, i.e. L1's too: L2's registers are the vCPU's. Layout and bits are those of the AMD64
-//! Architecture Programmer's Manual, volume 2, appendix B.
+//! Both areas of vmcb12 belong to L1: the control area has the controls that L1 passed to VMRUN,
+//! and the save area has L1's own registers, which VMRUN saved. L2's registers are not part of this
+//! state: user space saves them as the vCPU's registers.
+//!
+//! The layout is defined in the AMD64 Architecture Programmer's Manual, appendix "Layout of VMCB".
 
 use super::{
     field,
@@ -23,14 +25,14 @@ use crate::engine::{
     error::Result, //
 };
 
-/// Bytes of the control area, which the save area follows.
+/// The size of the control area, in bytes. The save area follows it.
 pub(crate) const CONTROL_SIZE: usize = 0x400;
 
-/// The control area's nested paging and encryption controls.
+/// The offset of the nested paging and encryption controls in the control area.
 pub(crate) const MISC_CTL: usize = 0x90;
 const MISC_CTL_NP: u64 = 1 << 0;
 
-/// Fields of the save area.
+/// Offsets of fields in the save area.
 pub(crate) const SAVE_EFER: usize = 0xd0;
 pub(crate) const SAVE_CR0: usize = 0x158;
 pub(crate) const SAVE_RFLAGS: usize = 0x170;
@@ -49,24 +51,24 @@ impl Header {
         self.body(0)
     }
 
-    /// L2's PAT, if it has one of its own.
+    /// L2's PAT, if it is separate from L1's.
     const fn gpat(&self) -> u64 {
         self.body(1)
     }
 }
 
-/// What the rules need to know of the vCPU.
+/// The properties of the vCPU that the rules depend on.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cpu {
-    /// `EFER.SVME`, of L2 if the vCPU runs that.
+    /// The vCPU's current `EFER.SVME`: L2's value while L2 runs.
     pub(crate) svme: bool,
-    /// Whether it is in system management mode.
+    /// Whether the vCPU is in system management mode.
     pub(crate) smm: bool,
-    /// The bits that the guest's physical addresses do not have.
+    /// The bits beyond the guest's physical address width.
     pub(crate) reserved_address: u64,
 }
 
-/// Checks the header. Whether vmcb12 has to follow is whether it says [`GUEST_MODE`].
+/// Checks the header. vmcb12 has to follow it if [`GUEST_MODE`] is set.
 ///
 /// # Errors
 ///
@@ -78,10 +80,11 @@ pub(crate) fn check(header: &Header, cpu: &Cpu) -> Result {
     require(header.format() == Some(Format::Svm))?;
     require(flags & !(GUEST_MODE | RUN_PENDING | GIF_SET) == 0)?;
 
-    // VMRUN needs SVME, in L2 too. Clearing it leaves GIF as it is.
+    // L2 can run only with SVME set: VMRUN checks that of L1 and of L2. GIF can be set without it,
+    // as clearing SVME does not change GIF.
     require(cpu.svme || flags & !GIF_SET == 0)?;
 
-    // SMIs leave guest mode, and RSM returns to it.
+    // An SMI leaves guest mode, and RSM returns to it.
     require(!(cpu.smm && guest_mode))?;
 
     require(
@@ -91,13 +94,13 @@ pub(crate) fn check(header: &Header, cpu: &Cpu) -> Result {
     )
 }
 
-/// Checks vmcb12, as far as the vendor's own checks at VMRUN don't. `cr0` is the vCPU's, i.e. that
-/// of L2, and `separate_pat` says whether L2 has a PAT of its own under nested paging.
+/// Checks the parts of vmcb12 that the vendor module does not check as for VMRUN. `cr0` is the
+/// vCPU's, i.e. L2's. `separate_pat` returns whether L2 has its own PAT with nested paging.
 ///
 /// # Errors
 ///
-/// [`Error::Invalid`](super::Error::Invalid) if L2's CR0, or L1's state in the save area, is one
-/// that VMRUN does not accept, or L2's PAT is none.
+/// [`Error::Invalid`](super::Error::Invalid) if VMRUN does not accept L2's CR0 or L1's state in the
+/// save area, or L2's PAT is invalid.
 pub(crate) fn check_vmcb12(
     header: &Header,
     cr0: u64,
@@ -110,10 +113,12 @@ pub(crate) fn check_vmcb12(
     let l1_cr0 = u64::from_le_bytes(field(save, SAVE_CR0));
     let rflags = u64::from_le_bytes(field(save, SAVE_RFLAGS));
 
+    // The CPU does not allow NW without CD.
     require(cr0 & (CR0_CD | CR0_NW) != CR0_NW)?;
 
     // L1 can't have executed VMRUN in real mode or in virtual-8086 mode.
     require(l1_cr0 & (CR0_PG | CR0_PE) == CR0_PG | CR0_PE && rflags & RFLAGS_VM == 0)?;
+    // The CPU sets LMA only while LME is set.
     require(efer & (EFER_LMA | EFER_LME) != EFER_LMA)?;
 
     require(misc_ctl & MISC_CTL_NP == 0 || !separate_pat() || is_pat(header.gpat()))

@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The state of nested VMX: a header with the addresses of the VMXON region and of the current
-//! VMCS, that VMCS (vmcs12) if there is one, and while L2 runs its shadow if it has one.
+//! VMCS; the current VMCS (vmcs12), if there is one; and, while L2 runs, the shadow VMCS that
+//! vmcs12 links to, if any.
 //!
-//! vmcs12's layout is KVM's own, `struct vmcs12` in `arch/x86/kvm/vmx/vmcs12.h`, which promises
-//! not to change it.
+//! KVM defines the layout of vmcs12: `struct vmcs12` in `arch/x86/kvm/vmx/vmcs12.h`. It is ABI and
+//! does not change.
 //!
-//! The rules come in three steps, and what one refuses can't undo what came before:
+//! The state is checked and loaded in three steps. If a step fails, the effects of the steps before
+//! it remain:
 //!
-//! 1. [`check`], without effects. Then the vCPU leaves VMX operation, and enters it anew if there
-//!    is a VMXON region.
-//! 2. [`has_vmcs12`]. Then the vCPU has a current VMCS, with whatever contents follow.
-//! 3. [`check_vmcs12`] and [`check_shadow_size`]. Then the vCPU enters L2 if it was in L2.
+//! 1. [`check`] has no effects. Then the vCPU leaves VMX operation, and enters it again if there is
+//!    a VMXON region.
+//! 2. [`has_vmcs12`]. Then the vCPU gets its current VMCS, whose contents are not checked yet.
+//! 3. [`check_vmcs12`] and [`check_shadow_size`]. Then the vCPU enters L2 if the header has
+//!    [`GUEST_MODE`].
 
 use super::{
     field,
@@ -30,22 +33,23 @@ use crate::engine::error::{
     Result, //
 };
 
-/// No address, of a VMXON region or a VMCS: all ones.
+/// Stands for no address of a VMXON region or a VMCS.
 pub(crate) const NO_ADDRESS: u64 = u64::MAX;
 
-/// An SMI came in while L2 ran.
+/// An SMI arrived while L2 ran.
 pub(crate) const SMM_GUEST_MODE: u16 = 1 << 0;
-/// An SMI came in during VMX operation.
+/// An SMI arrived during VMX operation.
 pub(crate) const SMM_VMXON: u16 = 1 << 1;
 
-/// The header has the deadline of the VMX-preemption timer.
+/// The header contains the deadline of the VMX-preemption timer.
 pub(crate) const PREEMPTION_TIMER_DEADLINE: u32 = 1 << 0;
 
-/// What vmcs12 begins with, but for the bit that makes it a shadow.
+/// The revision identifier at the start of vmcs12 (`VMCS12_REVISION`), without the bit that marks a
+/// shadow VMCS.
 pub(crate) const REVISION: u32 = 0x11e5_7ed0;
 const SHADOW_INDICATOR: u32 = 1 << 31;
 
-/// Fields of vmcs12.
+/// Offsets of fields in vmcs12.
 pub(crate) const VMCS_LINK_POINTER: usize = 176;
 pub(crate) const CPU_BASED_CONTROL: usize = 748;
 pub(crate) const SECONDARY_CONTROL: usize = 804;
@@ -69,7 +73,7 @@ impl Header {
         self.body(1)
     }
 
-    /// What was suspended by an SMI.
+    /// What an SMI suspended: a set of `SMM_*`.
     const fn smm_flags(&self) -> u16 {
         self.body(2) as u16
     }
@@ -79,22 +83,22 @@ impl Header {
     }
 }
 
-/// What the rules need to know of the vCPU.
+/// The properties of the vCPU that the rules depend on.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cpu {
     /// Whether the guest has VMX.
     pub(crate) vmx: bool,
     /// Whether user space enabled enlightened VMCSs.
     pub(crate) evmcs: bool,
-    /// Whether it is in system management mode.
+    /// Whether the vCPU is in system management mode.
     pub(crate) smm: bool,
-    /// The bits that the guest's physical addresses do not have.
+    /// The bits beyond the guest's physical address width.
     pub(crate) reserved_address: u64,
     /// `sizeof(struct vmcs12)`, in bytes.
     pub(crate) vmcs12_size: u32,
 }
 
-/// Checks the header, but for the current VMCS.
+/// Checks the header, except for the current VMCS.
 ///
 /// # Errors
 ///
@@ -106,7 +110,8 @@ pub(crate) fn check(header: &Header, cpu: &Cpu) -> Result {
     require(header.format() == Some(Format::Vmx))?;
 
     if !header.has_vmxon_region() {
-        // EVMCS used to mean that user space enables them, which needed no VMXON.
+        // EVMCS is allowed without VMXON for compatibility: older user space set it to enable
+        // enlightened VMCSs.
         require(smm == 0 && header.vmcs12_pa() == NO_ADDRESS && flags & !EVMCS == 0)?;
     } else {
         require(cpu.vmx && is_page(header.vmxon_pa(), cpu.reserved_address))?;
@@ -117,7 +122,7 @@ pub(crate) fn check(header: &Header, cpu: &Cpu) -> Result {
     require(smm & SMM_GUEST_MODE == 0 || !header.has(GUEST_MODE))?;
     require(header.vmx_flags() & !PREEMPTION_TIMER_DEADLINE == 0)?;
 
-    // SMIs suspend VMX operation, and RSM resumes it.
+    // An SMI suspends VMX operation, and RSM resumes it.
     if cpu.smm {
         require(flags & (GUEST_MODE | RUN_PENDING) == 0)?;
     } else {
@@ -127,11 +132,12 @@ pub(crate) fn check(header: &Header, cpu: &Cpu) -> Result {
     require(!header.has(EVMCS) || cpu.vmx && cpu.evmcs)
 }
 
-/// Whether there is a current VMCS, of a vCPU in VMX operation.
+/// Returns whether the state has a current VMCS. The vCPU must be in VMX operation.
 ///
 /// # Errors
 ///
-/// [`Error::Invalid`] if there has to be one but it does not follow, or its address is none.
+/// [`Error::Invalid`] if the header requires a VMCS but the state is too short for it, or if its
+/// address is invalid.
 pub(crate) fn has_vmcs12(header: &Header, cpu: &Cpu) -> Result<bool> {
     let address = header.vmcs12_pa();
 
@@ -148,18 +154,18 @@ pub(crate) fn has_vmcs12(header: &Header, cpu: &Cpu) -> Result<bool> {
     Ok(true)
 }
 
-/// Checks vmcs12, as far as the vendor's own checks at VM-entry don't.
+/// Checks the parts of vmcs12 that the vendor module does not check as for VM-entry.
 ///
 /// # Errors
 ///
-/// [`Error::Invalid`] if it is none that KVM made.
+/// [`Error::Invalid`] if the revision identifier is not KVM's.
 pub(crate) fn check_vmcs12(vmcs12: &[u8]) -> Result {
     let revision = u32::from_le_bytes(field(vmcs12, 0));
 
     require(revision & !SHADOW_INDICATOR == REVISION)
 }
 
-/// Whether a vmcs12 has a shadow that L2 accesses in place of a VMCS of its own.
+/// Returns whether vmcs12 links to a shadow VMCS, which L2 accesses with VMREAD and VMWRITE.
 pub(crate) fn has_shadow(vmcs12: &[u8]) -> bool {
     let primary = u32::from_le_bytes(field(vmcs12, CPU_BASED_CONTROL));
     let secondary = u32::from_le_bytes(field(vmcs12, SECONDARY_CONTROL));
@@ -168,7 +174,7 @@ pub(crate) fn has_shadow(vmcs12: &[u8]) -> bool {
     primary & ACTIVATE_SECONDARY != 0 && secondary & SHADOW_VMCS != 0 && link != NO_ADDRESS
 }
 
-/// Checks that there is room for a shadow behind vmcs12.
+/// Checks that the state is large enough for a shadow VMCS after vmcs12.
 ///
 /// # Errors
 ///
