@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The features of CPUID that decide what an MSR is to a guest.
+//! The CPUID features that the rules of MSRs depend on.
 
 enum_of_c! {
     /// A CPUID feature, by its name in `asm/cpufeatures.h`.
@@ -39,7 +39,8 @@ macro_rules! names {
 }
 
 impl Feature {
-    /// What the feature is called in `asm/cpufeatures.h`, without `X86_FEATURE_`. For people.
+    /// The feature's name in `asm/cpufeatures.h`, without `X86_FEATURE_`. Used by the generated
+    /// reference only.
     #[allow(dead_code)]
     pub(crate) fn name(self) -> &'static str {
         const NAMES: &[&str] = with_features!(names);
@@ -49,7 +50,7 @@ impl Feature {
     }
 }
 
-/// A bit of the paravirtual features, `KVM_CPUID_FEATURES`.
+/// A paravirtual feature: the number of its bit in EAX of `KVM_CPUID_FEATURES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pv(pub(crate) u32);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The values that KVM keeps for the MSRs of a vCPU.
+//! The values that KVM keeps for a vCPU's MSRs.
 
 enum_of_c! {
     /// A value of 64 bits that KVM keeps for each vCPU, by its place in `struct kvm_vcpu`.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The indices and bits of MSRs that more than the table names, as in `asm/msr-index.h`.
+//! Indices and bits of MSRs that are used outside of the table, as in `asm/msr-index.h`.
 
 pub(crate) const IA32_UCODE_REV: u32 = 0x8b;
 pub(crate) const PLATFORM_INFO: u32 = 0xce;
@@ -8,7 +8,8 @@ pub(crate) const IA32_ARCH_CAPABILITIES: u32 = 0x10a;
 pub(crate) const IA32_PERF_CAPABILITIES: u32 = 0x345;
 pub(crate) const IA32_TSC_DEADLINE: u32 = 0x6e0;
 pub(crate) const X2APIC_ICR: u32 = 0x830;
-/// The guest's current shadow stack pointer, which KVM alone accesses as an MSR.
+/// The guest's current shadow stack pointer. Only KVM itself accesses it as an MSR; no CPU has this
+/// index.
 pub(crate) const KVM_INTERNAL_GUEST_SSP: u32 = 0x4b56_4dff;
 
 /// In `IA32_ARCH_CAPABILITIES`: the CPU has `IA32_TSX_CTRL`.

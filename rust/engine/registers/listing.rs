@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! In which lists an MSR is that user space can ask for.
+//! The lists of MSRs for user space.
 
 use super::Feature;
 
@@ -11,15 +11,15 @@ pub(crate) enum Listed {
     No,
     /// If the host's CPU has the MSR and the condition holds.
     Saved(Condition),
-    /// The same, if KVM also has a virtual PMU.
+    /// As [`Self::Saved`], if KVM also has a virtual PMU.
     SavedPmu(Condition),
     /// If the vendor module emulates the MSR.
     Emulated,
-    /// The same, if KVM is built with Hyper-V's enlightenments (`CONFIG_KVM_HYPERV`).
+    /// As [`Self::Emulated`], if KVM is built with Hyper-V's enlightenments (`CONFIG_KVM_HYPERV`).
     EmulatedHyperV,
 }
 
-/// What a saved MSR depends on, apart from the host's CPU.
+/// What a saved MSR depends on, in addition to the host's CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Condition {
     /// Nothing.
@@ -56,18 +56,18 @@ pub(crate) enum Trace {
     Cr3Filtering,
     /// Output to memory, of either kind.
     Output,
-    /// More than this number of address ranges.
+    /// Address ranges, more than this number.
     Ranges(u32),
 }
 
-/// Whether an MSR describes features, as CPUID does. `KVM_GET_MSR_FEATURE_INDEX_LIST` has those
-/// that do, in the order of [`super::FEATURE_MSRS`].
+/// Whether an MSR is a feature MSR, which describes features as CPUID does.
+/// `KVM_GET_MSR_FEATURE_INDEX_LIST` has these, in the order of [`super::FEATURE_MSRS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FeatureMsr {
-    /// It does not.
+    /// It is not.
     No,
-    /// It does, and can't change once the vCPU has run.
+    /// It is, and its value can't change once the vCPU has run.
     Immutable,
-    /// It does, and can change at any time.
+    /// It is, and its value can change at any time.
     Mutable,
 }

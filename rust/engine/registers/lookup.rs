@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The way from an index to its declaration.
+//! Finds the declaration of an index.
 //!
-//! Guests and user space choose indices, so every load here is in bounds whatever the index, and
-//! whatever the CPU predicts: an index becomes a [`Location`] in the pages that have declarations
-//! by a multiplication, a shift and a mask. A comparison only decides whether what was loaded
-//! counts.
+//! Guests and user space choose indices, so every load must be in bounds for any index, even if the
+//! CPU mispredicts a branch (Spectre variant 1). A multiplication, a shift and a mask turn an index
+//! into a [`Location`] in the pages with declarations. A comparison then only decides whether the
+//! loaded value is used.
 
 use super::{
     table,
@@ -13,7 +13,8 @@ use super::{
     VendorSet, //
 };
 
-/// The declarations, from 1 on. Unused slots are [`UNDECLARED`], so that any `u8` is in bounds.
+/// The declarations, from position 1 on. All other slots are [`UNDECLARED`], so that any `u8` is in
+/// bounds.
 pub(crate) static REGISTERS: [Register; 256] = {
     let mut registers = [UNDECLARED; 256];
     let mut at = 0;
@@ -27,7 +28,7 @@ pub(crate) static REGISTERS: [Register; 256] = {
     registers
 };
 
-/// How many MSRs `KVM_GET_MSR_INDEX_LIST` can have.
+/// The maximum number of MSRs in `KVM_GET_MSR_INDEX_LIST`.
 pub(crate) const NR_LISTED: usize = {
     let mut at = 0;
     let mut listed = 0;
@@ -39,8 +40,8 @@ pub(crate) const NR_LISTED: usize = {
     listed
 };
 
-/// The rules for an index without a declaration: the vendor module may have the MSR in a kernel
-/// that is newer than the table, and passes on what it does not have.
+/// The rules for an index without a declaration. The vendor module gets the access, as that of a
+/// newer kernel may know the MSR. If it does not, it passes the access back to the engine.
 const UNDECLARED: Register = Register::range(0, u32::MAX, "")
     .vendor(VendorSet::BOTH)
     .finished(0);
@@ -49,15 +50,15 @@ const UNDECLARED: Register = Register::range(0, u32::MAX, "")
 const PAGE: usize = 0x1000;
 const PAGE_BITS: u32 = PAGE.trailing_zeros();
 
-/// The number of slots for pages, as a power of two.
+/// The number of slots for pages is 2 to the power of this.
 const SLOT_BITS: u32 = 3;
 const SLOTS: usize = 1 << SLOT_BITS;
 
-/// Sends each page with declarations to a slot of its own. Found by trying.
+/// A perfect hash: this factor gives each page with declarations a different slot. Found by trial;
+/// [`NUMBERS`] fails to compile if it no longer does.
 const FACTOR: u32 = 0xcc62_3a9b;
 
-/// The numbers of the pages with declarations. In slots that are not used: a number that no index
-/// has.
+/// For each slot, the number of its page. Unused slots have a number that no index belongs to.
 static NUMBERS: [u32; SLOTS] = {
     let mut numbers = [u32::MAX; SLOTS];
     let mut at = 0;
@@ -84,7 +85,7 @@ static NUMBERS: [u32; SLOTS] = {
 /// For each [`Location`], the position of its declaration in [`REGISTERS`].
 static POSITIONS: [u8; SLOTS * PAGE] = {
     let mut positions = [0; SLOTS * PAGE];
-    // A declaration overrides those after it, so that one can stand out from a range.
+    // In reverse order: a declaration overrides later ones, e.g. a range that contains its index.
     let mut at = table::REGISTERS.len();
 
     while at > 0 {
@@ -104,16 +105,16 @@ const fn slot_of(number: u32) -> usize {
     (number.wrapping_mul(FACTOR) >> (u32::BITS - SLOT_BITS)) as usize
 }
 
-/// The place of an index in the pages that have declarations. Other indices have a place there,
-/// too, but do not belong to it.
+/// The position of an index in the pages with declarations. Indices in other pages are mapped to
+/// some position, too: [`Self::is_of`] tells them apart.
 #[derive(Clone, Copy)]
 pub(crate) struct Location(u32);
 
 impl Location {
-    /// The number of blocks of 64 indices that there are.
+    /// The number of blocks of 64 indices.
     pub(crate) const BLOCKS: usize = SLOTS * PAGE / 64;
 
-    /// The place of an index.
+    /// Returns the location of an index.
     #[inline]
     pub(crate) const fn of(index: u32) -> Self {
         let slot = slot_of(index >> PAGE_BITS) as u32;
@@ -121,13 +122,14 @@ impl Location {
         Self((slot << PAGE_BITS) | (index % PAGE as u32))
     }
 
-    /// Whether the index belongs to the place, i.e. whether its page has declarations.
+    /// Whether this is the location of `index` and of no other page, i.e. whether its page has
+    /// declarations.
     #[inline]
     pub(crate) fn is_of(self, index: u32) -> bool {
         NUMBERS[self.0 as usize / PAGE % SLOTS] == index >> PAGE_BITS
     }
 
-    /// The block of 64 indices with this one, less than [`Self::BLOCKS`].
+    /// The number of the location's block of 64 indices, less than [`Self::BLOCKS`].
     #[inline]
     pub(crate) const fn block(self) -> usize {
         self.0 as usize / 64 % Self::BLOCKS

@@ -2,14 +2,14 @@
 
 //! The MSRs that KVM knows, each declared once.
 //!
-//! [`table::REGISTERS`] declares the name, the owner, the rules and the lists of every MSR. The
-//! rest derives from it: [`lookup()`] by an array that the compiler fills, the rules that
-//! [`super::access`] applies, and the lists for user space.
+//! [`table::REGISTERS`] declares the name, the vendor modules, the rules and the lists of every
+//! MSR. The rest derives from it: the array for [`lookup()`], which is computed when the engine is
+//! compiled, the rules that [`super::access`] applies, and the lists for user space.
 
-/// Defines an enum whose variants have no data, each with what it is called in C, and the macro
+/// Defines an enum without data from a list of variants and their names in C, and a macro
 /// `$with_all`, which calls another macro with that list.
 ///
-/// `kvm/` defines its tables by `$with_all`, so that a variant is added in one place.
+/// `kvm/` defines its tables with `$with_all`, so that a new variant is added in one place.
 macro_rules! enum_of_c {
     (
         $(#[$attribute:meta])* $name:ident, $with_all:ident:
@@ -23,11 +23,11 @@ macro_rules! enum_of_c {
         }
 
         impl $name {
-            /// All of them, each at the place that is its number.
+            /// All variants. The position of each is its number.
             pub(crate) const ALL: &'static [Self] = &[$(Self::$variant,)*];
         }
 
-        // Cargo's tests have no KVM to make tables for.
+        // Only the module uses these, cargo's tests don't.
         #[allow(unused_macros)]
         macro_rules! $with_all {
             ($callback:ident) => {
@@ -49,7 +49,7 @@ mod rules;
 mod table;
 mod vendor;
 
-// For the module only, not for cargo's tests.
+// Only the module uses these, cargo's tests don't.
 #[allow(unused_imports)]
 pub(crate) use self::{
     feature::with_features,

@@ -15,53 +15,55 @@ use super::{
 };
 use crate::engine::access::XEN;
 
-/// What is known of an MSR, or of adjacent MSRs with the same rules.
+/// The name, rules and lists of an MSR, or of adjacent MSRs with the same rules.
 ///
-/// What an access needs comes first, so that it is in one cache line.
+/// The members that an access needs come first, so that they share a cache line.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Register {
     /// The accesses that the vendor module serves.
     pub(crate) vendor: VendorSet,
-    /// What is checked before the vendor module gets the access.
+    /// The check before the vendor module gets the access.
     pub(crate) pre_check: PreCheck,
-    /// Whether [`Self::pre_check`] concerns reads.
+    /// Whether [`Self::pre_check`] applies to reads.
     pub(crate) pre_checks_reads: bool,
-    /// Whether the MSR is in the guest's FPU state, which must be loaded to access it.
+    /// Whether the MSR is part of the guest's FPU state, which must be loaded for an access.
     pub(crate) is_xstate: bool,
-    /// Whether the MSR describes features.
+    /// Whether the MSR is a feature MSR.
     pub(crate) feature: FeatureMsr,
-    /// Whether no rule but [`Self::read`] applies to a read, which is one of the frequent kinds, as
-    /// long as the vCPU does not run L2 and its state is not encrypted.
+    /// Whether [`Self::read`] is one of the frequent kinds and the only rule for reads. It does not
+    /// hold for a vCPU that runs L2 or whose state is encrypted.
     pub(crate) is_simple_read: bool,
-    /// Whether no rule but [`Self::write`] applies to a write that the vendor module does not serve,
-    /// and that only stores or drops the value.
+    /// Whether [`Self::write`] only stores or drops the value, and is the only rule for writes that
+    /// the vendor module does not serve.
     pub(crate) is_stored: bool,
-    /// Whether [`Self::is_stored`], and no vendor module serves writes.
+    /// Whether [`Self::is_stored`] holds, nothing is checked before, and no vendor module serves
+    /// writes.
     pub(crate) is_simple_write: bool,
     /// Who may read.
     pub(crate) read_permission: Permission,
     /// Who may write.
     pub(crate) write_permission: Permission,
-    /// How it is read.
+    /// How the MSR is read.
     pub(crate) read: Read,
-    /// How it is written.
+    /// How the MSR is written.
     pub(crate) write: Write,
     /// The first index.
     pub(crate) first: u32,
     /// The last index.
     pub(crate) last: u32,
-    /// Whether `KVM_GET_MSR_INDEX_LIST` has it.
+    /// Whether `KVM_GET_MSR_INDEX_LIST` has the MSR.
     pub(crate) listed: Listed,
-    /// How many MSRs of that list are declared before this one, if the list has it.
+    /// How many MSRs of that list are declared before this one, or [`None`] if the list does not
+    /// have it.
     pub(crate) list_position: Option<u16>,
-    /// The name in `asm/msr-index.h`, without `MSR_`. For people.
+    /// The name in `asm/msr-index.h`, without `MSR_`. Used by the generated reference only.
     #[allow(dead_code)]
     pub(crate) name: &'static str,
 }
 
 impl Register {
-    /// MSRs without rules.
+    /// Declares a range of MSRs without rules.
     pub(super) const fn range(first: u32, last: u32, name: &'static str) -> Self {
         Self {
             vendor: VendorSet::NONE,
@@ -84,12 +86,12 @@ impl Register {
         }
     }
 
-    /// An MSR without rules.
+    /// Declares an MSR without rules.
     pub(super) const fn msr(index: u32, name: &'static str) -> Self {
         Self::range(index, index, name)
     }
 
-    /// How many MSRs of the declaration `KVM_GET_MSR_INDEX_LIST` may have.
+    /// The maximum number of this declaration's MSRs in `KVM_GET_MSR_INDEX_LIST`.
     pub(super) const fn nr_listed(&self) -> u16 {
         match self.listed {
             Listed::No => 0,
@@ -97,7 +99,8 @@ impl Register {
         }
     }
 
-    /// Fills in what follows from the rules, and from the number of listed MSRs before this one.
+    /// Computes the members that derive from the rules, and from the number of listed MSRs before
+    /// this one.
     pub(super) const fn finished(mut self, listed_before: u16) -> Self {
         self.pre_checks_reads = self.pre_check.concerns_reads();
         self.is_xstate = matches!(self.read, Read::Xstate);
@@ -110,7 +113,7 @@ impl Register {
             self.write,
             Write::Field(_) | Write::HostField(_) | Write::Ignore | Write::Pat
         ) && matches!(self.write_permission, Permission::Everybody)
-            // The guest's write may be for Xen's hypercall page.
+            // A guest write may set up Xen's hypercall page.
             && !(self.first <= *XEN.end() && *XEN.start() <= self.last);
         self.is_simple_write =
             self.is_stored && matches!(self.pre_check, PreCheck::None) && !self.vendor.has_writes();
@@ -120,7 +123,7 @@ impl Register {
         self
     }
 
-    /// The vendor modules serve these accesses.
+    /// Sets the accesses that the vendor modules serve.
     pub(super) const fn vendor(mut self, set: VendorSet) -> Self {
         self.vendor = set;
         self
@@ -131,7 +134,7 @@ impl Register {
         self
     }
 
-    /// Who may read and write.
+    /// Sets who may read and write.
     pub(super) const fn permission(mut self, permission: Permission) -> Self {
         self.read_permission = permission;
         self.write_permission = permission;
@@ -153,12 +156,12 @@ impl Register {
         self
     }
 
-    /// A value that is stored as it is written.
+    /// Makes the MSR a stored value without any checks.
     pub(super) const fn field(self, field: Field) -> Self {
         self.read(Read::Field(field)).write(Write::Field(field))
     }
 
-    /// How it is read and written.
+    /// Sets how the MSR is read and written.
     pub(super) const fn both(self, read: Read, write: Write) -> Self {
         self.read(read).write(write)
     }
@@ -193,14 +196,14 @@ impl Register {
         self
     }
 
-    /// An MSR of Hyper-V that is in the list.
+    /// Declares an MSR of Hyper-V that `KVM_GET_MSR_INDEX_LIST` has.
     pub(super) const fn hyperv(index: u32, name: &'static str) -> Self {
         Self::msr(index, name)
             .both(Read::HyperV, Write::HyperV)
             .listed(Listed::EmulatedHyperV)
     }
 
-    /// Whether the MSR describes features, and can't change once the vCPU has run.
+    /// Whether the MSR is a feature MSR whose value can't change once the vCPU has run.
     #[inline]
     pub(crate) fn is_immutable(&self) -> bool {
         self.feature == FeatureMsr::Immutable

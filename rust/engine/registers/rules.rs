@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How MSRs are read and written. [`crate::engine::access`] carries the rules out.
+//! The rules for reads and writes of MSRs. [`crate::engine::access`] applies them.
 
 use super::{
     Feature,
@@ -8,14 +8,15 @@ use super::{
     Pv, //
 };
 
-/// What is checked before the vendor module gets an access, as for all MSRs that both vendors have.
+/// The check before the vendor module gets an access, for MSRs that need the same check on both
+/// vendors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PreCheck {
     /// Nothing.
     None,
-    /// A written address must be canonical.
+    /// A written value must be a canonical address.
     Canonical,
-    /// A written address is made canonical.
+    /// A written value is sign-extended to a canonical address.
     MakeCanonical,
     /// `IA32_TSC_AUX`: KVM must be able to switch it, the guest must have an instruction that reads
     /// it, and Intel reserves the upper half.
@@ -26,7 +27,7 @@ pub(crate) enum PreCheck {
     ShadowStackPointer,
     /// The address of the shadow stack pointer table, which only 64-bit vCPUs have.
     ShadowStackTable,
-    /// The guest's current shadow stack pointer, which is an MSR for KVM itself only.
+    /// The guest's current shadow stack pointer, which only KVM itself accesses as an MSR.
     GuestShadowStackPointer,
 }
 
@@ -37,7 +38,7 @@ impl PreCheck {
     }
 }
 
-/// Who may access an MSR, and how others fail.
+/// Who may access an MSR, and how a denied access fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Permission {
     /// Everybody.
@@ -58,14 +59,14 @@ pub(crate) enum Permission {
     Smm,
 }
 
-/// How an MSR is read that the vendor module does not serve.
+/// How an MSR is read if the vendor module does not serve the access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Read {
-    /// Only the PMU may have it.
+    /// The MSR does not exist, unless the PMU has it.
     Unsupported,
-    /// It always has this value.
+    /// The MSR always has this value.
     Constant(u64),
-    /// It has the value that was stored.
+    /// The MSR has the stored value.
     Field(Field),
     /// The address of the wall clock, which belongs to the VM.
     WallClock,
@@ -81,7 +82,8 @@ pub(crate) enum Read {
     MachineCheckBank,
     /// `IA32_MCi_CTL2`
     MachineCheckCtl2,
-    /// Counters that CPUs had before CPUID described the PMU: 0 unless the PMU has them.
+    /// Counters that CPUs had before CPUID described the PMU. Guests access them without checks, so
+    /// they read as 0 unless the PMU has them.
     LegacyPmu,
     /// Memory type range registers.
     Mtrr,
@@ -97,10 +99,10 @@ pub(crate) enum Read {
     Xfd,
 }
 
-/// How an MSR is written that the vendor module does not serve.
+/// How an MSR is written if the vendor module does not serve the access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Write {
-    /// Only the PMU may have it.
+    /// The MSR does not exist, unless the PMU has it.
     Unsupported,
     /// The value is dropped.
     Ignore,
@@ -110,9 +112,9 @@ pub(crate) enum Write {
     Zero,
     /// The value is stored.
     Field(Field),
-    /// User space's value is stored, the guest's is dropped.
+    /// The value is stored for user space, and dropped for the guest.
     HostField(Field),
-    /// The value is stored, unless one of these bits is set.
+    /// The value is stored. These bits are reserved: setting one is invalid.
     Reserved(Field, u64),
     /// `EFER`
     Efer,
@@ -148,13 +150,14 @@ pub(crate) enum Write {
     MachineCheckBank,
     /// `IA32_MCi_CTL2`
     MachineCheckCtl2,
-    /// Counters that CPUs had before CPUID described the PMU: dropped unless the PMU has them.
+    /// Counters that CPUs had before CPUID described the PMU. Guests access them without checks, so
+    /// the value is dropped unless the PMU has them.
     LegacyPmu,
     /// `KVM_WALL_CLOCK` and `KVM_WALL_CLOCK_NEW`.
     WallClock,
     /// `KVM_SYSTEM_TIME` or `KVM_SYSTEM_TIME_NEW`.
     SystemTime {
-        /// `KVM_SYSTEM_TIME`, whose index a real MSR has as well.
+        /// Whether this is `KVM_SYSTEM_TIME`, whose index is not in KVM's own range.
         old: bool,
     },
     /// `KVM_ASYNC_PF_EN`

@@ -2,8 +2,8 @@
 
 //! The declarations.
 //!
-//! Source: the vendors' manuals, `Documentation/virt/kvm/x86/msr.rst` and `api.rst`, and what
-//! KVM of Linux 7.3 does where these leave it open.
+//! Source: the vendors' manuals, `Documentation/virt/kvm/x86/msr.rst` and `api.rst`, and the
+//! behavior of KVM in Linux 7.3 where these leave it open.
 
 use super::{
     Condition,
@@ -29,15 +29,15 @@ const fn counter(fixed: bool, number: u32) -> Condition {
     Condition::Counter { fixed, number }
 }
 
-/// The MSRs that describe features, in the order of `KVM_GET_MSR_FEATURE_INDEX_LIST`.
+/// The feature MSRs, in the order of `KVM_GET_MSR_FEATURE_INDEX_LIST`.
 #[rustfmt::skip]
 pub(crate) const FEATURE_MSRS: &[u32] = &[
     0x480, 0x481, 0x482, 0x483, 0x484, 0x485, 0x486, 0x487, 0x488, 0x489, 0x48a, 0x48b, 0x48c,
     0x48d, 0x48e, 0x48f, 0x490, 0x491, 0xc001_1029, 0x8b, 0x10a, 0x345, 0xce,
 ];
 
-/// All MSRs. The lists for user space have the order of this table; of two declarations for an
-/// index, the first counts.
+/// All MSRs. `KVM_GET_MSR_INDEX_LIST` has the order of this table. If an index has two
+/// declarations, the first applies.
 #[rustfmt::skip]
 pub(crate) const REGISTERS: &[Register] = &[
     // Saved, in the order of the list.
@@ -114,7 +114,7 @@ pub(crate) const REGISTERS: &[Register] = &[
     Register::msr(0x1dc, "IA32_LASTBRANCHTOIP").vendor(AMD).read(ZERO).saved(),
     Register::msr(0x1dd, "IA32_LASTINTFROMIP").vendor(AMD).read(ZERO).saved(),
     Register::msr(0x1de, "IA32_LASTINTTOIP").vendor(AMD).read(ZERO).saved(),
-    // Saved if there is a PMU, which has most of them.
+    // Saved if KVM has a virtual PMU, which serves most of them.
     Register::range(0x309, 0x30b, "ARCH_PERFMON_FIXED_CTR0").saved_pmu_if(counter(true, 0)),
     Register::msr(0x38d, "CORE_PERF_FIXED_CTR_CTRL").saved_pmu(),
     Register::msr(0x38e, "CORE_PERF_GLOBAL_STATUS").saved_pmu(),
@@ -250,7 +250,7 @@ pub(crate) const REGISTERS: &[Register] = &[
     Register::msr(0x4b56_4d05, "KVM_POLL_CONTROL").permission(Permission::Pv(Pv::POLL_CONTROL))
         .read(Read::Field(Field::PollControl)).write(Write::Reserved(Field::PollControl, !1))
         .emulated(),
-    // In no list but that of the model.
+    // Only in the list of feature MSRs.
     Register::msr(0x481, "IA32_VMX_PINBASED_CTLS").vendor(INTEL).feature(FeatureMsr::Immutable),
     Register::msr(0x482, "IA32_VMX_PROCBASED_CTLS").vendor(INTEL).feature(FeatureMsr::Immutable),
     Register::msr(0x483, "IA32_VMX_EXIT_CTLS").vendor(INTEL).feature(FeatureMsr::Immutable),
@@ -258,23 +258,31 @@ pub(crate) const REGISTERS: &[Register] = &[
     Register::msr(0x487, "IA32_VMX_CR0_FIXED1").vendor(INTEL).feature(FeatureMsr::Immutable),
     Register::msr(0x489, "IA32_VMX_CR4_FIXED1").vendor(INTEL).feature(FeatureMsr::Immutable),
     Register::msr(0xc001_1029, "AMD64_DE_CFG").vendor(AMD).feature(FeatureMsr::Immutable),
-    // In no list.
+    // In no list. Most have a constant value: old guests, and guests for one CPU model, access them
+    // without checking CPUID, and would not survive #GP.
     Register::msr(0x0, "IA32_P5_MC_ADDR").read(ZERO),
     Register::msr(0x1, "IA32_P5_MC_TYPE").read(ZERO),
     Register::msr(0x17, "IA32_PLATFORM_ID").read(ZERO),
     Register::msr(0x1b, "IA32_APICBASE").read(Read::Field(Field::ApicBase)).write(Write::ApicBase),
     Register::msr(0x2a, "IA32_EBL_CR_POWERON").read(ZERO),
+    // Bits 31:24, the ratio of core clock to bus clock, are 1: guests may divide by it.
     Register::msr(0x2c, "EBC_FREQUENCY_ID").read(Read::Constant(1 << 24)),
     Register::msr(0x49, "IA32_PRED_CMD").write(Write::PredCmd),
     Register::msr(0x79, "IA32_UCODE_WRITE").write(Write::Ignore),
     Register::range(0x8c, 0x8f, "IA32_SGXLEPUBKEYHASH0").vendor(INTEL),
+    // Scalable bus speed 011B, which the SDM defines as 167 MHz for Core CPUs.
     Register::msr(0xcd, "FSB_FREQ").read(Read::Constant(3)),
     Register::msr(0xfe, "MTRRcap").read(Read::Mtrr),
     Register::msr(0x10b, "IA32_FLUSH_CMD").write(Write::FlushCmd),
+    // Windows XP accesses it. The value reports an L2 cache that is configured (bit 0) and enabled
+    // (bit 8).
     Register::msr(0x11e, "IA32_BBL_CR_CTL3").read(Read::Constant(0xbe70_2111)).write(Write::Drop),
     Register::msr(0x179, "IA32_MCG_CAP").read(Read::Field(Field::McgCap)),
+    // Bits 44:40, the maximum bus ratio, are 4, and the current state is 1000: guests divide by
+    // them.
     Register::msr(0x198, "IA32_PERF_STATUS").read(Read::Constant(4 << 40 | 1000)),
     Register::msr(0x199, "IA32_PERF_CTL").read(ZERO),
+    // All indices in which MTRRs lie. KVM's MTRR code denies those that are not an MTRR.
     Register::range(0x200, 0x26f, "MTRRphysBase0").both(Read::Mtrr, Write::Mtrr),
     Register::range(0x280, 0x29f, "IA32_MC0_CTL2").read(Read::MachineCheckCtl2)
         .write(Write::MachineCheckCtl2),
@@ -286,6 +294,7 @@ pub(crate) const REGISTERS: &[Register] = &[
     Register::msr(0x619, "DRAM_ENERGY_STATUS").read(ZERO),
     Register::msr(0x639, "PP0_ENERGY_STATUS").read(ZERO),
     Register::msr(0x641, "PP1_ENERGY_STATUS").read(ZERO),
+    // All indices that the x2APIC reserves. The local APIC denies those without a register.
     Register::range(0x800, 0x8ff, "APIC_BASE_MSR").both(Read::X2apic, Write::X2apic),
     Register::range(0x4000_0000, 0x4000_009f, "HV_X64").both(Read::HyperV, Write::HyperV),
     Register::range(0x4000_00b1, 0x4000_00b7, "HV_X64_STIMER0_COUNT")
@@ -296,6 +305,7 @@ pub(crate) const REGISTERS: &[Register] = &[
     Register::msr(0xc000_0100, "FS_BASE").vendor(BOTH).pre_check(PreCheck::Canonical),
     Register::msr(0xc000_0101, "GS_BASE").vendor(BOTH).pre_check(PreCheck::Canonical),
     Register::msr(0xc001_0010, "AMD64_SYSCFG").read(ZERO),
+    // The clock ramp for a K7. Linux guests reprogram any other value: see init_amd_k7().
     Register::msr(0xc001_001b, "K7_CLK_CTL").read(Read::Constant(0x2000_0000)).write(Write::Ignore),
     Register::msr(0xc001_001f, "AMD64_NB_CFG").read(ZERO).write(Write::Ignore),
     Register::msr(0xc001_0020, "AMD64_PATCH_LOADER").write(Write::Ignore),

@@ -2,7 +2,7 @@
 
 //! Which accesses the vendor module serves.
 
-/// The kind of virtualization that the host has, and so its vendor module.
+/// The host's kind of hardware virtualization, which decides on the vendor module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Vendor {
@@ -30,7 +30,7 @@ impl VendorSet {
     pub(super) const INTEL_WRITE: Self = Self([Self::WRITE, 0]);
     pub(super) const BOTH: Self = Self::AMD.and(Self::INTEL);
 
-    /// These accesses, and others.
+    /// The union of two sets.
     pub(super) const fn and(self, other: Self) -> Self {
         let Self([intel, amd]) = self;
         let Self([other_intel, other_amd]) = other;
