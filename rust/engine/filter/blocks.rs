@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The verdicts on the indices of the pages that have MSRs, as words of 64 bits.
+//! The compiled filter: verdicts on all indices in pages with MSRs, as 64-bit words.
 
 use super::{
     Access,
@@ -13,33 +13,35 @@ use super::{
     WRITE, //
 };
 
-/// Verdicts on the indices of a block by [`Access`], a bit for each: 1 allows.
+/// The verdicts on a block of 64 indices: a word for each [`Access`], a bit for each index. 1
+/// allows.
 type Words = [u64; 2];
 
-/// How many different pairs of words there is room for.
+/// The maximum number of different pairs of words.
 const ROOM: usize = 32;
 
-/// The words of blocks that are allowed or denied as a whole, for either kind of access. As most
-/// blocks are, these words are there once for all of them, at the start.
+/// The words of uniform blocks, in which a kind of access is allowed to all indices or to none.
+/// Most blocks are uniform, so they share these words, which are at the start of the array.
 const UNIFORM: [Words; 4] = [[0, 0], [!0, 0], [0, !0], [!0, !0]];
 
 /// The words of all blocks.
 ///
 /// # Invariants
 ///
-/// `words` is used up to `used`, which is at most [`ROOM`]. Every number in `numbers` is below
-/// `used`. Position 0 has the words of the default.
+/// The first `used` elements of `words` are in use, and `used` is at most [`ROOM`]. Every number in
+/// `numbers` is below `used`. The element at position 0 has the default's verdicts.
 pub(super) struct Blocks {
     /// For each block, the position of its words.
     numbers: [u8; Location::BLOCKS],
     words: [Words; ROOM],
     used: usize,
-    /// A block got no words of its own for lack of room, and denies everything instead.
+    /// Whether `words` was too small. Blocks without words of their own deny everything, and
+    /// [`super::Filter`] searches the ranges then.
     full: bool,
 }
 
 impl Blocks {
-    /// Blocks that deny everything, until [`Self::set_default`].
+    /// Creates blocks that deny everything.
     #[inline]
     pub(super) const fn new() -> Self {
         Self {
@@ -50,7 +52,8 @@ impl Blocks {
         }
     }
 
-    /// Has the default decide about all blocks. Numbers stay as they are, so this comes first.
+    /// Applies the default to all blocks. It must be called before [`Self::set`], as it keeps the
+    /// blocks' numbers.
     pub(super) fn set_default(&mut self, allow: bool) {
         let uniform = self.words.iter_mut().zip(UNIFORM);
 
@@ -63,22 +66,24 @@ impl Blocks {
         }
     }
 
-    /// Returns whether an access is allowed. If not, and [`Self::is_full`], the ranges decide.
+    /// Returns whether an access is allowed. If it is not and [`Self::is_full`], the caller has to
+    /// search the ranges.
     #[inline]
     pub(super) fn allow_access(&self, location: Location, index: u32, access: Access) -> bool {
         let number = self.numbers[location.block()];
 
-        // The remainder keeps the number, and needs no comparison.
+        // The number is below `ROOM`. The remainder lets the compiler omit the bounds check, and
+        // holds under speculation.
         self.words[usize::from(number) % ROOM][access as usize] >> (index % WORD_BITS) & 1 != 0
     }
 
-    /// Whether there was not enough room for all blocks.
+    /// Whether there was no room for the words of some block.
     #[inline]
     pub(super) fn is_full(&self) -> bool {
         self.full
     }
 
-    /// Has a range decide wherever it covers an index, given the filter's bitmaps.
+    /// Applies a range's verdicts to all indices that it covers.
     pub(super) fn set<W: super::Words>(&mut self, placed: &Placed, bitmaps: &W) {
         let Range { flags, nmsrs, base } = placed.range;
         let Some(end) = base.checked_add(nmsrs) else {
@@ -104,7 +109,7 @@ impl Blocks {
         }
     }
 
-    /// Allows all accesses to some MSRs.
+    /// Allows all accesses to a range of MSRs that consists of whole blocks.
     pub(super) fn allow(&mut self, indices: RangeInclusive<u32>) {
         let Some(number) = self.uniform([!0; 2]) else {
             return;
@@ -115,7 +120,7 @@ impl Blocks {
         }
     }
 
-    /// The position of words, if these are uniform.
+    /// The position of uniform words, or [`None`] if the words are not uniform.
     fn uniform(&self, words: Words) -> Option<u8> {
         let uniform = self.words.iter().take(UNIFORM.len());
 
@@ -124,7 +129,8 @@ impl Blocks {
             .find_map(|(uniform, number)| (*uniform == words).then_some(number))
     }
 
-    /// Sets `count` verdicts of a block from the bit `first` on.
+    /// Sets `count` verdicts of a block, from bit `first` on. The verdicts are in the low bits of
+    /// `bits`.
     fn decide(&mut self, location: Location, first: u32, count: u32, bits: u64, flags: u32) {
         let block = location.block();
         let number = self.numbers[block];
@@ -138,7 +144,7 @@ impl Blocks {
         }
         self.numbers[block] = match self.uniform(words) {
             Some(uniform) => uniform,
-            // Other words are of one block only.
+            // Words that are not uniform belong to one block only, and can be changed.
             None if usize::from(number) >= UNIFORM.len() => {
                 self.words[usize::from(number) % ROOM] = words;
                 number

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A filter for people to read: sorted, disjoint segments of the space of indices.
+//! A filter in readable form: sorted, disjoint segments of the index space.
 
 use super::{
     Access,
@@ -14,7 +14,7 @@ use core::{
     ptr, //
 };
 
-/// A part of the space of indices that one range decides about, or the default.
+/// A part of the index space for which one range, or the default, decides.
 pub(crate) struct Segment<'a, W> {
     /// The first index.
     pub(crate) first: u32,
@@ -26,7 +26,7 @@ pub(crate) struct Segment<'a, W> {
 }
 
 impl<W: Words> Filter<W> {
-    /// The segments for a kind of access, in the order of their indices.
+    /// Returns the segments for a kind of access, sorted by index.
     pub(crate) fn describe(&self, access: Access) -> impl Iterator<Item = Segment<'_, W>> {
         let mut next = Some(0);
 
@@ -47,7 +47,7 @@ impl<W: Words> Filter<W> {
             next = end;
             Some(Segment {
                 first,
-                // A cut is above another index.
+                // A cut is above `first`, so it is not 0.
                 last: end.map_or(u32::MAX, |cut| cut.wrapping_sub(1)),
                 decider,
                 default_allow: self.default_allow,
@@ -56,7 +56,7 @@ impl<W: Words> Filter<W> {
         })
     }
 
-    /// The lowest index above another one at which a range begins or ends.
+    /// Returns the lowest index above `above` at which a range begins or ends.
     fn next_cut(&self, above: u32) -> Option<u32> {
         self.ranges
             .iter()
@@ -93,7 +93,7 @@ impl<W: Words> Segment<'_, W> {
         }
         let mut start = self.first;
 
-        // A range has few indices, and ends before the last one of all.
+        // This terminates: a range has few indices and ends before `u32::MAX`.
         while start <= self.last {
             let allowed = self.allows(start);
             let mut end = start;

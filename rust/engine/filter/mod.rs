@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The MSR filter: what `KVM_X86_SET_MSR_FILTER` takes, and a form that is quick to ask.
+//! The MSR filter: the input of `KVM_X86_SET_MSR_FILTER`, and a compiled form for fast lookups.
 //!
 //! Source: `Documentation/virt/kvm/api.rst`, section `KVM_X86_SET_MSR_FILTER`.
 //!
-//! User space gives up to [`MAX_RANGES`] ranges, and the first one that covers an index for the
-//! kind of access at hand decides. Looking at one range after the other would cost more with every
-//! range, so the filter is compiled once, when it is set: for the pages of indices that have MSRs,
-//! the verdicts on each block of 64 indices become a word of bits for each kind of access, and the
-//! blocks are sorted by index ([`blocks`]). A lookup is then two loads, however many ranges there
-//! are. The ranges are only looked at for indices elsewhere, which no MSR has.
+//! User space passes up to [`MAX_RANGES`] ranges. The first range that covers the index for the
+//! kind of access decides. A search of the ranges takes longer the more ranges there are, so the
+//! filter is compiled when it is set: for all pages of indices with MSRs, each block of 64 indices
+//! gets a word of verdicts for each kind of access ([`blocks`]). A lookup then takes two loads,
+//! regardless of the number of ranges. Only indices outside of these pages, where no MSR exists,
+//! need a search.
 
 mod blocks;
 mod describe;
 
-// Cargo's tests name no segment.
+// Only the module names this type, cargo's tests don't.
 #[allow(unused_imports)]
 pub(crate) use self::describe::Segment;
 
@@ -29,34 +29,34 @@ use super::{
 };
 use core::ops::RangeInclusive;
 
-/// How many ranges a filter takes (`KVM_MSR_FILTER_MAX_RANGES`).
+/// The maximum number of ranges in a filter (`KVM_MSR_FILTER_MAX_RANGES`).
 pub(crate) const MAX_RANGES: usize = 16;
 
-/// How large a range's bitmap may be, in bytes (`KVM_MSR_FILTER_MAX_BITMAP_SIZE`).
+/// The maximum size of a range's bitmap, in bytes (`KVM_MSR_FILTER_MAX_BITMAP_SIZE`).
 pub(crate) const MAX_BITMAP_BYTES: usize = 0x600;
 
-/// The range concerns reads (`KVM_MSR_FILTER_READ`).
+/// The range applies to reads (`KVM_MSR_FILTER_READ`).
 pub(crate) const READ: u32 = 1 << 0;
 
-/// The range concerns writes (`KVM_MSR_FILTER_WRITE`).
+/// The range applies to writes (`KVM_MSR_FILTER_WRITE`).
 pub(crate) const WRITE: u32 = 1 << 1;
 
-/// What no range covers is denied (`KVM_MSR_FILTER_DEFAULT_DENY`).
+/// Accesses that no range covers are denied (`KVM_MSR_FILTER_DEFAULT_DENY`).
 pub(crate) const DEFAULT_DENY: u32 = 1 << 0;
 
-/// The MSRs of the x2APIC, which are never filtered: the guest may write most of them without an
-/// exit.
+/// The MSRs of the x2APIC. Filters don't apply to them (api.rst), as the guest can access most of
+/// them without a VM-exit.
 const X2APIC: RangeInclusive<u32> = 0x800..=0x8ff;
 
 const WORD_BITS: u32 = u64::BITS;
 const WORD_BYTES: usize = size_of::<u64>();
 
-/// A range as user space gives it, but for its bitmap.
+/// A range as user space passes it, without its bitmap.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Range {
     /// [`READ`], [`WRITE`] or both.
     pub(crate) flags: u32,
-    /// The number of MSRs, and thus of bits; 0 means that the range is not in use.
+    /// The number of MSRs, and of bits in the bitmap. 0 means that the range is not in use.
     pub(crate) nmsrs: u32,
     /// The first MSR's index.
     pub(crate) base: u32,
@@ -88,8 +88,7 @@ impl Range {
 ///
 /// # Errors
 ///
-/// [`Error::Invalid`] if a flag is not defined, or if everything is to be denied and no range
-/// allows anything.
+/// [`Error::Invalid`] if a flag is not defined, or if the default denies and no range is in use.
 pub(crate) fn default_allows(flags: u32, mut ranges: impl Iterator<Item = Range>) -> Result<bool> {
     if flags & !DEFAULT_DENY != 0 {
         return Err(Error::Invalid);
@@ -102,7 +101,7 @@ pub(crate) fn default_allows(flags: u32, mut ranges: impl Iterator<Item = Range>
     Ok(default_allow)
 }
 
-/// A range that is in use, and the position of its bitmap among the filter's words.
+/// A range that is in use, and the position of its bitmap in the filter's words.
 #[derive(Clone, Copy, Default)]
 struct Placed {
     range: Range,
@@ -110,8 +109,8 @@ struct Placed {
 }
 
 impl Placed {
-    /// Whether the range decides about an access. One that reaches the end of the space of indices,
-    /// or past it, covers nothing: its end wraps around to a number below its base.
+    /// Whether the range covers an access. A range that reaches index `u32::MAX` covers nothing, as
+    /// in C: its end wraps around to a number below its base.
     fn covers(&self, index: u32, access: Access) -> bool {
         let Range { flags, nmsrs, base } = self.range;
         let kind = match access {
@@ -122,7 +121,7 @@ impl Placed {
         flags & kind != 0 && base <= index && index < base.wrapping_add(nmsrs)
     }
 
-    /// The range's bit for an index that it covers.
+    /// The range's verdict on an index that it covers.
     fn allows<W: Words>(&self, index: u32, words: &W) -> bool {
         let bit = index.wrapping_sub(self.range.base);
 
@@ -134,16 +133,16 @@ impl Placed {
     }
 }
 
-/// The bitmaps of ranges in their order, each in whole words.
+/// The bitmaps of all ranges, one after the other. Each begins with a new word.
 pub(crate) trait Words {
-    /// The word at a position, or 0 past the end.
+    /// Returns the word at a position, or 0 past the end.
     ///
-    /// Guests choose the position, so nothing past the end may be loaded even if the CPU
-    /// mispredicts.
+    /// Guests control the position, so an implementation must not load past the end, not even
+    /// speculatively.
     fn word(&self, position: usize) -> u64;
 }
 
-/// A filter that is ready for lookups.
+/// A filter, which is ready for lookups after [`Self::compile`].
 pub(crate) struct Filter<W> {
     blocks: Blocks,
     ranges: [Placed; MAX_RANGES],
@@ -153,7 +152,7 @@ pub(crate) struct Filter<W> {
 }
 
 impl<W: Words> Filter<W> {
-    /// Creates a filter without ranges. [`Self::compile`] has to follow.
+    /// Creates a filter without ranges. The caller must call [`Self::compile`] before lookups.
     #[inline]
     pub(crate) fn new(default_allow: bool, words: W) -> Self {
         Self {
@@ -165,8 +164,9 @@ impl<W: Words> Filter<W> {
         }
     }
 
-    /// Adds a range, which decides where no range before it does. `append` adds the bitmap, of as
-    /// many words as it is told, to the words, and returns the position of the first.
+    /// Adds a range, with a lower priority than the ranges before it. `append` is called with the
+    /// bitmap's number of words: it appends the bitmap to the words and returns the position of its
+    /// first word.
     ///
     /// # Errors
     ///
@@ -178,7 +178,7 @@ impl<W: Words> Filter<W> {
         range: &Range,
         append: impl FnOnce(&mut W, usize) -> core::result::Result<usize, E>,
     ) -> core::result::Result<(), E> {
-        // A range that is not in use may have anything for a bitmap.
+        // The bitmap of a range that is not in use is ignored, and may be an invalid pointer.
         let first_word = match range.bitmap_words()? {
             0 => return Ok(()),
             count => append(&mut self.words, count)?,
@@ -187,7 +187,7 @@ impl<W: Words> Filter<W> {
 
         *slot = Placed {
             range: *range,
-            // At most 16 bitmaps of 192 words.
+            // It fits: there are at most 16 bitmaps of 192 words.
             first_word: first_word as u32,
         };
         self.nr_ranges = self.nr_ranges.wrapping_add(1);
@@ -197,7 +197,7 @@ impl<W: Words> Filter<W> {
     /// Prepares lookups, after all ranges were added.
     pub(crate) fn compile(&mut self) {
         self.blocks.set_default(self.default_allow);
-        // From the last range to the first, so that the first one overrides the others.
+        // In reverse order, so that the first range overrides the others.
         for placed in self.ranges.iter().take(self.nr_ranges).rev() {
             self.blocks.set(placed, &self.words);
         }
@@ -220,7 +220,7 @@ impl<W: Words> Filter<W> {
         self.search(index, access)
     }
 
-    /// Returns whether the guest may access an MSR, according to the ranges.
+    /// Searches the ranges to decide whether the guest may access an MSR.
     #[cold]
     fn search(&self, index: u32, access: Access) -> bool {
         X2APIC.contains(&index)
@@ -230,7 +230,7 @@ impl<W: Words> Filter<W> {
             }
     }
 
-    /// The first range that covers an access.
+    /// Returns the first range that covers an access.
     fn decider(&self, index: u32, access: Access) -> Option<&Placed> {
         self.ranges
             .iter()
