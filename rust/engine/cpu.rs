@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A vCPU as the rules see it, by the part of KVM that holds each piece of its state.
+//! The interface of the rules to a vCPU: one trait for each part of KVM that holds some of the
+//! vCPU's state.
 //!
-//! The module implements these traits for KVM's vCPU (`kvm/vcpu/`), the tests for a vCPU that
-//! records what is done to it (`tests/model.rs`).
+//! The module implements these traits for KVM's vCPU (`kvm/vcpu/`). The tests implement them for a
+//! model that records all calls (`tests/model.rs`).
 
 use super::{
     access::{
@@ -39,7 +40,7 @@ pub(crate) trait Cpu:
 {
 }
 
-/// The values of 64 bits that KVM keeps for the vCPU.
+/// The 64-bit values that KVM keeps for the vCPU.
 pub(crate) trait Fields {
     /// Reads a value.
     fn field(&self, field: Field) -> u64;
@@ -47,18 +48,18 @@ pub(crate) trait Fields {
     fn set_field(&self, field: Field, value: u64);
 }
 
-/// What the guest's CPUID says.
+/// The guest's CPUID.
 pub(crate) trait Cpuid {
-    /// Whether the guest has a feature, as far as KVM supports that.
+    /// Whether the guest's CPUID has a feature that KVM supports.
     fn has(&self, feature: Feature) -> bool;
     /// Whether CPUID has XSAVES, even if the guest can't use it.
     fn has_xsaves(&self) -> bool;
-    /// Whether the guest has a paravirtual feature. Unless user space wants them enforced, it may
-    /// use them all.
+    /// Whether the guest may use a paravirtual feature. It may use all of them unless user space
+    /// enabled `KVM_CAP_ENFORCE_PV_FEATURE_CPUID`.
     fn has_pv(&self, feature: Pv) -> bool;
-    /// Whether CPUID is that of Intel or of a compatible vendor.
+    /// Whether CPUID names Intel or a compatible vendor.
     fn is_intel_compatible(&self) -> bool;
-    /// Whether CPUID is that of AMD or of a compatible vendor.
+    /// Whether CPUID names AMD or a compatible vendor.
     fn is_amd_compatible(&self) -> bool;
     /// The bits of `IA32_XSS` that the guest supports.
     fn supported_xss(&self) -> u64;
@@ -73,27 +74,28 @@ pub(crate) trait Cpuid {
     fn invalidate_cpuid(&self);
 }
 
-/// What the vCPU is doing.
+/// The vCPU's mode of operation, and requests to it.
 pub(crate) trait Mode {
     /// Whether paging is on.
     fn is_paging(&self) -> bool;
     /// Whether the vCPU is the one with ID 0.
     fn is_boot_cpu(&self) -> bool;
-    /// Whether the guest's own guest, L2, runs.
+    /// Whether the vCPU runs L2.
     fn is_nested(&self) -> bool;
     /// Whether the guest's state is encrypted, so that only the vendor module knows what can be
     /// accessed.
     fn is_protected(&self) -> bool;
-    /// Whether L2 runs or the state is encrypted: either gives the vendor module more MSRs.
+    /// Whether the vCPU runs L2 or its state is encrypted. In both cases the vendor module serves
+    /// more MSRs.
     #[inline]
     fn is_unusual(&self) -> bool {
         self.is_nested() || self.is_protected()
     }
-    /// Has KVM do something before it enters the guest again.
+    /// Requests work that KVM does before the next VM-entry.
     fn request(&self, request: Request);
 }
 
-/// Work that KVM does before it enters the guest again.
+/// Work that KVM does before the next VM-entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
     /// `KVM_REQ_CLOCK_UPDATE`
@@ -114,19 +116,20 @@ pub(crate) trait HostCpu {
     fn host_has(&self, feature: Feature) -> bool;
     /// Whether the CPU has indirect branch prediction barriers.
     fn host_has_ibpb(&self) -> bool;
-    /// How many bits a linear address has at most.
+    /// The maximum number of bits in a linear address.
     fn address_bits(&self) -> u32;
     /// Whether KVM can load the guest's `IA32_TSC_AUX` and restore the host's.
     fn can_switch_tsc_aux(&self) -> bool;
     /// Whether KVM emulates SMM.
     fn has_smm(&self) -> bool;
-    /// Whether the kernel accounts for the time that tasks wait for a CPU.
+    /// Whether the kernel measures how long tasks wait for a CPU, which steal time is computed
+    /// from.
     fn has_sched_info(&self) -> bool;
     /// The bits of EFER that KVM supports.
     fn supported_efer(&self) -> u64;
     /// The bits of `IA32_PERF_CAPABILITIES` that KVM supports.
     fn supported_perf_capabilities(&self) -> u64;
-    /// Writes `IA32_PRED_CMD` of the CPU. It must have all bits that are set.
+    /// Writes the CPU's `IA32_PRED_CMD`. The CPU must support all bits that are set in `data`.
     fn predict(&self, data: u64);
     /// Flushes the L1 data cache. The CPU must have `IA32_FLUSH_CMD`.
     fn flush_l1d(&self);
@@ -142,28 +145,28 @@ pub(crate) trait Leniency {
     fn report(&self, report: Report, index: u32, data: u64);
 }
 
-/// What is logged of an access to an unknown MSR.
+/// The outcome of an access to an unknown MSR, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
-    /// It fails.
+    /// The access fails.
     Unhandled(Access),
-    /// It succeeds because of `ignore_msrs`.
+    /// The access succeeds because of `ignore_msrs`.
     Ignored(Access),
 }
 
 /// The vendor module, kvm-amd or kvm-intel.
 pub(crate) trait VendorModule {
-    /// Which of the two it is.
+    /// The vendor.
     fn vendor(&self) -> Vendor;
-    /// Has it read an MSR.
+    /// Reads an MSR that the vendor module serves.
     fn vendor_read(&self, index: u32, initiator: Initiator) -> Result<u64>;
-    /// Has it write an MSR.
+    /// Writes an MSR that the vendor module serves.
     fn vendor_write(&self, index: u32, data: u64, initiator: Initiator) -> Result;
-    /// Has it set EFER.
+    /// Sets EFER.
     fn vendor_set_efer(&self, efer: u64) -> Result;
     /// Tells the MMU that EFER has changed.
     fn efer_changed(&self, old: u64, new: u64);
-    /// Logs a write that is dropped or refused.
+    /// Logs a write that KVM drops or denies because it does not implement the value.
     fn report_unimplemented(&self, index: u32, data: u64);
 }
 
@@ -175,21 +178,21 @@ pub(crate) trait Pmu {
     fn pmu_read(&self, index: u32, initiator: Initiator) -> Result<u64>;
     /// Writes an MSR of the PMU.
     fn pmu_write(&self, index: u32, data: u64, initiator: Initiator) -> Result;
-    /// Has the PMU read CPUID and `IA32_PERF_CAPABILITIES` again.
+    /// Configures the PMU according to CPUID and `IA32_PERF_CAPABILITIES`.
     fn refresh_pmu(&self);
 }
 
 /// Memory type range registers.
 pub(crate) trait Mtrrs {
-    /// Reads one.
+    /// Reads an MTRR.
     fn read_mtrr(&self, index: u32) -> Result<u64>;
-    /// Writes one.
+    /// Writes an MTRR.
     fn write_mtrr(&self, index: u32, data: u64) -> Result;
 }
 
 /// The local APIC.
 pub(crate) trait Lapic {
-    /// Whether the kernel emulates it.
+    /// Whether the vCPU has a local APIC in the kernel.
     fn has_lapic(&self) -> bool;
     /// Reads an MSR of the x2APIC.
     fn read_x2apic(&self, index: u32) -> Result<u64>;
@@ -211,8 +214,8 @@ pub(crate) trait Hypervisors {
     fn read_hyperv(&self, index: u32, initiator: Initiator) -> Result<u64>;
     /// Writes an MSR of Hyper-V.
     fn write_hyperv(&self, index: u32, data: u64, initiator: Initiator) -> Result;
-    /// Writes the hypercall page of a Xen guest if the index is the one that user space chose for
-    /// it; returns [`None`] if not.
+    /// Writes the hypercall page of a Xen guest if user space chose this index for it. Returns
+    /// [`None`] otherwise.
     fn write_xen_hypercall_page(&self, index: u32, data: u64) -> Option<Result>;
 }
 
@@ -228,11 +231,12 @@ pub(crate) trait Fpu {
     fn set_xfd(&self, xfd: u64);
 }
 
-/// The banks that report machine checks. Offsets and banks past the end wrap around.
+/// The machine check banks. Offsets and bank numbers past the end wrap around.
 pub(crate) trait MachineChecks {
-    /// Reads `IA32_MCi_CTL` or one of the three MSRs after it, by the offset from `IA32_MC0_CTL`.
+    /// Reads `IA32_MCi_CTL`, `_STATUS`, `_ADDR` or `_MISC`. `offset` is the distance from
+    /// `IA32_MC0_CTL`.
     fn mce_bank(&self, offset: usize) -> u64;
-    /// Stores such a value.
+    /// Stores one of these values.
     fn set_mce_bank(&self, offset: usize, value: u64);
     /// Reads `IA32_MCi_CTL2`.
     fn mce_ctl2(&self, bank: usize) -> u64;
@@ -242,27 +246,28 @@ pub(crate) trait MachineChecks {
 
 /// The time stamp counter.
 pub(crate) trait Clocks {
-    /// The TSC as the guest that runs sees it; for the host, as L1 does.
+    /// The guest's TSC: as L1 or L2, whichever runs, reads it; for the host, as L1 reads it.
     fn tsc(&self, initiator: Initiator) -> u64;
-    /// Whether the guest's TSC can't be changed by KVM.
+    /// Whether KVM can't change the guest's TSC, as for an encrypted VM with a secure TSC.
     fn is_tsc_protected(&self) -> bool;
-    /// Sets the TSC. A value close to that of other vCPUs becomes the same as theirs.
+    /// Sets the TSC. If the value is close to the TSC of the other vCPUs, KVM makes them equal.
     fn synchronize_tsc(&self, tsc: u64);
-    /// The difference to the TSC's offset that makes the TSC this value.
+    /// The value to add to the TSC's offset so that the TSC becomes `tsc`.
     fn tsc_adjustment(&self, tsc: u64) -> u64;
     /// Adds to the TSC's offset.
     fn adjust_tsc_offset(&self, delta: u64);
 }
 
-/// What KVM offers to guests that know it, as in `Documentation/virt/kvm/x86/msr.rst`.
+/// KVM's paravirtual features, as in `Documentation/virt/kvm/x86/msr.rst`.
 pub(crate) trait Paravirtual {
     /// The guest address of the wall clock.
     fn wall_clock(&self) -> u64;
-    /// Stores that address, and writes the time there unless it is 0.
+    /// Stores the guest address of the wall clock, and writes the time there unless the address is
+    /// 0.
     fn set_wall_clock(&self, address: u64);
-    /// Whether the boot CPU set up its clock by the old MSR.
+    /// Whether the boot vCPU set up its clock with `KVM_SYSTEM_TIME`, not `KVM_SYSTEM_TIME_NEW`.
     fn boot_clock_is_old(&self) -> bool;
-    /// Stores whether the boot CPU set up its clock by the old MSR.
+    /// Stores the value of [`Self::boot_clock_is_old`].
     fn set_boot_clock_is_old(&self, old: bool);
     /// Maps the vCPU's clock at a guest address, or unmaps it.
     fn set_clock_address(&self, address: Option<u64>);
@@ -270,10 +275,10 @@ pub(crate) trait Paravirtual {
     fn set_async_pf_address(&self, address: u64) -> Result;
     /// Wakes all tasks that wait for a page.
     fn wake_async_pf(&self);
-    /// Drops all pages that are waited for.
+    /// Drops all pages that tasks wait for.
     fn clear_async_pf(&self);
-    /// Sets the interrupt vector that reports that a page is present.
+    /// Sets the vector of the interrupt that reports a page as ready.
     fn set_async_pf_vector(&self, vector: u8);
-    /// Reports the next page that is present, after the guest acknowledged the last one.
+    /// Lets KVM report the next ready page, as the guest has acknowledged the last one.
     fn acknowledge_async_pf(&self);
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Why a request of userspace is refused.
+//! Errors of requests from user space.
 
-/// A refusal that does not depend on the kernel: memory and user copies fail elsewhere.
+/// The errors that the engine itself returns. Allocations and copies from user memory are outside
+/// of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Error {
     /// A value that the interface does not define; `EINVAL`.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Why a guest access fails, and whether user space asked to hear of it.
+//! The reasons for which a guest access fails, and the set of reasons for which KVM exits to user
+//! space.
 //!
 //! Source: `Documentation/virt/kvm/api.rst`, sections `KVM_EXIT_X86_RDMSR`, `KVM_EXIT_X86_WRMSR`
 //! and `KVM_CAP_X86_USER_SPACE_MSR`.
@@ -11,10 +12,10 @@ use super::error::{
 };
 use core::num::NonZero;
 
-/// KVM's internal reason for which it did not access an MSR: one of those below, an errno, or
-/// another value for an invalid access.
+/// The reason why KVM denies an access: a constant below or an errno. Any other value means that
+/// the access is invalid.
 ///
-/// As wide as an MSR's value, so that a result with either is returned in registers.
+/// It has 64 bits like an MSR's value, so that a result with either of them fits in registers.
 pub(crate) type Denial = NonZero<i64>;
 
 /// The access is invalid (1 by convention).
@@ -58,25 +59,26 @@ impl ReasonMask {
         if arg & !u64::from(REASON_VALID_MASK) != 0 {
             return Err(Error::Invalid);
         }
-        // The mask fits, it was just checked against one of 32 bits.
+        // No bits are lost: the check allows only bits of the 32-bit mask.
         Ok(Self(arg as u32))
     }
 
-    /// Takes a mask that KVM holds.
+    /// Converts the mask that KVM stores for the VM.
     #[inline]
     pub(crate) fn from_raw(mask: u32) -> Self {
         Self(mask)
     }
 
-    /// The mask as KVM holds it.
+    /// The mask that KVM stores for the VM.
     #[inline]
     pub(crate) fn into_raw(self) -> u32 {
         self.0
     }
 
-    /// Returns the reason to exit to user space with, or [`None`] if it did not ask for it.
+    /// Returns the reason for an exit to user space, or [`None`] if user space did not enable that
+    /// reason.
     ///
-    /// A denial of whatever kind that is not one of those above is an invalid access.
+    /// Any denial other than [`UNSUPPORTED`] and [`FILTERED`] means that the access is invalid.
     #[inline]
     pub(crate) fn reason_for(self, denial: Denial) -> Option<u32> {
         let reason = match denial {

@@ -8,14 +8,14 @@ use super::error::{
     Result, //
 };
 
-/// The first number of entries that one ioctl does not take.
+/// The exclusive limit on the number of entries of one ioctl.
 pub(crate) const MAX_ENTRIES: u32 = 256;
 
 /// Checks the number of entries.
 ///
 /// # Errors
 ///
-/// [`Error::TooBig`] from [`MAX_ENTRIES`] on.
+/// [`Error::TooBig`] if there are [`MAX_ENTRIES`] or more.
 #[inline]
 pub(crate) fn check_count(nmsrs: u32) -> Result {
     if nmsrs >= MAX_ENTRIES {

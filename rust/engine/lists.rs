@@ -2,8 +2,8 @@
 
 //! The lists of indices that user space can ask for.
 //!
-//! They follow from the table and the host, and are made for each call: another vendor module may
-//! be loaded while the engine stays.
+//! They derive from the table and the host. Each call computes them, as the vendor module may be
+//! replaced while the engine stays loaded.
 
 use super::{
     access::{
@@ -26,9 +26,9 @@ use super::{
     },
 };
 
-/// What the lists depend on.
+/// The properties of the host that the lists depend on.
 pub(crate) trait Host {
-    /// Whether the host's CPU has a saved MSR. `register` is its declaration.
+    /// Whether the host's CPU has an MSR. `register` is the MSR's declaration.
     fn has(&self, register: &Register, index: u32) -> bool;
     /// The revision of the CPU's microcode, or 0 if it has none.
     fn microcode_revision(&self) -> u64;
@@ -86,7 +86,7 @@ pub(crate) fn is_listed<H: Host>(host: &H, register: &Register, index: u32) -> b
     meets(host, condition, index.wrapping_sub(register.first)) && host.has(register, index)
 }
 
-/// The list of `KVM_GET_MSR_INDEX_LIST`.
+/// Returns the list of `KVM_GET_MSR_INDEX_LIST`.
 pub(crate) fn indices<H: Host>(host: &H) -> impl Iterator<Item = u32> + '_ {
     REGISTERS
         .iter()
@@ -97,7 +97,7 @@ pub(crate) fn indices<H: Host>(host: &H) -> impl Iterator<Item = u32> + '_ {
         .map(|(_, index)| index)
 }
 
-/// The list of `KVM_GET_MSR_FEATURE_INDEX_LIST`.
+/// Returns the list of `KVM_GET_MSR_FEATURE_INDEX_LIST`.
 pub(crate) fn feature_indices<H: Host>(host: &H) -> impl Iterator<Item = u32> + '_ {
     FEATURE_MSRS
         .iter()
@@ -105,12 +105,13 @@ pub(crate) fn feature_indices<H: Host>(host: &H) -> impl Iterator<Item = u32> + 
         .filter(|&index| read_existing_feature(host, index).is_ok())
 }
 
-/// Reads the value of a feature MSR that guests can have: `KVM_GET_MSRS` on the device. An unknown
-/// MSR reads as 0 if it is listed, or with `ignore_msrs`, as on a vCPU.
+/// Reads the value of a feature MSR that KVM offers to guests, for `KVM_GET_MSRS` on `/dev/kvm`. An
+/// unknown MSR reads as 0 if it is listed, or with `ignore_msrs`, as on a vCPU.
 ///
 /// # Errors
 ///
-/// [`UNSUPPORTED`](super::exit::UNSUPPORTED) if the MSR does not describe features, or the vendor module does not know it.
+/// [`UNSUPPORTED`](super::exit::UNSUPPORTED) if the MSR is not a feature MSR, or the vendor module
+/// does not know it.
 pub(crate) fn read_feature<H: Host + Leniency>(host: &H, index: u32) -> Result<u64> {
     read_existing_feature(host, index).or_else(|denial| {
         let register = lookup(index);
@@ -128,7 +129,7 @@ pub(crate) fn read_feature<H: Host + Leniency>(host: &H, index: u32) -> Result<u
     })
 }
 
-/// Reads a feature MSR that has to exist.
+/// Reads a feature MSR; an unknown one is always denied.
 ///
 /// # Errors
 ///
@@ -138,7 +139,7 @@ pub(crate) fn read_existing_feature<H: Host>(host: &H, index: u32) -> Result<u64
         IA32_ARCH_CAPABILITIES => Ok(host.arch_capabilities()),
         IA32_PERF_CAPABILITIES => Ok(host.perf_capabilities()),
         PLATFORM_INFO => Ok(PLATFORM_INFO_CPUID_FAULT),
-        // A host without it has nothing to offer, but C lists it nevertheless.
+        // KVM always lists this MSR, also if the host does not have it.
         IA32_UCODE_REV => Ok(host.microcode_revision()),
         _ => host.vendor_feature(index),
     }

@@ -2,9 +2,9 @@
 
 //! The rules of KVM's MSR interface, without the kernel.
 //!
-//! Everything here is a function of its arguments: it neither allocates, nor locks, nor reads
-//! user memory, and it knows no kernel type. So the same files are built by cargo on the host,
-//! where they are tested against independent models (`make host-test`).
+//! The code here depends only on its arguments: it does not allocate memory, take locks or access
+//! user memory, and it uses no kernel types. So cargo can build the same files on the host and test
+//! them against independent models (`make host-test`).
 
 #![forbid(unsafe_code)]
 
