@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Bindings to what only KVM knows, generated at build from `bindings/bindings_helper.h`.
+//! Bindings to KVM's internal headers, generated at build time from `bindings/bindings_helper.h`.
 
 #![allow(
     clippy::all,

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! KVM x86's handling of model-specific registers, in Rust.
+//! KVM x86's handling of model-specific registers (MSRs), in Rust.
 //!
-//! Registers with KVM as its MSR engine. For VMs that are created from then on it serves MSRs, the
-//! MSR filter, MSR exits to user space, and the ioctls for these and for nested state, in place of
-//! `arch/x86/kvm/msrs.c`. `Documentation/` says what is served, and what stays in C.
+//! The module registers with KVM as its MSR engine. For VMs that are created afterwards, it serves
+//! MSRs, the MSR filter, MSR exits to user space, and the ioctls for these and for nested state, in
+//! place of `arch/x86/kvm/msrs.c`. `Documentation/` lists what the module serves and what stays in
+//! C.
 
 mod bindings;
 mod engine;
@@ -51,7 +52,7 @@ module! {
 }
 
 msr_engine_ops! {
-    /// What KVM calls. `arch/x86/include/asm/kvm-msr-engine-ops.h` has the same names.
+    /// The ops that KVM calls. `arch/x86/include/asm/kvm-msr-engine-ops.h` has the same names.
     const OPS: KvmMsr;
 
     enabled() -> bool = kvm::is_enabled;
@@ -120,7 +121,7 @@ struct KvmMsr {
 
 impl kernel::Module for KvmMsr {
     fn init(_module: &'static ThisModule) -> Result<Self> {
-        // Nothing may fail after this: VMs can attach from here on.
+        // Nothing may fail after this, as VMs can attach from here on.
         let registration = Registration::new(OPS).inspect_err(|error| {
             if *error == EBUSY {
                 pr_err!("another MSR engine is loaded, unload that first\n");

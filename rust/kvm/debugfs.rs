@@ -14,9 +14,9 @@ use kernel::{
     seq_file::SeqFile, //
 };
 
-/// A file about a VM, which may be in use while it is shown.
+/// A debugfs file of a VM. Its contents are computed when it is read, while the VM may be running.
 pub(crate) trait File {
-    /// The module that shows it.
+    /// The module that implements the file.
     type OwnerModule: ModuleMetadata;
     /// What the engine keeps for a VM.
     type Protected: Send + Sync;
@@ -43,21 +43,23 @@ impl<F: File> FileOps<F> {
 
     /// # Safety
     ///
-    /// `inode` must be that of a file that [`Vm::create_file`] made, and `file` be opened on it.
+    /// `inode` must belong to a file that [`Vm::create_file`] created, and `file` must be an open
+    /// file of that inode.
     unsafe extern "C" fn open(
         inode: *mut kernel::bindings::inode,
         file: *mut kernel::bindings::file,
     ) -> c_int {
-        // SAFETY: The VFS opens a valid file of a valid inode.
+        // SAFETY: The VFS passes a valid file and its valid inode.
         unsafe { kernel::bindings::single_open(file, Some(Self::show), (*inode).i_private) }
     }
 
     /// # Safety
     ///
-    /// `seq` must be a seq file that [`Self::open`] set up, for the use of this call.
+    /// `seq` must be a seq file that [`Self::open`] set up, and nobody else may use it during the
+    /// call.
     unsafe extern "C" fn show(seq: *mut kernel::bindings::seq_file, _: *mut c_void) -> c_int {
-        // SAFETY: `open()` set the private data to the VM that the file was created for. KVM removes
-        // the file before it destroys the VM, and debugfs waits for reads that are in progress.
+        // SAFETY: `open()` set the private data to the VM of the file. KVM removes the file before
+        // it destroys the VM, and debugfs waits for reads that are in progress.
         let vm = unsafe { Vm::from_raw((*seq).private.cast()) };
         // SAFETY: seq_read() passes a valid seq file, and nobody else uses it during the call.
         let seq = unsafe { SeqFile::from_raw(seq) };
@@ -70,8 +72,9 @@ impl<F: File> FileOps<F> {
 impl<P: Send + Sync> Vm<P> {
     /// Creates a file. As usual with debugfs, failure to do so is not an error.
     pub(crate) fn create_file<F: File<Protected = P>>(&self) {
-        // SAFETY: The VM is valid, and its folder exists or has an error in its place. The ops
-        // expect the VM as private data, and get it.
+        // SAFETY: `self` is a valid VM. debugfs ignores the call if KVM could not create the VM's
+        // folder. The file operations expect the VM as private data, which is what the function
+        // sets.
         unsafe {
             bindings::kvm_msr_glue_debugfs_create(
                 self.as_raw(),

@@ -14,19 +14,19 @@ use kernel::{
     prelude::*, //
 };
 
-/// Whether new VMs are to be served, i.e. the module parameter `enable`.
+/// Whether the engine serves new VMs: the module parameter `enable`.
 pub(crate) fn is_enabled() -> bool {
     // SAFETY: The parameter is a plain `bool`, which root may write at any time.
     unsafe { (&raw const bindings::kvm_msr_glue_enable).read_volatile() }
 }
 
-/// The registration of an engine. VMs that are created while it exists are the engine's, if the
+/// The registration of an engine. It serves the VMs that are created while this exists and the
 /// parameter `enable` is on.
 ///
 /// # Invariants
 ///
-/// `ops` is registered. An attached VM references the module, so there is none when the module is
-/// unloaded, and this is dropped.
+/// `ops` is registered. Each attached VM references the module, so no VM is attached when the
+/// module is unloaded, which drops this.
 pub(crate) struct Registration {
     ops: Ops,
 }
@@ -41,20 +41,21 @@ impl Registration {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if there is another.
+    /// `EBUSY` if another engine is registered.
     pub(crate) fn new(ops: Ops) -> Result<Self> {
         host::find_vendor();
 
         // SAFETY: The ops table is static.
         to_result(unsafe { bindings::kvm_msr_engine_register(ops.0) })?;
-        // INVARIANT: It was just registered.
+        // INVARIANT: `ops` was just registered.
         Ok(Self { ops })
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants, the ops are registered and no VM is attached.
+        // SAFETY: `new()` registered the ops, and no VM is attached, as each references the module
+        // that is being unloaded.
         unsafe { bindings::kvm_msr_engine_unregister(self.ops.0) };
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! How the handling of a guest access ends: in the guest, or in user space.
+//! The outcomes of a guest access: KVM resumes the guest, injects #GP, or exits to user space.
 
 use super::{
     return_code::return_code,
@@ -13,20 +13,21 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// What the run loop is to do after an exit was handled: positive values resume the guest, 0 goes
+/// What the run loop does after a VM-exit was handled: a positive value resumes the guest, 0 exits
 /// to user space, an errno fails `KVM_RUN`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(crate) struct Run(c_int);
 
 impl Run {
-    /// Go to user space, as `struct kvm_run` says.
+    /// Exit to user space, with the reason in `struct kvm_run`.
     pub(crate) const TO_USER_SPACE: Self = Self(0);
 
     /// Resume the guest.
     const GUEST: Self = Self(1);
 
-    /// Fail `KVM_RUN` with an errno. Only what is negative does.
+    /// Fail `KVM_RUN` with an errno. Returns [`None`] if the denial is not an errno, i.e. not
+    /// negative.
     pub(crate) fn errno(denial: Denial) -> Option<Self> {
         (denial.get() < 0).then_some(Self(return_code(denial)))
     }
@@ -37,11 +38,11 @@ impl Run {
     }
 }
 
-/// What the emulator is to do after an access.
+/// What the instruction emulator does after an access.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Emulation {
-    /// Go on: the access is done.
+    /// Continue: the access is complete.
     Continue,
     /// Stop, and let user space finish the access.
     UserSpace,
@@ -59,20 +60,20 @@ impl Emulation {
             Self::Fault => bindings::X86EMUL_PROPAGATE_FAULT,
             Self::Unhandleable => bindings::X86EMUL_UNHANDLEABLE,
         };
-        // They are small.
+        // The codes fit: they are small numbers.
         code as c_int
     }
 }
 
-/// What is to be done after an exit was, or was not, handled while interrupts are off.
+/// The outcome of a VM-exit on the fast path, which runs with interrupts disabled.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Fastpath {
-    /// It was not: take the slow path.
+    /// The VM-exit was not handled: take the slow path.
     None,
-    /// It was: enter the guest again.
+    /// The VM-exit was handled: enter the guest again.
     Reenter,
-    /// It was, and user space is to be told, as it single-steps the guest.
+    /// The VM-exit was handled, and KVM exits to user space, which single-steps the guest.
     UserSpace,
 }
 
@@ -86,27 +87,27 @@ impl Fastpath {
     }
 }
 
-/// An access that user space is asked to answer.
+/// An access that user space completes.
 #[derive(Clone, Copy)]
 pub(crate) struct UserSpaceExit {
     /// The MSR's index.
     pub(crate) index: u32,
     /// The value that the guest writes, or [`None`] if it reads.
     pub(crate) write: Option<u64>,
-    /// Why, one of `KVM_MSR_EXIT_REASON_*`.
+    /// The reason, one of `KVM_MSR_EXIT_REASON_*`.
     pub(crate) reason: u32,
 }
 
-/// What finishes an access when `KVM_RUN` is called again, after user space had its say.
+/// Completes an access in the next `KVM_RUN`, with the answer of user space.
 pub(crate) trait Completion<P> {
-    /// Finishes the access. It is the run loop's turn again after that.
+    /// Completes the access, and returns what the run loop does next.
     fn complete(vcpu: &Vcpu<P>) -> Run;
 }
 
 /// # Safety
 ///
-/// As a `complete_userspace_io`, which is to say with a vCPU that meets the invariants of
-/// [`Vcpu<P>`].
+/// `vcpu` must meet the invariants of [`Vcpu<P>`]. The run loop calls this as the vCPU's
+/// `complete_userspace_io`.
 unsafe extern "C" fn complete<P: Send + Sync, C: Completion<P>>(
     vcpu: *mut bindings::kvm_vcpu,
 ) -> c_int {
@@ -115,12 +116,12 @@ unsafe extern "C" fn complete<P: Send + Sync, C: Completion<P>>(
 }
 
 impl<P: Send + Sync> Vcpu<P> {
-    /// Fills `struct kvm_run` for an exit to user space, and arranges for the completion.
+    /// Fills in `struct kvm_run` for an exit to user space, and sets the completion.
     pub(crate) fn exit_to_user_space<C: Completion<P>>(&self, exit: UserSpaceExit) {
         self.count(Counter::UserSpace, 1);
 
-        // SAFETY: `self` is a valid vCPU, and `run` is its page that user space maps, valid as long
-        // as the vCPU. User space can write it at any time, so nothing is read back.
+        // SAFETY: `self` is a valid vCPU, and its `run` page is valid as long as the vCPU. User
+        // space maps that page and can write it at any time, so nothing is read back.
         unsafe {
             let run = (*self.as_raw()).run;
             let msr = &raw mut (*run).__bindgen_anon_1.msr;
@@ -139,13 +140,11 @@ impl<P: Send + Sync> Vcpu<P> {
         }
     }
 
-    /// Reads user space's answer: the value that the guest is to read, or [`None`] if the access
-    /// is to fail.
+    /// Reads user space's answer: the value for the guest to read, or [`None`] if the access fails.
     ///
     /// User space can change it at any time, so it is read just once.
     pub(crate) fn user_space_answer(&self) -> Option<u64> {
-        // SAFETY: `self` is a valid vCPU, and `run` is its page that user space maps, valid as long
-        // as the vCPU.
+        // SAFETY: `self` is a valid vCPU, and its `run` page is valid as long as the vCPU.
         unsafe {
             let msr = &raw const (*(*self.as_raw()).run).__bindgen_anon_1.msr;
             let error = (&raw const (*msr).error).read_volatile();
@@ -154,17 +153,19 @@ impl<P: Send + Sync> Vcpu<P> {
         }
     }
 
-    /// Ends a RDMSR or WRMSR exit: skips the instruction, or injects `#GP` if there is a denial.
+    /// Completes an RDMSR or WRMSR exit: skips the instruction, or injects `#GP` if the access was
+    /// denied.
     #[inline]
     pub(crate) fn complete_access(&self, access: Result<(), Denial>) -> Run {
         let err = access.map_or_else(return_code, |()| 0);
 
-        // SAFETY: `self` is a valid vCPU that this task has loaded, and the vendor module is there as
-        // long as a VM is.
+        // SAFETY: `self` is a valid vCPU that this task has loaded, and its VM references the
+        // vendor module, which the function calls.
         Run(unsafe { bindings::kvm_msr_glue_complete_access(self.as_raw(), err) })
     }
 
-    /// Ends an access of the emulator, which waits for user space: has it skip the instruction.
+    /// Completes an access of the emulator after user space has answered: the emulator skips the
+    /// instruction.
     pub(crate) fn complete_emulation(&self) -> Run {
         const HOW: u32 = bindings::EMULTYPE_NO_DECODE
             | bindings::EMULTYPE_SKIP

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where the kernel and KVM keep the CPUID bits of the engine's features.
+//! The positions of the engine's features in the kernel's and KVM's words of CPUID bits.
 //!
 //! C headers: `arch/x86/include/asm/cpufeatures.h`, `arch/x86/kvm/reverse_cpuid.h`.
 
@@ -12,7 +12,8 @@ use crate::{
     },
 };
 
-/// How many words of CPUID bits KVM keeps of a guest, and of what it offers to guests.
+/// The number of words of CPUID bits that KVM keeps, both for a guest and for the features that it
+/// offers to guests.
 const NR_WORDS: usize = bindings::kvm_only_cpuid_leafs_NR_KVM_CPU_CAPS as usize;
 
 /// KVM's words of CPUID bits.
@@ -44,8 +45,9 @@ static NUMBERS_IN_KVM: [u16; 256] = {
     numbers
 };
 
-/// KVM's number of a bit. KVM has the words as CPUID has them, and the kernel some words of its
-/// own, whose bits are elsewhere in KVM: what `__feature_translate()` does.
+/// Converts a bit's number in the kernel to its number in KVM, as `__feature_translate()` does. The
+/// kernel collects some bits in words of its own (`CPUID_LNX_*`); KVM has words with CPUID's layout
+/// for these.
 const fn number_in_kvm(number: u32) -> u32 {
     let number = match number {
         bindings::X86_FEATURE_PERFMON_V2 => bindings::KVM_MSR_FEATURE_PERFMON_V2,

@@ -2,8 +2,8 @@
 
 //! Safe abstractions over KVM, for an MSR engine.
 //!
-//! All hand-written `unsafe` of the module is here. The layers above see VMs and vCPUs that are known
-//! to be attached ([`Vm`], [`Vcpu`]), copies from and to user memory ([`user`]), what `kvm->srcu`
+//! All hand-written `unsafe` of the module is here. The layers above use attached VMs and their
+//! vCPUs ([`Vm`], [`Vcpu`]), copies from and to user memory ([`user`]), data that `kvm->srcu`
 //! protects ([`Section`]), and the list of the ops that KVM calls ([`msr_engine_ops!`]).
 
 mod debugfs;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Nested state, as the vendor module collects it and takes it: in kernel memory.
+//! Nested state in kernel memory, in the form that the vendor module saves and restores.
 //!
 //! C header: `struct kvm_x86_nested_ops` in `arch/x86/include/asm/kvm_host.h`.
 
@@ -27,7 +27,7 @@ const _: () = {
     assert!(align_of::<Header>() >= align_of::<bindings::kvm_nested_state>());
 };
 
-/// `sizeof(struct vmcs12)`, in bytes. It is less than the room that the state has for it.
+/// `sizeof(struct vmcs12)`, in bytes. It is less than the size of its area in the state.
 pub(crate) const SIZEOF_VMCS12: usize = bindings::KVM_MSR_VMCS12_SIZE as usize;
 
 /// The size of vmcb12's control area, in bytes.
@@ -36,41 +36,41 @@ pub(crate) const VMCB12_CONTROL_SIZE: usize = bindings::KVM_MSR_VMCB_CONTROL_SIZ
 /// The size of vmcb12's save area, in bytes.
 pub(crate) const VMCB12_SAVE_SIZE: usize = bindings::KVM_MSR_VMCB_SAVE_SIZE as usize;
 
-/// Whether the vendor module does nested virtualization.
+/// Whether the vendor module supports nested virtualization.
 #[inline]
 pub(crate) fn is_enabled() -> bool {
-    // SAFETY: The vendor module writes this when it is loaded, which is before there are VMs.
+    // SAFETY: The vendor module writes this only while it is loaded, before any VM exists.
     unsafe { (&raw const bindings::kvm_nested_ops.enabled).read() }
 }
 
 impl Header {
     fn as_raw(&self) -> *const bindings::kvm_nested_state {
-        // CAST: The size and the alignment are those of the structure.
+        // CAST: `Header` has the structure's size and at least its alignment.
         ptr::from_ref(self).cast()
     }
 }
 
 impl<P: Send + Sync> Vcpu<P> {
-    /// Gets the header of the state that the vCPU is in.
+    /// Gets the header of the vCPU's nested state.
     #[inline]
     pub(crate) fn get_nested_header(&self, header: &mut Header) {
-        // SAFETY: The vCPU is valid and loaded, and `header` has the structure's size and alignment.
+        // SAFETY: The vCPU is valid and loaded. `header` has the structure's size and alignment.
         unsafe {
             bindings::kvm_msr_glue_nested_header(self.as_raw(), ptr::from_mut(header).cast())
         };
     }
 
-    /// Passes on what follows the header: vmcs12 and its shadow, each if there is one, or the control
-    /// and save areas of vmcb12, of a vCPU that runs L2.
+    /// Calls `take` with the areas that follow the header: on VMX, vmcs12 and its shadow VMCS, each
+    /// if it exists; on SVM, the control and save areas of vmcb12. On SVM, the vCPU must run L2.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`, or that of `take`.
+    /// `ENOMEM`, or the error of `take`.
     pub(crate) fn with_nested_areas(
         &self,
         take: impl FnOnce([Option<&[u8]>; 2]) -> Result,
     ) -> Result {
-        // SVM does not keep vmcb12's control area in the state's format, so it needs a buffer.
+        // SVM caches the controls of vmcb12 in another format, and needs a buffer to convert them.
         let (buffer_size, sizes) = if host::is_amd() {
             (VMCB12_CONTROL_SIZE, [VMCB12_CONTROL_SIZE, VMCB12_SAVE_SIZE])
         } else {
@@ -90,8 +90,8 @@ impl<P: Send + Sync> Vcpu<P> {
         let [first, second] = areas;
         let [first_size, second_size] = sizes;
         let bytes = |area: *mut c_void, size| {
-            // SAFETY: The area is the buffer or the vCPU's, initialized and of that size, and
-            // nobody else uses the vCPU while it is loaded.
+            // SAFETY: The area is the buffer or memory of the vCPU. It has this size and is
+            // initialized, and nobody else uses the vCPU while it is loaded.
             (!area.is_null()).then(|| unsafe { slice::from_raw_parts(area.cast(), size) })
         };
 
@@ -117,12 +117,12 @@ impl<P: Send + Sync> Vcpu<P> {
             .then_some(VmxOperation { vcpu: self }))
     }
 
-    /// Leaves nested mode, and enters L2 if there is a vmcb12: its control and save areas.
+    /// Leaves nested mode, and enters L2 if `vmcb12` is given, as its control and save areas.
     ///
     /// # Errors
     ///
-    /// `EINVAL` if vmcb12 is one that VMRUN does not accept, or if there is none but the header says
-    /// that L2 runs.
+    /// `EINVAL` if VMRUN does not accept vmcb12, or if the header says that L2 runs but there is no
+    /// vmcb12.
     pub(crate) fn enter_vmcb12(
         &self,
         header: &Header,
@@ -141,15 +141,15 @@ impl<P: Send + Sync> Vcpu<P> {
         if !host::is_amd() {
             return Err(EINVAL);
         }
-        // SAFETY: On AMD, and the areas are those of vmcb12 if the header needs such. The structures
-        // are packed, so they may be anywhere.
+        // SAFETY: This is SVM, and the areas are vmcb12's if the header says that L2 runs. The
+        // structures are packed, so they need no alignment.
         unsafe { self.commit_nested(header, areas, Ok(())) }
     }
 
     /// # Safety
     ///
-    /// On SVM, `areas` must be those of vmcb12 if the header says that L2 runs. On VMX, the vCPU must
-    /// have a vmcs12.
+    /// On SVM, `areas` must be the control and save areas of vmcb12 if the header says that L2
+    /// runs. On VMX, the vCPU must have a vmcs12.
     unsafe fn commit_nested(
         &self,
         header: &Header,
@@ -157,7 +157,8 @@ impl<P: Send + Sync> Vcpu<P> {
         known: Result,
     ) -> Result<c_int> {
         let known = known.map_or_else(Error::to_errno, |()| 0);
-        // SAFETY: The vCPU is valid and loaded. The caller vouches for the areas and for vmcs12.
+        // SAFETY: The vCPU is valid and loaded. The caller passes valid areas on SVM, and a vCPU
+        // with a vmcs12 on VMX.
         let ret = unsafe {
             bindings::kvm_msr_glue_nested_commit(
                 self.as_raw(),
@@ -184,7 +185,7 @@ pub(crate) struct VmxOperation<'a, P> {
 }
 
 impl<'a, P: Send + Sync> VmxOperation<'a, P> {
-    /// Makes vmcs12 the current VMCS, with its shadow if that is not empty.
+    /// Makes vmcs12 the current VMCS, and copies its shadow VMCS. `shadow` may be empty.
     pub(crate) fn load_vmcs12(
         self,
         header: &Header,
@@ -202,8 +203,8 @@ impl<'a, P: Send + Sync> VmxOperation<'a, P> {
             )
         };
         for (area, from) in areas.into_iter().zip([vmcs12, shadow]) {
-            // SAFETY: In VMX operation each area is so many bytes of the vCPU's, and nobody else
-            // uses the vCPU while it is loaded.
+            // SAFETY: In VMX operation, the vCPU has a buffer of `AREA_SIZE` bytes for each area,
+            // and nobody else uses the vCPU while it is loaded.
             let area: &mut [u8] =
                 unsafe { slice::from_raw_parts_mut(area.cast(), AREA_SIZE as usize) };
 
@@ -211,7 +212,7 @@ impl<'a, P: Send + Sync> VmxOperation<'a, P> {
                 to.copy_from_slice(from);
             }
         }
-        // INVARIANT: It was just loaded.
+        // INVARIANT: vmcs12 was just loaded.
         LoadedVmcs12 { vcpu: self.vcpu }
     }
 }
@@ -226,14 +227,14 @@ pub(crate) struct LoadedVmcs12<'a, P> {
 }
 
 impl<P: Send + Sync> LoadedVmcs12<'_, P> {
-    /// Enters L2, unless that has to fail for a reason that is `known` already. Returns 0, or one
-    /// of `enum nvmx_vmentry_status` for a VM-entry that fails in the guest.
+    /// Enters L2, unless `known` is an error. Returns 0, or a value of `enum nvmx_vmentry_status`
+    /// if the VM-entry fails.
     ///
     /// # Errors
     ///
-    /// The known error, `ENOMEM`, or `EINVAL` if VM-entry does not accept vmcs12.
+    /// The error in `known`, `ENOMEM`, or `EINVAL` if VM-entry does not accept vmcs12.
     pub(crate) fn enter_l2(self, header: &Header, known: Result) -> Result<c_int> {
-        // SAFETY: On VMX, and by the type invariants the vCPU has a vmcs12.
+        // SAFETY: This is VMX, and `load_vmcs12()` gave the vCPU a vmcs12.
         unsafe { self.vcpu.commit_nested(header, [ptr::null_mut(); 2], known) }
     }
 }
@@ -248,13 +249,13 @@ impl<P: Send + Sync> Vcpu<P> {
         return false;
     }
 
-    /// CR0.
+    /// The vCPU's CR0: L2's while L2 runs.
     pub(crate) fn cr0(&self) -> u64 {
         // SAFETY: The vCPU is valid and loaded.
         unsafe { bindings::kvm_msr_glue_cr0(self.as_raw()) }
     }
 
-    /// The bits that the guest's physical addresses do not have.
+    /// The bits beyond the guest's physical address width.
     pub(crate) fn reserved_address(&self) -> u64 {
         // SAFETY: The vCPU is valid, and nobody else writes this while it is loaded.
         unsafe { (*self.as_raw()).arch.reserved_gpa_bits }
@@ -266,7 +267,7 @@ impl<P: Send + Sync> Vcpu<P> {
         unsafe { bindings::kvm_msr_glue_has_evmcs(self.as_raw()) }
     }
 
-    /// Whether L2 has a PAT of its own if L1 uses nested paging.
+    /// Whether L2 has a PAT that is separate from L1's if L1 uses nested paging.
     pub(crate) fn has_separate_pat(&self) -> bool {
         // SAFETY: The vCPU is valid and loaded.
         unsafe { bindings::kvm_msr_glue_has_separate_pat(self.as_raw()) }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Indices that stay in bounds when the CPU mispredicts their check.
+//! Indices that stay in bounds even if the CPU mispredicts the bounds check (Spectre variant 1).
 
 use core::arch::asm;
 
-/// Returns an index that is below `size`, and 0 for others: what `array_index_nospec()` does.
+/// Returns `index` if it is below `size`, and 0 otherwise, as `array_index_nospec()` does in C.
 #[inline]
 pub(crate) fn index_nospec(index: usize, size: usize) -> usize {
     let mask: usize;
 
-    // SAFETY: It changes a register and the flags, and nothing else.
+    // SAFETY: The instructions change only a register and the flags.
     unsafe {
         asm!(
             "cmp {index}, {size}",

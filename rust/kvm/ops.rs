@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The ops that KVM calls, from a list of the functions that serve them.
+//! The ops that KVM calls, built from a list of the functions that implement them.
 //!
 //! C header: `arch/x86/kvm/msr_engine.h`.
 
@@ -32,21 +32,21 @@ use kernel::{
     uaccess::UserPtr, //
 };
 
-/// The ops of an MSR engine, as [`msr_engine_ops!`] makes them.
+/// The ops of an MSR engine, built by [`msr_engine_ops!`].
 pub(crate) struct Ops(pub(super) &'static bindings::kvm_msr_engine_ops);
 
 impl Ops {
     /// # Safety
     ///
-    /// Each op must do what `struct kvm_msr_engine_ops` says of it.
+    /// Each op must behave as `struct kvm_msr_engine_ops` documents it.
     pub(crate) const unsafe fn new(ops: &'static bindings::kvm_msr_engine_ops) -> Self {
         Self(ops)
     }
 }
 
-/// Makes the ops table of an engine from a list of its ops: the member of `struct
-/// kvm_msr_engine_ops`, its parameters, what it returns, and the function that serves it. The types
-/// are those of the function: a [`Parameter`] each, and a [`Returned`].
+/// Builds the ops table of an engine from a list of its ops. Each entry has the member of `struct
+/// kvm_msr_engine_ops`, its parameters, its return type, and the function that implements it. Each
+/// parameter's type must be a [`Parameter`], and the return type a [`Returned`].
 macro_rules! msr_engine_ops {
     (
         $(#[$attribute:meta])*
@@ -59,21 +59,22 @@ macro_rules! msr_engine_ops {
             $(
                 /// # Safety
                 ///
-                /// For KVM to call, with what the op's declaration says.
+                /// Only KVM may call this, with arguments as `struct kvm_msr_engine_ops` documents
+                /// them.
                 unsafe extern "C" fn $op(
                     $($name: <$type as $crate::kvm::Parameter>::Raw,)*
                 ) -> <$returned as $crate::kvm::Returned>::Raw {
-                    // SAFETY: KVM calls the op for attached VMs, and with the vCPU loaded. Ops
-                    // that take an `InRunLoop` are called in the run loop. Nobody else has the
-                    // other pointers.
+                    // SAFETY: KVM passes attached VMs and loaded vCPUs, and calls ops that take an
+                    // `InRunLoop` in the run loop. The other pointers are valid and nobody else
+                    // uses them during the call.
                     $(let $name = unsafe { <$type as $crate::kvm::Parameter>::from_raw($name) };)*
 
                     $crate::kvm::Returned::into_raw($($function)::+($($name),*))
                 }
             )*
 
-            // SAFETY: The functions above serve the ops that they are named like. Each has the
-            // op's type, or this would not compile.
+            // SAFETY: Each function above implements the op of the same name, and the compiler
+            // checks that it has the op's type.
             unsafe {
                 $crate::kvm::Ops::new(&$crate::bindings::kvm_msr_engine_ops {
                     owner: ::kernel::module::this_module::<$owner>().as_ptr().cast(),
@@ -92,8 +93,8 @@ pub(crate) trait Parameter {
 
     /// # Safety
     ///
-    /// `raw` must be what KVM passed to an op with such a parameter, and the result must not outlive
-    /// the call.
+    /// `raw` must be the argument that KVM passed to an op with a parameter of this type, and the
+    /// result must not outlive the call.
     unsafe fn from_raw(raw: Self::Raw) -> Self;
 }
 
@@ -107,7 +108,7 @@ impl<P: Send + Sync> Parameter for &Vm<P> {
     }
 }
 
-/// A VM that is being created, which nobody else uses yet.
+/// A VM that is being created. Nobody else uses it yet.
 pub(crate) struct NewVm(pub(super) *mut bindings::kvm);
 
 impl Parameter for NewVm {
@@ -118,7 +119,7 @@ impl Parameter for NewVm {
     }
 }
 
-/// A VM that is being destroyed, which nobody else uses anymore.
+/// A VM that is being destroyed. Nobody else uses it anymore.
 pub(crate) struct DyingVm(pub(super) *mut bindings::kvm);
 
 impl Parameter for DyingVm {
@@ -139,17 +140,17 @@ impl<P: Send + Sync> Parameter for &Vcpu<P> {
     }
 }
 
-/// A vCPU in the run loop, while an exit is handled or an instruction emulated.
+/// A vCPU in the run loop, which handles a VM-exit or emulates an instruction.
 ///
-/// The run loop is in a read-side section of `kvm->srcu`. It only leaves that to run the guest, to
-/// block, and to handle requests.
+/// The run loop is in a read-side section of `kvm->srcu`. It leaves the section only to run the
+/// guest, to block, and to handle requests.
 pub(crate) struct InRunLoop<'a, P>(&'a Vcpu<P>);
 
 impl<'a, P: Send + Sync> InRunLoop<'a, P> {
     /// The section that the run loop is in.
     #[inline]
     pub(crate) fn section(&self) -> Section<'a, P> {
-        // SAFETY: The run loop is in a section for as long as this exists.
+        // SAFETY: The run loop stays in its section during the op, i.e. for all of `'a`.
         unsafe { Section::enclosing(self.0.vm()) }
     }
 }
@@ -175,9 +176,9 @@ impl<P: Send + Sync> Parameter for InRunLoop<'_, P> {
 
 /// The parameter of an ioctl on `/dev/kvm`.
 pub(crate) struct DeviceIoctl<'a, T> {
-    /// The vendor module, which open files of `/dev/kvm` reference.
+    /// Proof that the vendor module is loaded: the open `/dev/kvm` references it.
     pub(crate) host: VendorLoaded<'a>,
-    /// Where user space has the ioctl's structure.
+    /// The ioctl's structure in user memory.
     pub(crate) user: T,
 }
 
@@ -185,7 +186,8 @@ impl<T: Parameter> Parameter for DeviceIoctl<'_, T> {
     type Raw = T::Raw;
 
     unsafe fn from_raw(raw: T::Raw) -> Self {
-        // SAFETY: The file is open during the ioctl. KVM passed `raw`.
+        // SAFETY: `/dev/kvm` is open during the ioctl and references the vendor module. The caller
+        // passes KVM's argument as `raw`.
         unsafe {
             Self {
                 host: VendorLoaded::assume(),
@@ -195,13 +197,14 @@ impl<T: Parameter> Parameter for DeviceIoctl<'_, T> {
     }
 }
 
-/// Where KVM wants a value.
+/// The variable to which KVM wants a value stored.
 impl Parameter for &mut u64 {
     type Raw = *mut u64;
 
     #[inline]
     unsafe fn from_raw(raw: *mut u64) -> Self {
-        // SAFETY: KVM passes a pointer to a variable of the caller's, which nobody else uses.
+        // SAFETY: KVM passes a pointer to its caller's variable, which nobody else uses during the
+        // call.
         unsafe { &mut *raw }
     }
 }
@@ -246,7 +249,8 @@ impl Parameter for &mut MsrData {
     #[inline]
     unsafe fn from_raw(raw: *mut bindings::msr_data) -> Self {
         // CAST: `MsrData` is transparent.
-        // SAFETY: KVM passes a pointer to a variable of the caller's, which nobody else uses.
+        // SAFETY: KVM passes a pointer to its caller's variable, which nobody else uses during the
+        // call.
         unsafe { &mut *raw.cast() }
     }
 }
@@ -313,7 +317,7 @@ returned! {
     Fastpath: fastpath -> bindings::fastpath_t => fastpath.into_code();
     Result: result -> c_int => result.map_or_else(Error::to_errno, |()| 0);
     Result<c_int>: result -> c_int => result.unwrap_or_else(Error::to_errno);
-    // The number of MSRs, which is below 256.
+    // A number of MSRs fits, as it is below 256.
     Result<usize>: result -> c_int => result.map_or_else(Error::to_errno, |nr| nr as c_int);
     core::result::Result<(), Denial>: access -> c_int => access.map_or_else(return_code, |()| 0);
 }

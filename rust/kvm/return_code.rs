@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The return codes of KVM's functions that access MSRs: 0, or why the access failed.
+//! The return codes of KVM's functions that access MSRs: 0 for success, or a [`Denial`].
 
 use crate::engine::{
     access::Result,
@@ -8,16 +8,16 @@ use crate::engine::{
 };
 use kernel::prelude::*;
 
-/// Turns a return code into a result.
+/// Converts a return code to a result.
 #[inline]
 pub(super) fn to_result(code: c_int) -> Result {
     Denial::new(code.into()).map_or(Ok(()), Err)
 }
 
-/// The return code for a denial.
+/// Converts a denial to a return code.
 #[inline]
 pub(super) fn return_code(denial: Denial) -> c_int {
-    // It was one, or is a small number.
+    // It fits: denials are return codes of KVM's functions, or small constants.
     denial.get() as c_int
 }
 

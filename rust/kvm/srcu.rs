@@ -17,13 +17,13 @@ use kernel::{
 
 /// A read-side section of a VM's `kvm->srcu`.
 ///
-/// Leaking one makes it last forever, and [`Vm::replace`] with it; so does calling that while in
-/// one.
+/// A leaked section never ends, so [`Vm::replace`] waits forever. The same happens if
+/// [`Vm::replace`] is called in a section.
 ///
 /// # Invariants
 ///
 /// The current task is in a read-side section of the SRCU domain of `vm` as long as this exists:
-/// either one of its own, if there is a guard, or one that encloses it.
+/// the guard's section, or if there is no guard, one that the caller of [`Self::enclosing`] is in.
 pub(crate) struct Section<'a, P> {
     vm: &'a Vm<P>,
     _guard: Option<Guard<'a>>,
@@ -33,15 +33,15 @@ impl<'a, P: Send + Sync> Section<'a, P> {
     /// Enters a section.
     #[inline]
     pub(super) fn enter(vm: &'a Vm<P>) -> Self {
-        // INVARIANT: The guard is the section.
+        // INVARIANT: The guard keeps the task in the section.
         Self {
             vm,
             _guard: Some(vm.srcu().read_lock()),
         }
     }
 
-    /// Speaks for a section that the current task is in already, as it is while the run loop
-    /// handles an exit, so that it costs nothing.
+    /// Creates a section for a task that is already in one, e.g. in the run loop. It has no cost at
+    /// run time.
     ///
     /// # Safety
     ///
@@ -50,7 +50,7 @@ impl<'a, P: Send + Sync> Section<'a, P> {
     #[inline]
     pub(super) unsafe fn enclosing(vm: &'a Vm<P>) -> Self {
         #[cfg(CONFIG_PROVE_RCU)]
-        // SAFETY: `vm` is a valid VM.
+        // SAFETY: `vm` is a valid VM, and the function only queries lockdep.
         kernel::warn_on!(!unsafe { crate::bindings::kvm_msr_glue_srcu_held(vm.as_raw()) });
 
         // INVARIANT: The caller is in a section that outlives this.
@@ -62,43 +62,43 @@ impl<'a, P: Send + Sync> Section<'a, P> {
         self.vm
     }
 
-    /// Reads what the engine keeps for the VM.
+    /// Reads the value that the engine keeps for the VM.
     #[inline]
     pub(crate) fn read(&self) -> Option<&P> {
         let value = self.vm.protected().value.as_ptr();
 
-        // What srcu_dereference() does: READ_ONCE(), which pairs with the full ordering in
-        // `SrcuPtr::swap()` by the address dependency.
-        // SAFETY: The pointer is to the atomic, and all that is written to it is whole pointers.
+        // As srcu_dereference(): a READ_ONCE(), whose address dependency pairs with the full
+        // ordering in `SrcuPtr::swap()`.
+        // SAFETY: The pointer is to the atomic, which is valid, and all writes to it are atomic.
         let value = unsafe { value.read_volatile() };
 
-        // SAFETY: The pointer is null, or to a value that is not freed before a grace period of
-        // this VM's domain has passed since it was replaced, as only `Vm::replace` does. None
-        // passes while this task is in a section, for which `self` stands.
+        // SAFETY: The pointer is null, or to a value that `Vm::replace()` frees only after a grace
+        // period of this VM's domain. `self` proves that this task is in a section of that domain,
+        // so no grace period ends while the reference is used.
         unsafe { value.as_ref() }
     }
 }
 
-/// An optional box, of which each [`Vm`] has one.
+/// An optional `KBox` that SRCU protects. Each [`Vm`] has one.
 ///
 /// # Invariants
 ///
-/// `value` is null, or a pointer that a `KBox` was turned into, which is freed a grace period of
-/// the VM's `kvm->srcu` after it was replaced, or when this is dropped.
+/// `value` is null or comes from `KBox::into_raw`. A value is freed when this is dropped, or after
+/// it was replaced and a grace period of the VM's `kvm->srcu` has passed.
 pub(super) struct SrcuPtr<P> {
     value: Atomic<*mut P>,
 }
 
 impl<P: Send + Sync> SrcuPtr<P> {
-    /// Creates a pointer to nothing.
+    /// Creates a null pointer.
     pub(super) const fn null() -> Self {
-        // INVARIANT: It is null.
+        // INVARIANT: The pointer is null.
         Self {
             value: Atomic::new(ptr::null_mut()),
         }
     }
 
-    /// Publishes a new value.
+    /// Publishes a new value, and returns the old one.
     pub(super) fn swap(&self, new: KBox<P>) -> Replaced<P> {
         // INVARIANT: The new pointer comes from a box.
         Replaced(self.value.xchg(KBox::into_raw(new), Full))
@@ -110,26 +110,26 @@ impl<P> Drop for SrcuPtr<P> {
         let value = *self.value.get_mut();
 
         if !value.is_null() {
-            // SAFETY: Only `swap()` stores pointers, each from a box. There are no readers, as they
-            // borrow the VM, which is not detached before they are done.
+            // SAFETY: Only `swap()` stores pointers, each from `KBox::into_raw`. There are no
+            // readers: they borrow the VM, and KVM detaches it only after its last use.
             drop(unsafe { KBox::from_raw(value) });
         }
     }
 }
 
-/// A value that was replaced, and that readers may still use.
+/// A value that was replaced. Readers may still use it.
 ///
-/// It leaks unless it is turned into a box.
+/// It leaks unless [`Self::into_box`] is called.
 #[must_use]
 pub(super) struct Replaced<P>(*mut P);
 
 impl<P> Replaced<P> {
     /// # Safety
     ///
-    /// A grace period must have passed since the value was replaced.
+    /// A grace period of the VM's `kvm->srcu` must have passed since the value was replaced.
     pub(super) unsafe fn into_box(self) -> Option<KBox<P>> {
-        // SAFETY: The pointer was in an `SrcuPtr`, so if it is not null, it comes from a box. A
-        // grace period is over, as the caller says, so no reader has it.
+        // SAFETY: A pointer in an `SrcuPtr` is null or comes from `KBox::into_raw`. The caller has
+        // waited for a grace period, so no reader uses it.
         (!self.0.is_null()).then(|| unsafe { KBox::from_raw(self.0) })
     }
 }

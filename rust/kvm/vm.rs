@@ -17,12 +17,13 @@ use kernel::{
     types::Opaque, //
 };
 
-/// A virtual machine that the engine serves, which keeps a `P` for it, protected by `kvm->srcu`.
+/// A virtual machine that the engine serves. The engine keeps a `P` for it, which `kvm->srcu`
+/// protects.
 ///
 /// # Invariants
 ///
-/// This is a valid `struct kvm` past `kvm_msr_engine_ops::vm_init` and before `vm_destroy`, whose
-/// `arch.msr_engine` is an `SrcuPtr<P>` that a `KBox` was turned into, and which only
+/// This is a valid `struct kvm` after `kvm_msr_engine_ops::vm_init` and before `vm_destroy`. Its
+/// `arch.msr_engine` points to an `SrcuPtr<P>` that comes from `KBox::into_raw`, and that only
 /// `vm_destroy` frees.
 #[repr(transparent)]
 pub(crate) struct Vm<P> {
@@ -30,7 +31,7 @@ pub(crate) struct Vm<P> {
     _protected: PhantomData<P>,
 }
 
-// `Vm::srcu` takes one for the other.
+// `Vm::srcu` casts from the first to the second.
 const _: () =
     assert!(size_of::<bindings::srcu_struct>() == size_of::<kernel::bindings::srcu_struct>());
 
@@ -41,7 +42,7 @@ impl<P: Send + Sync> Vm<P> {
     #[inline]
     pub(super) unsafe fn from_raw<'a>(kvm: *mut bindings::kvm) -> &'a Self {
         // CAST: `Self` is transparent.
-        // SAFETY: The caller promises a valid VM that is attached during `'a`.
+        // SAFETY: The caller passes a valid VM that stays attached for all of `'a`.
         unsafe { &*kvm.cast() }
     }
 
@@ -50,11 +51,11 @@ impl<P: Send + Sync> Vm<P> {
         self.kvm.get()
     }
 
-    /// The pointer to what the engine keeps.
+    /// The pointer to the value that the engine keeps.
     #[inline]
     pub(super) fn protected(&self) -> &SrcuPtr<P> {
-        // SAFETY: `attach()` stored a pointer to an `SrcuPtr<P>`, which only `detach()` frees, after
-        // the last use of `self`. Nobody has a mutable reference to it before.
+        // SAFETY: `attach()` stored a pointer to an `SrcuPtr<P>`. Only `detach()` frees it, after
+        // the last use of `self`, and nobody has a mutable reference to it before that.
         unsafe { &*(*self.as_raw()).arch.msr_engine.cast() }
     }
 
@@ -64,9 +65,9 @@ impl<P: Send + Sync> Vm<P> {
         // SAFETY: `self` is a valid VM.
         let srcu = unsafe { &raw const (*self.as_raw()).srcu };
 
-        // CAST: `Srcu` is transparent, and its `struct srcu_struct` is the one seen here.
-        // SAFETY: `kvm_create_vm()` initialised the domain before the VM was attached, and
-        // it lives as long as the VM does, at the same place.
+        // CAST: `Srcu` is transparent, and both bindings have the same `struct srcu_struct`.
+        // SAFETY: `kvm_create_vm()` initialized the domain before the VM was attached. It is part
+        // of the VM, so it lives as long and does not move.
         unsafe { &*srcu.cast() }
     }
 
@@ -76,57 +77,58 @@ impl<P: Send + Sync> Vm<P> {
         Section::enter(self)
     }
 
-    /// Replaces what the engine keeps, and frees the old once all readers are done with it: after
-    /// this, nobody sees the old value.
+    /// Replaces the value that the engine keeps, waits for all readers of the old value, and frees
+    /// it. After this, nobody uses the old value.
     ///
     /// Sleeps, and takes `kvm->lock`. Must not be called in a [`Section`] of the VM.
     pub(crate) fn replace(&self, new: KBox<P>) {
-        // SAFETY: `self` is a valid VM, hence its lock is initialised.
+        // SAFETY: `self` is a valid VM, so its lock is initialized.
         unsafe { bindings::kvm_msr_glue_lock(self.as_raw()) };
         let old = self.protected().swap(new);
-        // SAFETY: It was locked above.
+        // SAFETY: This task locked `kvm->lock` above.
         unsafe { bindings::kvm_msr_glue_unlock(self.as_raw()) };
 
-        // User space waits for it: expedited, as others of this domain in KVM are, so that it does
-        // not wait for timer ticks only because another ended shortly before.
+        // User space waits for the grace period, so it is expedited, as KVM's other grace periods
+        // of this domain are. A normal one could wait for timer ticks if another ended shortly
+        // before.
         self.srcu().synchronize_expedited();
-        // SAFETY: `old` came from the pointer, and the grace period is over.
+        // SAFETY: `old` was replaced before the grace period that has just ended.
         drop(unsafe { old.into_box() });
     }
 
-    /// Makes every vCPU find out anew which MSRs it has to intercept, before it enters the guest
-    /// the next time.
+    /// Makes every vCPU update its intercepted MSRs before the next VM-entry.
     pub(crate) fn recalc_intercepts(&self) {
         // SAFETY: `self` is a valid VM.
         unsafe { bindings::kvm_msr_glue_recalc_intercepts(self.as_raw()) }
     }
 
-    /// The reasons for which user space wants to hear of failed accesses.
+    /// The reasons for which failed accesses exit to user space.
     #[inline]
     pub(crate) fn user_space_msr_mask(&self) -> u32 {
         // SAFETY: `self` is a valid VM. As in C, an ioctl may write concurrently.
         unsafe { (&raw const (*self.as_raw()).arch.user_space_msr_mask).read_volatile() }
     }
 
-    /// Sets the reasons for which user space wants to hear of failed accesses.
+    /// Sets the reasons for which failed accesses exit to user space.
     pub(crate) fn set_user_space_msr_mask(&self, mask: u32) {
         // SAFETY: `self` is a valid VM. As in C, vCPUs may read concurrently.
         unsafe { (&raw mut (*self.as_raw()).arch.user_space_msr_mask).write_volatile(mask) }
     }
 
-    /// The vCPUs that are there now, for what needs none of them to be loaded.
+    /// The VM's current vCPUs. They are raw pointers, as the vCPUs are not loaded.
     pub(super) fn vcpus(&self) -> impl Iterator<Item = *mut bindings::kvm_vcpu> + '_ {
         // SAFETY: `self` is a valid VM.
         let nr = unsafe { bindings::kvm_msr_glue_nr_vcpus(self.as_raw()) };
 
-        // SAFETY: As above, and vCPUs below the number of those online stay.
+        // SAFETY: `self` is a valid VM, and vCPUs below the online number stay until the VM is
+        // destroyed.
         (0..nr).map(|i| unsafe { bindings::kvm_msr_glue_get_vcpu(self.as_raw(), i) })
     }
 
     /// The sum of a counter over all vCPUs.
     pub(crate) fn count_of(&self, counter: super::Counter) -> u64 {
         self.vcpus().fold(0, |sum: u64, vcpu| {
-            // SAFETY: `vcpu` is a valid vCPU of an attached VM, and stays so while `self` does.
+            // SAFETY: `vcpu` is a valid vCPU of `self`, and stays valid as long as the VM.
             sum.wrapping_add(unsafe { Vcpu::<P>::read_counter(vcpu, counter) })
         })
     }
@@ -141,19 +143,20 @@ impl NewVm {
     pub(crate) fn attach<P: Send + Sync>(self) -> Result {
         let protected = KBox::new(SrcuPtr::<P>::null(), GFP_KERNEL_ACCOUNT)?;
 
-        // SAFETY: The VM is valid, and nobody else uses it yet.
+        // SAFETY: KVM passes a valid VM to `vm_init`, and nobody else uses it yet.
         unsafe { (*self.0).arch.msr_engine = KBox::into_raw(protected).cast() };
         Ok(())
     }
 }
 
 impl DyingVm {
-    /// Detaches the VM, and frees what the engine kept for it.
+    /// Detaches the VM, and frees the value that the engine kept for it.
     pub(crate) fn detach<P: Send + Sync>(self) {
-        // SAFETY: The VM is valid, and nobody else uses it anymore.
+        // SAFETY: KVM passes a valid VM to `vm_destroy`, and nobody else uses it anymore.
         let protected: *mut SrcuPtr<P> = unsafe { (*self.0).arch.msr_engine }.cast();
 
-        // SAFETY: `NewVm::attach()` got the pointer from a box.
+        // SAFETY: `NewVm::attach()` got the pointer from `KBox::into_raw`, and nobody uses it
+        // anymore.
         drop(unsafe { KBox::from_raw(protected) });
     }
 }

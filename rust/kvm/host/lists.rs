@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the lists of MSRs depend on.
+//! The properties of the host that the lists of MSRs depend on.
 
 use super::{
     probed,
@@ -31,12 +31,12 @@ use crate::{
     kvm::return_code::read_with,
 };
 
-/// Reads an MSR of the CPU that this runs on, if the CPU has it.
+/// Reads an MSR of the current CPU, or returns [`None`] if the CPU does not have it.
 fn read_host(index: u32) -> Option<u64> {
     let mut data = 0;
 
-    // SAFETY: An MSR that does not exist raises a fault, which the function catches; `data` is
-    // where it stores the value.
+    // SAFETY: The function handles the fault of an MSR that does not exist. `data` is valid for the
+    // call.
     (unsafe { bindings::kvm_msr_glue_read_host(index, &mut data) } == 0).then_some(data)
 }
 
@@ -56,7 +56,8 @@ impl Host for VendorLoaded<'_> {
     }
 
     fn offers_mpx(&self) -> bool {
-        // SAFETY: It reads what KVM supports, which is complete: a vendor module has been loaded.
+        // SAFETY: The function reads the features that KVM supports. They don't change anymore, as
+        // a vendor module has been loaded.
         unsafe { bindings::kvm_msr_glue_offers_mpx() }
     }
 
@@ -69,7 +70,7 @@ impl Host for VendorLoaded<'_> {
     }
 
     fn traces(&self, trace: Trace) -> bool {
-        // SAFETY: These read what the PT driver found out about the CPU at boot.
+        // SAFETY: These functions read capabilities that the PT driver determined at boot.
         unsafe {
             match trace {
                 Trace::Any => true,
@@ -82,14 +83,14 @@ impl Host for VendorLoaded<'_> {
 
     #[inline]
     fn has_pmu(&self) -> bool {
-        // SAFETY: A vendor module has been loaded, and only its initialisation writes the
-        // parameter, which is read-only to user space.
+        // SAFETY: Only the initialization of a vendor module writes the parameter, and that is
+        // complete. User space can't write it.
         unsafe { (&raw const bindings::enable_pmu).read() }
     }
 
     #[inline]
     fn counters(&self, fixed: bool) -> u32 {
-        // SAFETY: Only a vendor module writes them that is being loaded: this one has been.
+        // SAFETY: Only the initialization of a vendor module writes these, and that is complete.
         let counters = unsafe {
             if fixed {
                 (&raw const bindings::kvm_pmu_cap.num_counters_fixed).read()
@@ -102,8 +103,8 @@ impl Host for VendorLoaded<'_> {
     }
 
     fn arch_capabilities(&self) -> u64 {
-        // SAFETY: It reads what KVM found out about the host while a vendor module was loaded,
-        // which is complete, and the mitigations.
+        // SAFETY: The function reads the host's mitigations, and capabilities that KVM determined
+        // while the vendor module was loaded, which is complete.
         unsafe { bindings::kvm_get_arch_capabilities() }
     }
 
@@ -113,13 +114,13 @@ impl Host for VendorLoaded<'_> {
 
     #[inline]
     fn emulates(&self, index: u32) -> bool {
-        // SAFETY: The vendor module that this calls is loaded, and takes any index.
+        // SAFETY: The function calls the vendor module, which is loaded, and accepts any index.
         unsafe { bindings::kvm_msr_glue_emulates(index) }
     }
 
     fn vendor_feature(&self, index: u32) -> Result<u64> {
-        // SAFETY: The vendor module that this calls is loaded, takes any index, and stores to
-        // `data`, which is valid.
+        // SAFETY: The function calls the vendor module, which is loaded, and accepts any index.
+        // `data` is valid.
         read_with(|data| unsafe { bindings::kvm_msr_glue_vendor_feature(index, data) })
     }
 }
@@ -132,12 +133,12 @@ impl Leniency for VendorLoaded<'_> {
     }
 
     fn is_listed(&self, register: &Register, index: u32) -> bool {
-        // Most that are asked for are in no list, which needs no call.
+        // Most unknown MSRs are in no list, which is quick to check.
         register.list_position.is_some() && lists::is_listed(self, register, index)
     }
 
     fn report(&self, report: Report, index: u32, data: u64) {
-        // SAFETY: They only write to the log.
+        // SAFETY: The functions only write to the log.
         unsafe {
             match report {
                 Report::Unhandled(access) => {

@@ -12,78 +12,79 @@ use crate::{
 };
 use core::marker::PhantomData;
 
-/// Shows that a vendor module, kvm-amd or kvm-intel, is loaded for all of `'a`.
+/// Proof that a vendor module, kvm-amd or kvm-intel, is loaded for all of `'a`.
 ///
-/// It can be called only then, and only then is it certain that nobody writes what KVM supports,
-/// which the vendor module works out while it is loaded.
+/// The vendor module can be called only while it is loaded. Its initialization also determines the
+/// features that KVM supports, so these can be read only afterwards.
 ///
 /// # Invariants
 ///
-/// A vendor module has been loaded, and stays for all of `'a`.
+/// The initialization of a vendor module is complete, and the module stays loaded for all of `'a`.
 #[derive(Clone, Copy)]
 pub(crate) struct VendorLoaded<'a>(PhantomData<&'a ()>);
 
 impl VendorLoaded<'_> {
-    /// Takes for granted that a vendor module is loaded.
+    /// Asserts that a vendor module is loaded.
     ///
     /// # Safety
     ///
-    /// A vendor module must have been loaded, and must stay for all of the lifetime: a VM exists
-    /// that long, or `/dev/kvm` is open, which references the module too.
+    /// The initialization of a vendor module must be complete, and the module must stay loaded for
+    /// all of the lifetime, e.g. because a VM or an open `/dev/kvm` references it.
     #[inline]
     pub(super) unsafe fn assume() -> Self {
-        // INVARIANT: The caller promises just that.
+        // INVARIANT: The caller has a VM or an open `/dev/kvm` that references the module.
         Self(PhantomData)
     }
 
     /// Whether KVM offers a feature to guests.
     #[inline]
     pub(super) fn offers(self, feature: Feature) -> bool {
-        // SAFETY: The array is KVM's own, and only a vendor module writes it that is being loaded:
-        // this one has been.
+        // SAFETY: Only the initialization of a vendor module writes this array, and that is
+        // complete.
         unsafe { feature::is_set(&raw const bindings::kvm_cpu_caps, feature) }
     }
 
     /// The bits of EFER that KVM supports.
     pub(super) fn supported_efer(self) -> u64 {
-        // SAFETY: Only a vendor module writes it that is being loaded: this one has been.
+        // SAFETY: Only the initialization of a vendor module writes this, and that is complete.
         unsafe { (&raw const bindings::kvm_caps.supported_efer_bits).read() }
     }
 
     /// The bits of `IA32_XSS` that KVM supports.
     fn supported_xss(self) -> u64 {
-        // SAFETY: Only a vendor module writes it that is being loaded: this one has been.
+        // SAFETY: Only the initialization of a vendor module writes this, and that is complete.
         unsafe { (&raw const bindings::kvm_caps.supported_xss).read() }
     }
 
     /// The bits of `IA32_PERF_CAPABILITIES` that KVM supports.
     pub(super) fn supported_perf_capabilities(self) -> u64 {
-        // SAFETY: Only a vendor module writes it that is being loaded: this one has been.
+        // SAFETY: Only the initialization of a vendor module writes this, and that is complete.
         unsafe { (&raw const bindings::kvm_caps.supported_perf_cap).read() }
     }
 
-    /// Whether the vendor module has KVM restore the host's `IA32_TSC_AUX` after the guest ran,
-    /// and can so give guests one.
+    /// Whether KVM can load the guest's `IA32_TSC_AUX` and restore the host's afterwards.
     #[inline]
     pub(super) fn can_switch_tsc_aux(self) -> bool {
         probed::can_switch_tsc_aux(|| {
-            // SAFETY: Only a vendor module writes the list that this searches while it is being
-            // loaded: this one has been.
+            // SAFETY: The function searches a list that only the initialization of a vendor module
+            // writes, and that is complete.
             unsafe { bindings::kvm_find_user_return_msr(bindings::KVM_MSR_TSC_AUX) >= 0 }
         })
     }
 }
 
-/// Finds out whether the CPU has SVM or VMX, for [`is_amd`]. It is to be called before the engine
+/// Determines whether the CPU has SVM or VMX, for [`is_amd`]. It must be called before the engine
 /// is registered.
 pub(super) fn find_vendor() {
-    // SAFETY: It stores what `is_amd()` reads, which nobody does before the engine is registered.
+    // SAFETY: The function writes a variable that `is_amd()` reads only after the engine is
+    // registered.
     unsafe { bindings::kvm_msr_glue_find_vendor() }
 }
 
 /// Whether the CPU has SVM, and so not VMX.
 #[inline]
 pub(crate) fn is_amd() -> bool {
-    // SAFETY: It was written before the engine was registered, and not since.
+    // SAFETY: The variable was written before the engine was registered, and does not change
+    // anymore.
     unsafe { (&raw const bindings::kvm_msr_glue_amd).read() }
 }

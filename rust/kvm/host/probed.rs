@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What was found out about the CPU and the vendor module by trying, which costs a fault or a
+//! A cache of properties of the CPU and the vendor module whose detection takes a fault or a
 //! search.
 //!
-//! It holds until another vendor module is loaded, before which KVM calls [`forget`].
+//! It is valid until a vendor module is loaded. KVM calls [`forget`] then.
 
 use crate::engine::registers::{
     Register,
@@ -14,7 +14,7 @@ use kernel::sync::atomic::{
     Relaxed, //
 };
 
-/// The answer to a question, once it is known.
+/// A cached answer, or none yet.
 struct Answer(Atomic<u32>);
 
 impl Answer {
@@ -26,13 +26,13 @@ impl Answer {
         Self(Atomic::new(Self::UNKNOWN))
     }
 
-    /// The answer, for which `ask` is called if it is not known yet.
+    /// Returns the cached answer. Calls `ask` first if there is none.
     #[inline]
     fn get(&self, ask: impl FnOnce() -> bool) -> bool {
         match self.0.load(Relaxed) {
             Self::YES => true,
             Self::NO => false,
-            // If several tasks ask at the same time, they get the same answer.
+            // If several tasks call `ask` at the same time, all get the same answer.
             _ => {
                 let yes = ask();
 
@@ -48,16 +48,17 @@ impl Answer {
     }
 }
 
-/// Whether the CPU has each of the MSRs that may be in a list, in the order of the table. The
-/// number of places is a power of two, so that no remainder is out of bounds, even if a CPU that
-/// mispredicts takes it of an MSR that is in no list.
+/// For each MSR that may be in a list, whether the CPU has it, in the order of the table. The
+/// length is a power of two, so that a remainder is a mask, which keeps the index in bounds even if
+/// the CPU mispredicts a branch.
 static MSRS: [Answer; NR_LISTED.next_power_of_two()] =
     [const { Answer::unknown() }; NR_LISTED.next_power_of_two()];
 
 /// Whether the vendor module switches `IA32_TSC_AUX`.
 static TSC_AUX: Answer = Answer::unknown();
 
-/// Whether the CPU has an MSR. `try_read` reads it, and returns whether that worked.
+/// Returns whether the CPU has an MSR. `try_read` reads the MSR, and returns whether the read
+/// succeeded.
 #[inline]
 pub(crate) fn has_msr(register: &Register, index: u32, try_read: impl FnOnce() -> bool) -> bool {
     let Some(position) = register.list_position else {
@@ -68,15 +69,15 @@ pub(crate) fn has_msr(register: &Register, index: u32, try_read: impl FnOnce() -
     MSRS[place % MSRS.len()].get(try_read)
 }
 
-/// Whether the vendor module switches `IA32_TSC_AUX`. `search` looks for it among the MSRs that it
-/// does switch.
+/// Returns whether the vendor module switches `IA32_TSC_AUX`. `search` searches the MSRs that it
+/// switches.
 #[inline]
 pub(crate) fn can_switch_tsc_aux(search: impl FnOnce() -> bool) -> bool {
     TSC_AUX.get(search)
 }
 
-/// Forgets all answers. It is to be called when a vendor module was loaded and before anybody can
-/// open `/dev/kvm`: later, vCPUs of the same VM could be told different things.
+/// Forgets all answers. It must be called after a vendor module was loaded and before `/dev/kvm`
+/// can be opened. Later, vCPUs of the same VM could get different answers.
 pub(crate) fn forget() {
     MSRS.iter().for_each(Answer::forget);
     TSC_AUX.forget();

@@ -37,7 +37,7 @@ impl Words for FilterWords {
         if position >= words.len() {
             return 0;
         }
-        // The index is below the length anyway, but for the CPU's prediction.
+        // The check above ensures this already, but the CPU may mispredict it.
         words
             .get(index_nospec(position, words.len()))
             .copied()
@@ -49,7 +49,7 @@ impl Words for FilterWords {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct UserRange<P = u64> {
-    /// The kinds of access that the range concerns.
+    /// The kinds of access that the range applies to.
     pub(crate) flags: u32,
     /// The number of MSRs.
     pub(crate) nmsrs: u32,
@@ -59,11 +59,12 @@ pub(crate) struct UserRange<P = u64> {
 }
 
 impl UserRange {
-    /// Reads the bitmap, of `count` words, to the end of other words. Returns where it is there.
+    /// Reads the bitmap, which has `count` words, and appends it to `words`. Returns the position
+    /// of its first word.
     ///
     /// # Errors
     ///
-    /// `EFAULT` if it can't be read, `ENOMEM`.
+    /// `EFAULT` if the bitmap can't be read, `ENOMEM`.
     #[inline]
     pub(crate) fn read_bitmap(&self, words: &mut FilterWords, count: usize) -> Result<usize> {
         words.append(UserPtr::from_addr(self.bitmap as usize), count)
@@ -84,7 +85,7 @@ const _: () = {
     assert!(size_of::<UserFilter>() % size_of::<u64>() == 0);
 };
 
-// SAFETY: All bit patterns are valid for integers, and padding has none.
+// SAFETY: The structure consists of integers, for which all bit patterns are valid.
 unsafe impl FromBytes for UserFilter<u32> {}
 
 /// `struct kvm_msr_filter` in user memory, in the layout of 64-bit or of 32-bit programs.
@@ -99,11 +100,11 @@ impl MsrFilter {
         Self { filter, compat }
     }
 
-    /// Reads the filter to `filter`, but not the bitmaps of its ranges.
+    /// Reads the structure to `filter`, without the bitmaps of its ranges.
     ///
     /// # Errors
     ///
-    /// `EFAULT` if it can't be read, all of it.
+    /// `EFAULT` if not all of it can be read.
     #[inline]
     pub(crate) fn read(self, filter: &mut MaybeUninit<UserFilter>) -> Result<&UserFilter> {
         const WORDS: usize = size_of::<UserFilter>() / size_of::<u64>();
@@ -111,12 +112,13 @@ impl MsrFilter {
         if self.compat {
             return Ok(filter.write(self.read_compat()?));
         }
-        // CAST: The structure has the size of so many words, and is aligned like one.
-        // SAFETY: The slice is all of `filter`, which may be uninitialized.
+        // CAST: The structure has the size of `WORDS` words and the alignment of one.
+        // SAFETY: The slice covers all of `filter`, and its elements may be uninitialized.
         let words = unsafe { slice::from_raw_parts_mut(filter.as_mut_ptr().cast(), WORDS) };
 
         read_words(self.filter, words)?;
-        // SAFETY: It was just initialized, and all bit patterns are valid for integers.
+        // SAFETY: `read_words()` initialized all of it, and all bit patterns are valid for
+        // integers.
         Ok(unsafe { filter.assume_init_ref() })
     }
 
@@ -125,7 +127,7 @@ impl MsrFilter {
         let mut compat = MaybeUninit::<UserFilter<u32>>::uninit();
 
         read_uninit(self.filter, slice::from_mut(&mut compat))?;
-        // SAFETY: It was just initialized.
+        // SAFETY: `read_uninit()` initialized all of it.
         let UserFilter { flags, ranges } = unsafe { compat.assume_init() };
 
         Ok(UserFilter {

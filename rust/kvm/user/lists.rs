@@ -32,7 +32,7 @@ impl<T: FromBytes + AsBytes + Copy + Default> UserList<T> {
         }
     }
 
-    /// Reads how many elements there is room for.
+    /// Reads the number of elements that user space has room for.
     ///
     /// # Errors
     ///
@@ -44,7 +44,7 @@ impl<T: FromBytes + AsBytes + Copy + Default> UserList<T> {
         Ok(count[0])
     }
 
-    /// Writes how many elements there are.
+    /// Writes the number of elements.
     ///
     /// # Errors
     ///
@@ -64,7 +64,7 @@ impl<T: FromBytes + AsBytes + Copy + Default> UserList<T> {
 }
 
 impl UserList<u64> {
-    /// Writes how many elements there are, all of the number or nothing.
+    /// Writes the number of elements with a single store, so that it is never written in part.
     ///
     /// # Errors
     ///

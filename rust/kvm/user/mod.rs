@@ -2,8 +2,8 @@
 
 //! Copies from and to user memory.
 //!
-//! A structure in user memory can change between two reads, so each can be read once: the reads
-//! consume what they read.
+//! User space can change a structure in its memory between two reads. So each structure is read
+//! only once: the methods that read it consume the pointer.
 
 mod filter;
 mod lists;
@@ -46,8 +46,8 @@ use kernel::{
 /// `EFAULT` if not all can be read.
 #[inline]
 fn read_slice<T: FromBytes>(from: UserPtr, to: &mut [T]) -> Result {
-    // SAFETY: `to` is valid for writes of its own size, and any bytes are valid elements, as `T` is
-    // `FromBytes`.
+    // SAFETY: `to` is valid for writes of its own size, and all bit patterns are valid elements, as
+    // `T` is `FromBytes`.
     unsafe { read_raw(from, to.as_mut_ptr().cast(), size_of_val(to)) }
 }
 
@@ -58,7 +58,7 @@ fn read_slice<T: FromBytes>(from: UserPtr, to: &mut [T]) -> Result {
 /// `EFAULT` if not all can be read.
 #[inline]
 fn read_uninit<T: FromBytes>(from: UserPtr, to: &mut [MaybeUninit<T>]) -> Result {
-    // SAFETY: As in `read_slice()`.
+    // SAFETY: `to` is valid for writes of its own size, and its elements may be uninitialized.
     unsafe { read_raw(from, to.as_mut_ptr().cast(), size_of_val(to)) }
 }
 
@@ -67,7 +67,7 @@ fn read_uninit<T: FromBytes>(from: UserPtr, to: &mut [MaybeUninit<T>]) -> Result
 ///
 /// # Safety
 ///
-/// `to` must be valid for writes of `len` bytes, whatever these are.
+/// `to` must be valid for writes of `len` bytes with any values.
 #[inline]
 unsafe fn read_raw(from: UserPtr, to: *mut c_void, len: usize) -> Result {
     // SAFETY: `to` is valid for `len` bytes. copy_from_user() checks the user's address.
@@ -77,14 +77,14 @@ unsafe fn read_raw(from: UserPtr, to: *mut c_void, len: usize) -> Result {
     Ok(())
 }
 
-/// Initializes words of 64 bits, which is cheaper than [`read_uninit`] for a few hundred bytes.
+/// Initializes 64-bit words, which is faster than [`read_uninit`] for a few hundred bytes.
 ///
 /// # Errors
 ///
 /// `EFAULT` if not all can be read. Then the words may be uninitialized.
 #[inline]
 fn read_words(from: UserPtr, to: &mut [MaybeUninit<u64>]) -> Result {
-    // SAFETY: `to` is valid for so many words. The user's address is checked.
+    // SAFETY: `to` is valid for writes of `to.len()` words. The function checks the user's address.
     to_result(unsafe {
         bindings::kvm_msr_glue_get_words(
             to.as_mut_ptr().cast(),
@@ -113,7 +113,7 @@ fn write_slice<T: AsBytes>(to: UserPtr, from: &[T]) -> Result {
     Ok(())
 }
 
-/// Writes an integer, all of it or nothing.
+/// Writes an integer with a single store, so that it is never written in part.
 ///
 /// # Errors
 ///

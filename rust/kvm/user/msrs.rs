@@ -61,17 +61,17 @@ impl MsrList {
         Self(list)
     }
 
-    /// Reads the entries. `check` decides whether there may be so many.
+    /// Reads the entries. `check` gets their number, and returns an error if it is too large.
     ///
     /// # Errors
     ///
-    /// `EFAULT` if the list can't be read, that of `check`, and `ENOMEM`.
+    /// `EFAULT` if the list can't be read, the error of `check`, and `ENOMEM`.
     #[inline]
     pub(crate) fn read(
         self,
         check: impl FnOnce(u32) -> Result,
     ) -> Result<(MsrEntries, UserEntries)> {
-        // The word after the number is padding, but C reads it.
+        // The word after the number is padding. C reads it, too, and fails if it is not mapped.
         let mut head = [0u32; 2];
 
         read_slice(self.0, &mut head)?;
@@ -88,7 +88,7 @@ impl MsrList {
     }
 }
 
-/// Where user space has the entries of a list.
+/// The entries of a list in user memory.
 pub(crate) struct UserEntries(UserPtr);
 
 impl UserEntries {
@@ -96,11 +96,11 @@ impl UserEntries {
     ///
     /// # Errors
     ///
-    /// `EFAULT` if a value can't be written. Those before it may have been.
+    /// `EFAULT` if a value can't be written. The values before it may have been written.
     pub(crate) fn write_values(self, entries: &[MsrEntry]) -> Result {
         let to = self.0.as_mut_ptr().cast();
 
-        // SAFETY: `entries` has so many. The user's address is checked.
+        // SAFETY: `entries` has `entries.len()` elements. The function checks the user's address.
         let ret = unsafe {
             bindings::kvm_msr_glue_put_values(to, entries.as_ptr().cast(), entries.len())
         };
@@ -111,7 +111,8 @@ impl UserEntries {
         Ok(())
     }
 
-    /// Writes all of the entries, as C does: if that fails, part of a value may be written.
+    /// Writes whole entries, as C does. If this fails, the entries up to the fault are written, as
+    /// in C.
     #[cold]
     fn write_entries(self, entries: &[MsrEntry]) -> Result {
         write_slice(self.0, entries)

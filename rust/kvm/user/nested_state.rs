@@ -18,7 +18,7 @@ use kernel::{
     prelude::*, //
 };
 
-/// `struct kvm_nested_state` in user memory: a header, and areas of data behind it.
+/// `struct kvm_nested_state` in user memory: a header, and data areas after it.
 pub(crate) struct NestedState(UserPtr);
 
 impl NestedState {
@@ -52,7 +52,7 @@ impl NestedState {
     ///
     /// # Errors
     ///
-    /// `EFAULT` if it can't be read, all of it.
+    /// `EFAULT` if not all of it can be read.
     #[inline]
     pub(crate) fn read_header(&self, header: &mut Header) -> Result {
         read_slice(self.0, &mut header.0)
@@ -62,12 +62,12 @@ impl NestedState {
     ///
     /// # Errors
     ///
-    /// `EFAULT` if it can't be written, all of it.
+    /// `EFAULT` if not all of it can be written.
     pub(crate) fn write_header(&self, header: &Header) -> Result {
         write_slice(self.0, &header.0)
     }
 
-    /// Reads `size` bytes of data, right behind the header.
+    /// Reads the first `size` bytes of data after the header.
     ///
     /// # Errors
     ///
@@ -77,12 +77,12 @@ impl NestedState {
         let room = bytes.spare_capacity_mut().get_mut(..size);
 
         read_uninit(self.data(0), room.ok_or(ENOMEM)?)?;
-        // SAFETY: There is room for so many bytes, which were just initialized.
+        // SAFETY: The capacity is at least `size`, and `read_uninit()` initialized `size` bytes.
         unsafe { bytes.inc_len(size) };
         Ok(bytes)
     }
 
-    /// Reads data that is `offset` bytes behind the header. Bytes that can't be read become 0.
+    /// Reads data at `offset` bytes from the header's end. Bytes that can't be read become 0.
     ///
     /// # Errors
     ///
@@ -91,7 +91,7 @@ impl NestedState {
         read_slice(self.data(offset), to)
     }
 
-    /// Writes data at `offset` bytes behind the header.
+    /// Writes data at `offset` bytes from the header's end.
     ///
     /// # Errors
     ///
@@ -100,7 +100,7 @@ impl NestedState {
         write_slice(self.data(offset), from)
     }
 
-    /// Clears `size` bytes that are `offset` bytes behind the header.
+    /// Clears `size` bytes at `offset` bytes from the header's end.
     ///
     /// # Errors
     ///

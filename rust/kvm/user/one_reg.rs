@@ -12,7 +12,7 @@ use kernel::prelude::*;
 /// `struct kvm_one_reg` in user memory: an ID, and the address of the value.
 pub(crate) struct OneReg(UserPtr);
 
-/// Where user space has the value of a register.
+/// The value of a register in user memory.
 pub(crate) struct UserValue(UserPtr);
 
 impl OneReg {

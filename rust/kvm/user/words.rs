@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A vector of what user space gives.
+//! A vector of elements from user memory.
 
 use super::{
     read_words,
@@ -19,7 +19,7 @@ use kernel::{
     transmute::FromBytes, //
 };
 
-/// Elements that were read from user memory. Up to `N` need no allocation.
+/// Elements that were read from user memory. Up to `N` elements need no allocation.
 ///
 /// # Invariants
 ///
@@ -27,7 +27,7 @@ use kernel::{
 pub(crate) struct UserVec<T, const N: usize> {
     few: [MaybeUninit<T>; N],
     nr_few: usize,
-    /// All elements, once they are more than `N`.
+    /// All elements, once there are more than `N`.
     many: Option<KVVec<T>>,
 }
 
@@ -49,7 +49,7 @@ impl<T: FromBytes + Copy, const N: usize> UserVec<T, N> {
     ///
     /// # Errors
     ///
-    /// `EFAULT` if they can't all be read, `ENOMEM`. The vector is of no use then.
+    /// `EFAULT` if not all can be read, `ENOMEM`. The contents of the vector are unspecified then.
     #[inline]
     pub(super) fn append(&mut self, from: UserPtr, count: usize) -> Result<usize> {
         let first = self.nr_few;
@@ -61,7 +61,7 @@ impl<T: FromBytes + Copy, const N: usize> UserVec<T, N> {
         match room {
             Some(room) if self.many.is_none() => {
                 read_words(from, as_words(room))?;
-                // INVARIANT: These were just initialized.
+                // INVARIANT: `read_words()` initialized these elements.
                 self.nr_few = first.wrapping_add(count);
                 Ok(first)
             }
@@ -86,20 +86,21 @@ impl<T: FromBytes + Copy, const N: usize> UserVec<T, N> {
         let room = many.spare_capacity_mut().get_mut(..count);
 
         read_words(from, as_words(room.ok_or(ENOMEM)?))?;
-        // SAFETY: There is room for `count` elements, which were just initialized.
+        // SAFETY: The capacity is sufficient, and `read_words()` initialized `count` elements.
         unsafe { many.inc_len(count) };
         self.many = Some(many);
         Ok(first)
     }
 }
 
-/// The same memory as words of 64 bits.
+/// Returns the same memory as 64-bit words.
 #[inline]
 fn as_words<T: FromBytes>(elements: &mut [MaybeUninit<T>]) -> &mut [MaybeUninit<u64>] {
     let len = size_of_val(elements) / size_of::<u64>();
 
-    // SAFETY: The size of an element is a multiple of 8, and any bytes are valid elements, as `T`
-    // is `FromBytes`. Elements with integers of 64 bits are aligned for such.
+    // SAFETY: The size of an element is a multiple of 8, as `new()` asserts, and all bit patterns
+    // are valid elements, as `T` is `FromBytes`. The element types contain 64-bit integers, so they
+    // are aligned for these.
     unsafe { slice::from_raw_parts_mut(elements.as_mut_ptr().cast(), len) }
 }
 
@@ -111,7 +112,7 @@ impl<T, const N: usize> Deref for UserVec<T, N> {
         if let Some(many) = &self.many {
             return many;
         }
-        // SAFETY: By the type invariants, as many elements are initialized.
+        // SAFETY: `append()` initialized the first `nr_few` elements.
         unsafe { slice::from_raw_parts(self.few.as_ptr().cast(), self.nr_few) }
     }
 }
@@ -122,7 +123,7 @@ impl<T, const N: usize> DerefMut for UserVec<T, N> {
         if let Some(many) = &mut self.many {
             return many;
         }
-        // SAFETY: By the type invariants, as many elements are initialized.
+        // SAFETY: `append()` initialized the first `nr_few` elements.
         unsafe { slice::from_raw_parts_mut(self.few.as_mut_ptr().cast(), self.nr_few) }
     }
 }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl<P: Send + Sync> Vcpu<P> {
-    /// The offset of L1's TSC to the host's, once that is scaled.
+    /// The offset from the host's scaled TSC to L1's TSC.
     fn l1_tsc_offset(&self) -> u64 {
         // SAFETY: `self` is a valid vCPU, and only this task, which has it loaded, writes this.
         unsafe { (*self.as_raw()).arch.l1_tsc_offset }
@@ -31,12 +31,12 @@ impl<P: Send + Sync> Clocks for Vcpu<P> {
             }
         };
 
-        // SAFETY: It computes with the CPU's TSC, which any task may read.
+        // SAFETY: The function only scales the CPU's TSC, which any task may read.
         unsafe { bindings::kvm_msr_glue_scaled_tsc(ratio) }.wrapping_add(offset)
     }
 
     fn is_tsc_protected(&self) -> bool {
-        // SAFETY: `self` is a valid vCPU, whose creation decided this.
+        // SAFETY: `self` is a valid vCPU. This is set at its creation only.
         unsafe { (*self.as_raw()).arch.guest_tsc_protected }
     }
 
@@ -47,7 +47,8 @@ impl<P: Send + Sync> Clocks for Vcpu<P> {
     }
 
     fn tsc_adjustment(&self, tsc: u64) -> u64 {
-        // SAFETY: `self` is a valid vCPU that this task has loaded, so its ratio is this task's.
+        // SAFETY: `self` is a valid vCPU that this task has loaded, so nobody else changes its TSC
+        // ratio.
         let offset = unsafe { bindings::kvm_compute_l1_tsc_offset(self.as_raw(), tsc) };
 
         offset.wrapping_sub(self.l1_tsc_offset())
@@ -56,7 +57,8 @@ impl<P: Send + Sync> Clocks for Vcpu<P> {
     fn adjust_tsc_offset(&self, delta: u64) {
         let offset = self.l1_tsc_offset().wrapping_add(delta);
 
-        // SAFETY: `self` is a valid vCPU that this task has loaded, so its offset is this task's.
+        // SAFETY: `self` is a valid vCPU that this task has loaded, so nobody else changes its TSC
+        // offset.
         unsafe { bindings::kvm_vcpu_write_tsc_offset(self.as_raw(), offset) }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     kvm::feature,
 };
 
-/// The component of the FPU's state that has to be enabled by the host, for AMX.
+/// The FPU state component of AMX: the only one that `IA32_XFD` can disable.
 const XFEATURE_XTILE_DATA: u64 = 1 << 18;
 
 impl<P: Send + Sync> Cpuid for Vcpu<P> {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The values of 64 bits in `struct kvm_vcpu`.
+//! The 64-bit values in `struct kvm_vcpu`.
 
 use super::Vcpu;
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 };
 use core::mem::offset_of;
 
-/// An integer of 64 bits, for which any bits are valid.
+/// A 64-bit integer, for which all bit patterns are valid.
 trait Word {}
 
 impl Word for u64 {}
@@ -35,9 +35,10 @@ macro_rules! offsets {
     };
 }
 
-/// Where the values are in `struct kvm_vcpu`, in bytes. At each is a [`Word`].
+/// The offsets of the values in `struct kvm_vcpu`, in bytes. Each value is a [`Word`].
 ///
-/// An array, because a `match` would be a tree of comparisons: the kernel allows no jump tables.
+/// This is an array, because a `match` would become a tree of comparisons: the kernel disables jump
+/// tables.
 static OFFSETS: [u16; 256] = {
     const DECLARED: [u16; Field::ALL.len()] = with_fields!(offsets);
     let mut offsets = [DECLARED[0]; 256];
@@ -65,13 +66,15 @@ impl<P: Send + Sync> Vcpu<P> {
 impl<P: Send + Sync> Fields for Vcpu<P> {
     #[inline]
     fn field(&self, field: Field) -> u64 {
-        // SAFETY: It is 64 bits of an integer, which only this task, with the vCPU loaded, writes.
+        // SAFETY: It points to a 64-bit integer, and only this task, which has the vCPU loaded,
+        // writes it.
         unsafe { self.field_ptr(field).read() }
     }
 
     #[inline]
     fn set_field(&self, field: Field, value: u64) {
-        // SAFETY: It is 64 bits of an integer, which only this task, with the vCPU loaded, uses.
+        // SAFETY: It points to a 64-bit integer, and only this task, which has the vCPU loaded,
+        // uses it.
         unsafe { self.field_ptr(field).write(value) }
     }
 }

@@ -21,19 +21,20 @@ pub(crate) struct GuestFpu<'a, P: Send + Sync> {
 }
 
 impl<'a, P: Send + Sync> GuestFpu<'a, P> {
-    /// Loads the state. It must not be loaded yet, as it is while the vCPU runs.
+    /// Loads the state. It must not be loaded yet. The run loop has it loaded, so this is for
+    /// ioctls only.
     pub(crate) fn load(vcpu: &'a Vcpu<P>) -> Self {
         // SAFETY: `vcpu` is valid and this task has it loaded. KVM warns, and kills the VM, if its
-        // FPU state is loaded as well.
+        // FPU state is loaded already.
         unsafe { bindings::kvm_msr_glue_load_guest_fpu(vcpu.as_raw()) };
-        // INVARIANT: It was loaded just now.
+        // INVARIANT: The state was just loaded.
         Self { vcpu }
     }
 }
 
 impl<P: Send + Sync> Drop for GuestFpu<'_, P> {
     fn drop(&mut self) {
-        // SAFETY: `vcpu` is valid and this task has it loaded, with its FPU state since `load()`.
+        // SAFETY: `vcpu` is valid, this task has it loaded, and `load()` loaded its FPU state.
         unsafe { bindings::kvm_msr_glue_put_guest_fpu(self.vcpu.as_raw()) };
     }
 }
@@ -53,14 +54,14 @@ impl<P: Send + Sync> Fpu for Vcpu<P> {
     }
 
     fn xfd(&self) -> u64 {
-        // SAFETY: `self` is a valid vCPU that this task has loaded. It has FPU state from its
-        // creation on, in a place that does not change while this task does not run the guest.
+        // SAFETY: `self` is a valid vCPU that this task has loaded. Its FPU state exists since its
+        // creation, and its buffer does not move while this task is outside of the guest.
         unsafe { (*(*self.as_raw()).arch.guest_fpu.fpstate).xfd }
     }
 
     fn set_xfd(&self, xfd: u64) {
-        // SAFETY: `self` is a valid vCPU that this task has loaded, so its FPU state is this
-        // task's.
+        // SAFETY: `self` is a valid vCPU that this task has loaded, so nobody else uses its FPU
+        // state.
         unsafe { bindings::kvm_msr_glue_set_xfd(self.as_raw(), xfd) }
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The host, as a vCPU's MSRs depend on it.
+//! The properties of the host that a vCPU's MSRs depend on.
 
 use super::Vcpu;
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
 };
 
 impl<P: Send + Sync> Vcpu<P> {
-    /// The vendor module is loaded while there is a vCPU.
+    /// Proof that the vendor module is loaded, as the vCPU's VM references it.
     #[inline]
     fn vendor_loaded(&self) -> VendorLoaded<'_> {
         // SAFETY: `self` is a vCPU of a VM, and every VM references the vendor module.
@@ -33,12 +33,13 @@ impl<P: Send + Sync> Vcpu<P> {
 
 impl<P: Send + Sync> HostCpu for Vcpu<P> {
     fn host_has(&self, feature: Feature) -> bool {
-        // SAFETY: It reads a bit of the kernel's words, for one of the kernel's numbers.
+        // SAFETY: The function reads a bit of the kernel's CPUID words. `number()` returns the
+        // kernel's number, which is in bounds.
         unsafe { bindings::kvm_msr_glue_host_has(feature::number(feature)) }
     }
 
     fn host_has_ibpb(&self) -> bool {
-        // SAFETY: It reads a bit that was set at boot.
+        // SAFETY: The function reads a bit that does not change after boot.
         unsafe { bindings::kvm_msr_glue_host_has_ibpb() }
     }
 
@@ -60,7 +61,7 @@ impl<P: Send + Sync> HostCpu for Vcpu<P> {
     }
 
     fn has_sched_info(&self) -> bool {
-        // SAFETY: It reads a setting that any task may read at any time.
+        // SAFETY: The function reads a setting that any task may read at any time.
         unsafe { bindings::kvm_msr_glue_has_sched_info() }
     }
 
@@ -79,8 +80,8 @@ impl<P: Send + Sync> HostCpu for Vcpu<P> {
     }
 
     fn flush_l1d(&self) {
-        // SAFETY: It affects a cache only. If the CPU lacks the MSR, this raises a fault, which
-        // the kernel reports and survives.
+        // SAFETY: The command affects a cache only. If the CPU lacks the MSR, this raises a fault,
+        // which the kernel reports and survives.
         unsafe { bindings::kvm_msr_glue_flush_l1d() }
     }
 }

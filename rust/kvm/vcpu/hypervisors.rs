@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Interfaces of other hypervisors, each as far as the kernel is configured to emulate it.
+//! Interfaces of other hypervisors, if the kernel is configured to emulate them.
 
 use super::Vcpu;
 use crate::engine::{
@@ -33,8 +33,9 @@ impl<P: Send + Sync> Hypervisors for Vcpu<P> {
         let host = initiator == Initiator::Host;
 
         // SAFETY: `self` is a valid vCPU that this task has loaded. The function may write the
-        // guest's memory, for which it needs `kvm->srcu`: all who write an MSR are in a section,
-        // `ops/msrs.rs` and `ops/one_reg.rs` in their own, and the others in the run loop's.
+        // guest's memory, which requires a section of `kvm->srcu`: `ops/msrs.rs` and
+        // `ops/one_reg.rs` enter one, and all other writes of MSRs happen in the run loop's
+        // section.
         return_code::to_result(unsafe {
             bindings::kvm_hv_set_msr_common(self.as_raw(), index, data, host)
         })
@@ -57,7 +58,7 @@ impl<P: Send + Sync> Hypervisors for Vcpu<P> {
         let msr =
             unsafe { (&raw const (*(*self.as_raw()).kvm).arch.xen.hvm_config.msr).read_volatile() };
 
-        // User space chooses an index, or 0 for none.
+        // User space sets the index; 0 means that there is none.
         (msr != 0 && msr == index).then(|| self.write_hypercall_page(data))
     }
 
@@ -71,7 +72,7 @@ impl<P: Send + Sync> Hypervisors for Vcpu<P> {
 impl<P: Send + Sync> Vcpu<P> {
     #[cold]
     fn write_hypercall_page(&self, data: u64) -> Result {
-        // The function writes the guest's memory.
+        // The function writes the guest's memory, which requires a section.
         let _section = self.vm().read_section();
 
         // SAFETY: `self` is a valid vCPU that this task has loaded, in a section of its VM's

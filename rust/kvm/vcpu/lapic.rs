@@ -21,7 +21,7 @@ use crate::{
 
 impl<P: Send + Sync> Lapic for Vcpu<P> {
     fn has_lapic(&self) -> bool {
-        // SAFETY: `self` is a valid vCPU, which has or lacks a local APIC since its creation.
+        // SAFETY: `self` is a valid vCPU. Its creation decided whether it has a local APIC.
         unsafe { bindings::kvm_msr_glue_has_lapic(self.as_raw()) }
     }
 
@@ -52,29 +52,31 @@ impl<P: Send + Sync> Lapic for Vcpu<P> {
     fn set_apic_base(&self, data: u64, initiator: Initiator) -> Result {
         let host = initiator == Initiator::Host;
 
-        // SAFETY: `self` is a valid vCPU that this task has loaded. The function allows for one
+        // SAFETY: `self` is a valid vCPU that this task has loaded. The function handles a vCPU
         // without a local APIC.
         to_result(unsafe { bindings::kvm_apic_set_base(self.as_raw(), data, host) })
     }
 
-    // All writes of MSRs would save registers for the section.
+    // Not inlined: otherwise all writes of MSRs would save registers for the section.
     #[inline(never)]
     fn set_pv_eoi(&self, data: u64) -> Result {
         let enables = data & u64::from(bindings::KVM_MSR_ENABLED) != 0;
-        // The function looks up the guest's memory then.
+        // If it enables the feature, the function looks up the guest's memory.
         let _section = enables.then(|| self.vm().read_section());
 
         // SAFETY: `self` is a valid vCPU that this task has loaded, in a section of its VM's
-        // `kvm->srcu` if that is needed. One byte is what KVM writes there.
+        // `kvm->srcu` if the function accesses the guest's memory. 1 is the size of KVM's data
+        // there, in bytes.
         to_result(unsafe { bindings::kvm_lapic_set_pv_eoi(self.as_raw(), data, 1) })
-            // It returns errnos for an invalid address, which would end KVM_RUN.
+            // For an invalid address it returns an errno, which would fail KVM_RUN instead of
+            // injecting #GP.
             .map_err(|_| INVALID)
     }
 }
 
 impl<P: Send + Sync> Vcpu<P> {
-    /// Sends what was written to the x2APIC's ICR, if that needs no more than a register of
-    /// another vCPU's local APIC. Returns whether it did.
+    /// Sends the IPI of a write to the x2APIC's ICR, if the fast path supports it. Returns whether
+    /// it was sent.
     pub(crate) fn send_ipi_fast(&self, data: u64) -> bool {
         // SAFETY: `self` is a valid vCPU that this task has loaded. The function checks that there
         // is a local APIC in x2APIC mode, and does not sleep.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The banks that report machine checks.
+//! The machine check banks.
 
 use super::Vcpu;
 use crate::{
@@ -8,8 +8,8 @@ use crate::{
     engine::cpu::MachineChecks, //
 };
 
-/// The number of banks. It is a power of two, so that the remainder of an index is a mask, and
-/// in bounds even when the CPU mispredicts who chose that index.
+/// The number of banks. It is a power of two, so that a remainder is a mask, which keeps an index
+/// that the guest chose in bounds, even if the CPU mispredicts a branch.
 const BANKS: usize = bindings::KVM_MSR_MCE_BANKS as usize;
 const _: () = assert!(BANKS.is_power_of_two());
 
@@ -30,22 +30,26 @@ impl<P: Send + Sync> Vcpu<P> {
 
 impl<P: Send + Sync> MachineChecks for Vcpu<P> {
     fn mce_bank(&self, offset: usize) -> u64 {
-        // SAFETY: It is one of the vCPU's values, and only this task, with it loaded, writes them.
+        // SAFETY: It points to one of the vCPU's values, and only this task, which has the vCPU
+        // loaded, writes them.
         unsafe { self.mce_bank_ptr(offset).read() }
     }
 
     fn set_mce_bank(&self, offset: usize, value: u64) {
-        // SAFETY: It is one of the vCPU's values, and only this task, with it loaded, uses them.
+        // SAFETY: It points to one of the vCPU's values, and only this task, which has the vCPU
+        // loaded, uses them.
         unsafe { self.mce_bank_ptr(offset).write(value) }
     }
 
     fn mce_ctl2(&self, bank: usize) -> u64 {
-        // SAFETY: It is one of the vCPU's values, and only this task, with it loaded, writes them.
+        // SAFETY: It points to one of the vCPU's values, and only this task, which has the vCPU
+        // loaded, writes them.
         unsafe { self.mce_ctl2_ptr(bank).read() }
     }
 
     fn set_mce_ctl2(&self, bank: usize, value: u64) {
-        // SAFETY: It is one of the vCPU's values, and only this task, with it loaded, uses them.
+        // SAFETY: It points to one of the vCPU's values, and only this task, which has the vCPU
+        // loaded, uses them.
         unsafe { self.mce_ctl2_ptr(bank).write(value) }
     }
 }

@@ -2,8 +2,8 @@
 
 //! vCPUs.
 //!
-//! A file each for the traits by which the engine's rules see them, and here their registers, as
-//! instructions use these, counters and traces.
+//! The files of this folder each implement one of the engine's traits ([`crate::engine::cpu`]).
+//! This one has the vCPU's general purpose registers, counters and traces.
 
 mod clocks;
 mod cpuid;
@@ -42,42 +42,41 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// This is a valid `struct kvm_vcpu` of a VM that meets the invariants of [`Vm<P>`]. The current
-/// task is the only one to use it: it has the vCPU loaded, or, at the vCPU's creation, nobody else
-/// knows of it.
+/// This is a valid `struct kvm_vcpu` of a VM that meets the invariants of [`Vm<P>`]. Only the
+/// current task uses it: the task has the vCPU loaded, or is creating it.
 #[repr(transparent)]
 pub(crate) struct Vcpu<P> {
     vcpu: Opaque<bindings::kvm_vcpu>,
     _protected: PhantomData<P>,
 }
 
-/// What the engine counts, per vCPU.
+/// The events that the engine counts for each vCPU.
 #[derive(Clone, Copy)]
 #[repr(usize)]
 pub(crate) enum Counter {
-    /// Guest reads that the engine judged.
+    /// Guest reads that the engine handled.
     Reads,
-    /// Guest writes that the engine judged.
+    /// Guest writes that the engine handled.
     Writes,
     /// Guest accesses that the filter denied.
     Filtered,
-    /// Guest accesses that were handed to user space.
+    /// Guest accesses that exited to user space.
     UserSpace,
     /// Guest accesses that ended in `#GP`.
     GeneralProtection,
-    /// MSRs that user space got.
+    /// MSRs that user space read.
     HostReads,
-    /// MSRs that user space set.
+    /// MSRs that user space wrote.
     HostWrites,
 }
 
-// The last of them.
+// `HostWrites` is the last counter.
 const _: () =
     assert!((Counter::HostWrites as usize) < bindings::KVM_NR_MSR_ENGINE_COUNTERS as usize);
 
 impl<P: Send + Sync> Cpu for Vcpu<P> {}
 
-/// An access of the vendor module or the PMU.
+/// The structure that describes an access to the vendor module and the PMU.
 fn msr_data(index: u32, data: u64, initiator: Initiator) -> bindings::msr_data {
     bindings::msr_data {
         host_initiated: initiator == Initiator::Host,
@@ -93,7 +92,7 @@ impl<P: Send + Sync> Vcpu<P> {
     #[inline]
     pub(super) unsafe fn from_raw<'a>(vcpu: *mut bindings::kvm_vcpu) -> &'a Self {
         // CAST: `Self` is transparent.
-        // SAFETY: The caller promises a valid vCPU that nobody else uses during `'a`.
+        // SAFETY: The caller passes a valid vCPU that nobody else uses for all of `'a`.
         unsafe { &*vcpu.cast() }
     }
 
@@ -105,47 +104,48 @@ impl<P: Send + Sync> Vcpu<P> {
     /// The VM.
     #[inline]
     pub(crate) fn vm(&self) -> &Vm<P> {
-        // SAFETY: A vCPU's VM is valid as long as the vCPU, and the engine serves it.
+        // SAFETY: A vCPU's VM is valid as long as the vCPU, and the engine serves this VM.
         unsafe { Vm::from_raw((*self.as_raw()).kvm) }
     }
 
-    /// A general purpose register, all of it.
+    /// Reads all 64 bits of a general purpose register.
     #[inline]
     fn gpr(&self, reg: bindings::kvm_reg) -> u64 {
         // SAFETY: `self` is a valid vCPU, and only the task that has it loaded, this one, writes
-        // its registers. The index is one of a general purpose register.
+        // its registers. The index is that register's, which is in bounds.
         unsafe { (*self.as_raw()).arch.regs[reg as usize] as u64 }
     }
 
     #[inline]
     fn set_gpr(&self, reg: bindings::kvm_reg, value: u32) {
-        // SAFETY: `self` is a valid vCPU, and only the task that has it loaded, this one, uses
-        // its registers. The index is one of a general purpose register.
+        // SAFETY: `self` is a valid vCPU, and only the task that has it loaded, this one, uses its
+        // registers. The index is that register's, which is in bounds.
         unsafe { (*self.as_raw()).arch.regs[reg as usize] = value as usize }
     }
 
-    /// ECX, which is where RDMSR and WRMSR have the MSR's index.
+    /// ECX, which has the MSR's index for RDMSR and WRMSR.
     #[inline]
     pub(crate) fn ecx(&self) -> u32 {
-        // The upper half of RCX does not count.
+        // RDMSR and WRMSR ignore the upper half of RCX.
         self.gpr(bindings::kvm_reg_VCPU_REGS_RCX) as u32
     }
 
-    /// EDX:EAX, which is where WRMSR has the value.
+    /// EDX:EAX, which has the value for WRMSR.
     #[inline]
     pub(crate) fn edx_eax(&self) -> u64 {
         self.gpr(bindings::kvm_reg_VCPU_REGS_RDX) << 32
             | self.gpr(bindings::kvm_reg_VCPU_REGS_RAX) & u64::from(u32::MAX)
     }
 
-    /// Sets EDX:EAX, which is where RDMSR leaves the value. The upper halves are cleared.
+    /// Sets EDX:EAX to the value that RDMSR read. Clears the upper halves of RDX and RAX, as the
+    /// CPU does.
     #[inline]
     pub(crate) fn set_edx_eax(&self, value: u64) {
         self.set_gpr(bindings::kvm_reg_VCPU_REGS_RAX, value as u32);
         self.set_gpr(bindings::kvm_reg_VCPU_REGS_RDX, (value >> 32) as u32);
     }
 
-    /// A register as an instruction's operand: its lower half only, unless in 64-bit mode.
+    /// Reads a register as an instruction's operand: only its lower half outside of 64-bit mode.
     pub(crate) fn operand(&self, reg: c_int) -> u64 {
         // SAFETY: `self` is a valid vCPU that this task has loaded. An unknown register reads as 0.
         unsafe { bindings::kvm_msr_glue_operand(self.as_raw(), reg) as u64 }
@@ -158,13 +158,13 @@ impl<P: Send + Sync> Vcpu<P> {
         unsafe { bindings::kvm_msr_glue_set_operand(self.as_raw(), reg, value as usize) }
     }
 
-    /// The operand of the RDMSR that is under way, if it has its index in the instruction.
+    /// The destination register of the RDMSR with an immediate index that is in progress.
     pub(crate) fn rdmsr_imm_reg(&self) -> c_int {
         // SAFETY: `self` is a valid vCPU, and only this task, which has it loaded, writes this.
         unsafe { (*self.as_raw()).arch.cui_rdmsr_imm_reg }
     }
 
-    /// Keeps the operand of an RDMSR that has its index in the instruction.
+    /// Stores the destination register of an RDMSR with an immediate index.
     pub(crate) fn set_rdmsr_imm_reg(&self, reg: c_int) {
         // SAFETY: `self` is a valid vCPU, and only this task, which has it loaded, uses this.
         unsafe { (*self.as_raw()).arch.cui_rdmsr_imm_reg = reg }
@@ -183,23 +183,25 @@ impl<P: Send + Sync> Vcpu<P> {
         let counter =
             unsafe { &raw mut (*self.as_raw()).arch.msr_engine_counters[counter as usize] };
 
-        // Volatile, as others read it meanwhile: WRITE_ONCE() in C, and the cost of an `inc`.
+        // Volatile like WRITE_ONCE(), as other tasks read it concurrently. It costs no more than an
+        // `inc`.
         // SAFETY: The counter is valid, and only the task that has the vCPU loaded, this one,
         // writes it.
         unsafe { counter.write_volatile(counter.read_volatile().wrapping_add(by)) }
     }
 
-    /// Reads a counter of a vCPU that need not be loaded.
+    /// Reads a counter of a vCPU, which need not be loaded.
     ///
     /// # Safety
     ///
     /// `vcpu` must be a valid vCPU.
     pub(super) unsafe fn read_counter(vcpu: *mut bindings::kvm_vcpu, counter: Counter) -> u64 {
-        // SAFETY: The caller promises a valid vCPU. A task that has it loaded may write meanwhile.
+        // SAFETY: The caller passes a valid vCPU. The task that has it loaded may write
+        // concurrently.
         unsafe { (&raw const (*vcpu).arch.msr_engine_counters[counter as usize]).read_volatile() }
     }
 
-    /// Traces a guest read, by `kvm_msr`.
+    /// Traces a guest read with the tracepoint `kvm_msr`.
     #[inline]
     pub(crate) fn trace_read(&self, index: u32, read: Result<u64>) {
         #[cfg(CONFIG_TRACEPOINTS)]
@@ -214,7 +216,7 @@ impl<P: Send + Sync> Vcpu<P> {
         let _ = (index, read);
     }
 
-    /// Traces a guest write, by `kvm_msr`.
+    /// Traces a guest write with the tracepoint `kvm_msr`.
     #[inline]
     pub(crate) fn trace_write(&self, index: u32, data: u64, write: Result) {
         #[cfg(CONFIG_TRACEPOINTS)]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the vCPU is doing, and what it is to do next.
+//! The vCPU's mode of operation, and requests to it.
 
 use super::Vcpu;
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 
 impl<P: Send + Sync> Mode for Vcpu<P> {
     fn is_paging(&self) -> bool {
-        // SAFETY: `self` is a valid vCPU that this task has loaded, so its CR0 is this task's.
+        // SAFETY: `self` is a valid vCPU that this task has loaded, so nobody else changes its CR0.
         unsafe { bindings::kvm_msr_glue_is_paging(self.as_raw()) }
     }
 
@@ -30,15 +30,15 @@ impl<P: Send + Sync> Mode for Vcpu<P> {
 
     #[inline]
     fn is_protected(&self) -> bool {
-        // SAFETY: `self` is a valid vCPU. Its state is encrypted before it runs the first time,
-        // and stays so; the vendor module allows for an access at that moment, as it does in C.
+        // SAFETY: `self` is a valid vCPU. This is set before its first VM-entry and never cleared.
+        // As in C, an access may be concurrent to that; the vendor module handles it.
         unsafe { (*self.as_raw()).arch.guest_state_protected }
     }
 
     fn request(&self, request: Request) {
         let vcpu = self.as_raw();
 
-        // SAFETY: `self` is a valid vCPU. Any task may make a request of it at any time.
+        // SAFETY: `self` is a valid vCPU. Any task may make a request to it at any time.
         unsafe {
             match request {
                 Request::ClockUpdate => bindings::kvm_msr_glue_request_clock_update(vcpu),

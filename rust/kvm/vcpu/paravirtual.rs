@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What KVM offers to guests that know it.
+//! KVM's paravirtual features.
 //!
 //! Source: `Documentation/virt/kvm/x86/msr.rst`.
 
@@ -20,15 +20,16 @@ use crate::{
 
 const NANOSECONDS: u64 = 1_000_000_000;
 
-/// Writes the time at which the guest's clocks were 0 to the guest's memory, as a
-/// `struct pvclock_wall_clock`. The version is odd meanwhile.
+/// Writes the wall clock time at which the guest's clock was 0 to the guest's memory, as a `struct
+/// pvclock_wall_clock`. The version is odd during the update, so that the guest retries.
 ///
-/// If the guest has no memory there, nothing is written and the guest is not told.
+/// If the guest has no memory there, nothing is written, and the guest's WRMSR succeeds
+/// nevertheless.
 fn write_wall_clock<P: Send + Sync>(section: &Section<'_, P>, address: u64) {
     let Some(old) = section.read_guest(address) else {
         return;
     };
-    // It may be odd already if this is the first time, as memory may hold anything.
+    // The old version may be odd already, as the guest need not initialize its memory.
     let odd = u32::from_ne_bytes(old).wrapping_add(1) | 1;
 
     if !section.write_guest(address, &odd.to_ne_bytes()) {
@@ -36,7 +37,7 @@ fn write_wall_clock<P: Send + Sync>(section: &Section<'_, P>, address: u64) {
     }
     // SAFETY: The section's VM is valid.
     let epoch = unsafe { bindings::kvm_get_wall_clock_epoch(section.vm().as_raw()) };
-    // The guest's seconds have 32 bits, and end in 2106.
+    // The ABI has 32 bits for the seconds, which overflow in 2106.
     let (seconds, nanoseconds) = ((epoch / NANOSECONDS) as u32, (epoch % NANOSECONDS) as u32);
     let mut clock = [0; 12];
 
@@ -55,7 +56,8 @@ impl<P: Send + Sync> Vcpu<P> {
     }
 }
 
-// What enters a section is not inlined: all writes of MSRs would save registers for it.
+// Functions that enter a section are not inlined: otherwise all writes of MSRs would save registers
+// for it.
 impl<P: Send + Sync> Paravirtual for Vcpu<P> {
     fn wall_clock(&self) -> u64 {
         // SAFETY: The VM's state is valid. As in C, another vCPU may write concurrently.
@@ -85,11 +87,11 @@ impl<P: Send + Sync> Paravirtual for Vcpu<P> {
     #[inline(never)]
     fn set_clock_address(&self, address: Option<u64>) {
         let Some(address) = address else {
-            // SAFETY: `self` is a valid vCPU that this task has loaded, so its clock is this
-            // task's.
+            // SAFETY: `self` is a valid vCPU that this task has loaded, so nobody else uses its
+            // clock.
             return unsafe { bindings::kvm_msr_glue_clear_clock_address(self.as_raw()) };
         };
-        // The function looks up the guest's memory.
+        // The function looks up the guest's memory, which requires a section.
         let _section = self.vm().read_section();
 
         // SAFETY: `self` is a valid vCPU that this task has loaded, in a section of its VM's
@@ -99,35 +101,36 @@ impl<P: Send + Sync> Paravirtual for Vcpu<P> {
 
     #[inline(never)]
     fn set_async_pf_address(&self, address: u64) -> Result {
-        // The function looks up the guest's memory.
+        // The function looks up the guest's memory, which requires a section.
         let _section = self.vm().read_section();
 
         // SAFETY: `self` is a valid vCPU that this task has loaded, in a section of its VM's
         // `kvm->srcu`.
         to_result(unsafe { bindings::kvm_msr_glue_set_async_pf_address(self.as_raw(), address) })
-            // It returns errnos for an invalid address, which would end KVM_RUN.
+            // For an invalid address it returns an errno, which would fail KVM_RUN instead of
+            // injecting #GP.
             .map_err(|_| INVALID)
     }
 
     fn wake_async_pf(&self) {
-        // It fails if there is no memory, which C ignores too: the guest is told of each page on
-        // its own then.
-        // SAFETY: `self` is a valid vCPU that this task has loaded, so its queue is this task's.
+        // Without memory this fails, which C ignores, too: KVM reports each page separately then.
+        // SAFETY: `self` is a valid vCPU that this task has loaded, so nobody else uses its queue.
         unsafe { bindings::kvm_async_pf_wakeup_all(self.as_raw()) };
     }
 
     fn clear_async_pf(&self) {
-        // SAFETY: `self` is a valid vCPU that this task has loaded, so its queue is this task's.
+        // SAFETY: `self` is a valid vCPU that this task has loaded, so nobody else uses its queue.
         unsafe { bindings::kvm_msr_glue_clear_async_pf(self.as_raw()) }
     }
 
     fn set_async_pf_vector(&self, vector: u8) {
-        // SAFETY: `self` is a valid vCPU that this task has loaded, and only it uses the vector.
+        // SAFETY: `self` is a valid vCPU that this task has loaded, and only this task uses the
+        // vector.
         unsafe { (*self.as_raw()).arch.apf.vec = vector.into() }
     }
 
     fn acknowledge_async_pf(&self) {
-        // SAFETY: `self` is a valid vCPU that this task has loaded, so its queue is this task's.
+        // SAFETY: `self` is a valid vCPU that this task has loaded, so nobody else uses its queue.
         unsafe { bindings::kvm_msr_glue_acknowledge_async_pf(self.as_raw()) }
     }
 }

@@ -20,8 +20,8 @@ use crate::{
 
 impl<P: Send + Sync> Pmu for Vcpu<P> {
     fn pmu_has(&self, index: u32) -> bool {
-        // SAFETY: `self` is a valid vCPU that this task has loaded. Every vCPU has a PMU, if only
-        // one without counters.
+        // SAFETY: `self` is a valid vCPU that this task has loaded. Every vCPU has a PMU, possibly
+        // without counters.
         unsafe { bindings::kvm_pmu_is_valid_msr(self.as_raw(), index) }
     }
 
@@ -29,7 +29,7 @@ impl<P: Send + Sync> Pmu for Vcpu<P> {
         let mut msr = msr_data(index, 0, initiator);
 
         // SAFETY: `self` is a valid vCPU that this task has loaded, and `msr` is valid for the
-        // call. Of an MSR that the PMU lacks, it says so.
+        // call. The function denies an MSR that the PMU does not have.
         to_result(unsafe { bindings::kvm_pmu_get_msr(self.as_raw(), &mut msr) })?;
         Ok(msr.data)
     }
@@ -38,7 +38,7 @@ impl<P: Send + Sync> Pmu for Vcpu<P> {
         let mut msr = msr_data(index, data, initiator);
 
         // SAFETY: `self` is a valid vCPU that this task has loaded, and `msr` is valid for the
-        // call. Of an MSR that the PMU lacks, it says so.
+        // call. The function denies an MSR that the PMU does not have.
         to_result(unsafe { bindings::kvm_pmu_set_msr(self.as_raw(), &mut msr) })
     }
 

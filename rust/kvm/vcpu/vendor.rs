@@ -22,8 +22,8 @@ use crate::{
     },
 };
 
-/// The keys of the static calls that are made here. objtool ties each call to the key that it finds
-/// in the same object, and without one the module could not be loaded.
+/// The keys of the static calls in this file. objtool needs the key of each static call in the same
+/// object; without it, the module can't be loaded.
 #[used]
 static STATIC_CALL_KEYS: StaticCallKeys = StaticCallKeys([
     &raw const bindings::__SCK__kvm_x86_get_msr,
@@ -33,7 +33,7 @@ static STATIC_CALL_KEYS: StaticCallKeys = StaticCallKeys([
 #[expect(dead_code, reason = "only objtool looks at them")]
 struct StaticCallKeys([*const bindings::static_call_key; 2]);
 
-// SAFETY: Nobody reads what the pointers point to.
+// SAFETY: Nobody dereferences the pointers.
 unsafe impl Sync for StaticCallKeys {}
 
 impl<P: Send + Sync> VendorModule for Vcpu<P> {
@@ -50,8 +50,8 @@ impl<P: Send + Sync> VendorModule for Vcpu<P> {
     fn vendor_read(&self, index: u32, initiator: Initiator) -> Result<u64> {
         let mut msr = msr_data(index, 0, initiator);
 
-        // SAFETY: `self` is a valid vCPU that this task has loaded, the vendor module is there as
-        // long as a VM is, and `msr` is valid for the call.
+        // SAFETY: `self` is a valid vCPU that this task has loaded, its VM references the vendor
+        // module, and `msr` is valid for the call.
         to_result(unsafe { bindings::__SCT__kvm_x86_get_msr(self.as_raw(), &mut msr) })?;
         Ok(msr.data)
     }
@@ -60,19 +60,19 @@ impl<P: Send + Sync> VendorModule for Vcpu<P> {
     fn vendor_write(&self, index: u32, data: u64, initiator: Initiator) -> Result {
         let mut msr = msr_data(index, data, initiator);
 
-        // SAFETY: `self` is a valid vCPU that this task has loaded, the vendor module is there as
-        // long as a VM is, and `msr` is valid for the call.
+        // SAFETY: `self` is a valid vCPU that this task has loaded, its VM references the vendor
+        // module, and `msr` is valid for the call.
         to_result(unsafe { bindings::__SCT__kvm_x86_set_msr(self.as_raw(), &mut msr) })
     }
 
     fn vendor_set_efer(&self, efer: u64) -> Result {
-        // SAFETY: `self` is a valid vCPU that this task has loaded, and the vendor module is there
-        // as long as a VM is.
+        // SAFETY: `self` is a valid vCPU that this task has loaded, and its VM references the
+        // vendor module.
         to_result(unsafe { bindings::kvm_msr_glue_vendor_set_efer(self.as_raw(), efer) })
     }
 
     fn efer_changed(&self, old: u64, new: u64) {
-        // SAFETY: `self` is a valid vCPU that this task has loaded, so its MMU is this task's.
+        // SAFETY: `self` is a valid vCPU that this task has loaded, so nobody else uses its MMU.
         unsafe { bindings::kvm_msr_glue_efer_changed(self.as_raw(), old, new) }
     }
 
