@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Accesses to MSRs by KVM itself, and those of guests with and without the filter.
+//! Accesses to MSRs: by guests with and without the filter, by the vendor module, and by KVM
+//! itself.
 
 use super::{
     msr_filter,
@@ -27,7 +28,7 @@ use crate::{
 /// Reads an MSR for the guest, if the filter allows it.
 #[inline(always)]
 pub(super) fn read(vcpu: &Vcpu, section: &Section<'_>, index: u32) -> AccessResult<u64> {
-    // First, as the filter goes by the index's location too.
+    // Before the filter: its lookup can reuse the index's location.
     let register = lookup(index);
 
     vcpu.count(Counter::Reads, 1);
@@ -51,7 +52,7 @@ pub(super) fn write(vcpu: &Vcpu, section: &Section<'_>, index: u32, data: u64) -
     access::write_register(vcpu, register, index, data, Initiator::Guest)
 }
 
-/// Stores what was read, or 0, as not all callers look at the result.
+/// Stores the value that was read, or 0 if the read failed, as not all callers check the result.
 #[inline]
 pub(super) fn store(read: AccessResult<u64>, data: &mut u64) -> AccessResult {
     *data = read.unwrap_or(0);
@@ -60,13 +61,13 @@ pub(super) fn store(read: AccessResult<u64>, data: &mut u64) -> AccessResult {
 
 /// A guest read as part of another operation, e.g. nested VM-exit.
 pub(crate) fn emulate_msr_read(vcpu: &Vcpu, index: u32, data: &mut u64) -> AccessResult {
-    // Vendor code also calls this outside of the run loop.
+    // The vendor module also calls this outside of the run loop, so this enters a section.
     store(read(vcpu, &vcpu.vm().read_section(), index), data)
 }
 
 /// A guest write as part of another operation, e.g. nested VM-entry.
 pub(crate) fn emulate_msr_write(vcpu: &Vcpu, index: u32, data: u64) -> AccessResult {
-    // As in `emulate_msr_read()`.
+    // The vendor module also calls this outside of the run loop, so this enters a section.
     write(vcpu, &vcpu.vm().read_section(), index, data)
 }
 
@@ -80,13 +81,13 @@ pub(crate) fn emulate_msr_write_unfiltered(vcpu: &Vcpu, index: u32, data: u64) -
     access::write(vcpu, index, data, Initiator::Guest)
 }
 
-/// A read by KVM itself, of an MSR that has to exist. Nothing is stored if that fails.
+/// A read by KVM itself. An unknown MSR is always denied. `data` is unchanged if the read fails.
 pub(crate) fn msr_read(vcpu: &Vcpu, index: u32, data: &mut u64) -> AccessResult {
     *data = access::read_existing(vcpu, index, Initiator::Host)?;
     Ok(())
 }
 
-/// A write by KVM itself, to an MSR that has to exist.
+/// A write by KVM itself. An unknown MSR is always denied.
 pub(crate) fn msr_write(vcpu: &Vcpu, index: u32, data: u64) -> AccessResult {
     access::write_existing(vcpu, index, data, Initiator::Host)
 }
@@ -102,7 +103,7 @@ pub(crate) fn set_msr_common(vcpu: &Vcpu, msr: &mut MsrData) -> AccessResult {
     access::write_common(vcpu, msr.index(), msr.data(), msr.initiator())
 }
 
-/// Whether the vCPU can have a value of EFER.
+/// Whether a value of EFER is valid for the vCPU.
 pub(crate) fn valid_efer(vcpu: &Vcpu, efer: u64) -> bool {
     access::efer::is_valid(vcpu, efer)
 }

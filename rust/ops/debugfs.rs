@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the engine shows of a VM in its debugfs folder.
+//! The engine's files in a VM's debugfs folder.
 
 use super::{
     Protected,
@@ -26,7 +26,7 @@ use kernel::{
     seq_print, //
 };
 
-/// The most runs of a segment that are shown.
+/// The maximum number of runs of a segment that are shown.
 const MAX_RUNS: u32 = 16;
 
 /// Creates the files of a new VM.
@@ -42,7 +42,7 @@ struct MsrEngine;
 /// The compiled filter.
 struct MsrFilter;
 
-/// What the engine counts, summed over all vCPUs.
+/// The engine's counters, summed over all vCPUs.
 struct MsrCounters;
 
 impl File for MsrEngine {
@@ -99,8 +99,8 @@ impl File for MsrCounters {
     }
 }
 
-/// Shows the runs of a segment, or only how many indices it allows if there are too many runs: user
-/// space chose the bitmap, and it can have thousands.
+/// Shows the runs of a segment, or only the number of allowed indices if there are more than
+/// [`MAX_RUNS`]: a bitmap can have thousands of runs.
 fn show<W: Words>(name: &str, segment: &Segment<'_, W>, to: &SeqFile) {
     let (first, last) = (segment.first, segment.last);
     let decider = if segment.is_of_range() {

@@ -30,7 +30,7 @@ use crate::{
     },
 };
 
-/// RDMSR. Stores 0 if there is no value.
+/// Emulates RDMSR. Stores 0 if the read fails, or if user space has to answer it.
 pub(crate) fn emulator_get_msr_with_filter(
     vcpu: InRunLoop<'_>,
     index: u32,
@@ -58,7 +58,7 @@ pub(crate) fn emulator_get_msr_with_filter(
     }
 }
 
-/// WRMSR.
+/// Emulates WRMSR.
 pub(crate) fn emulator_set_msr_with_filter(
     vcpu: InRunLoop<'_>,
     index: u32,
@@ -82,8 +82,8 @@ pub(crate) fn emulator_set_msr_with_filter(
     }
 }
 
-/// Reads an MSR that another instruction than RDMSR depends on. The current shadow stack pointer is
-/// an MSR for KVM only, so KVM reads it as itself.
+/// Reads an MSR that an instruction other than RDMSR depends on. Guests can't access the current
+/// shadow stack pointer as an MSR, so this read is host-initiated.
 pub(crate) fn emulator_get_msr(vcpu: &Vcpu, index: u32, data: &mut u64) -> AccessResult {
     let read = if index == KVM_INTERNAL_GUEST_SSP {
         read_existing(vcpu, index, Initiator::Host)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! RDMSR and WRMSR exits, and the forms of these instructions that have the index as an immediate.
+//! VM-exits for RDMSR and WRMSR, also for their forms with an immediate index.
 
 use super::{
     access,
@@ -24,7 +24,8 @@ pub(crate) fn emulate_rdmsr(vcpu: InRunLoop<'_>) -> Run {
 
 /// RDMSR with an immediate index: the value goes to one register.
 pub(crate) fn emulate_rdmsr_imm(vcpu: InRunLoop<'_>, index: u32, reg: c_int) -> Run {
-    // By the time user space answers, the exit's registers have changed.
+    // Stored for the completion: the VM-exit's information is no longer valid when user space
+    // answers.
     vcpu.set_rdmsr_imm_reg(reg);
     read::<CompleteReadImm>(&vcpu, index, |data| vcpu.set_operand(reg, data))
 }
@@ -64,7 +65,7 @@ fn write(vcpu: &InRunLoop<'_>, index: u32, data: u64) -> Run {
         if user_space_msr::offer::<CompleteWrite>(vcpu, index, Some(data), denial) {
             return Run::TO_USER_SPACE;
         }
-        // An errno fails KVM_RUN, and is not for the guest.
+        // An errno is an error of KVM, not of the guest: it fails KVM_RUN instead of injecting #GP.
         if let Some(failed) = Run::errno(denial) {
             return failed;
         }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! WRMSR exits that are handled before interrupts are enabled again.
+//! VM-exits for WRMSR that are handled while interrupts are disabled.
 //!
-//! Nothing here may sleep, or use what only the slow way out of the guest prepares. The filter is
-//! not asked: x2APIC MSRs have none, and as in C IA32_TSC_DEADLINE has none here.
+//! The code here must not sleep, or use state that only the slow path saves. It does not check the
+//! filter: filters don't apply to x2APIC MSRs, and as in C not to IA32_TSC_DEADLINE on this path.
 
 use super::Vcpu;
 use crate::{

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `KVM_GET_MSR_INDEX_LIST`, `KVM_GET_MSR_FEATURE_INDEX_LIST` and `KVM_GET_MSRS` on the device, and
+//! `KVM_GET_MSR_INDEX_LIST`, `KVM_GET_MSR_FEATURE_INDEX_LIST` and `KVM_GET_MSRS` on `/dev/kvm`, and
 //! `KVM_GET_REG_LIST` on a vCPU.
 
 use super::{
@@ -24,17 +24,17 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// The MSRs to save with a vCPU.
+/// Lists the MSRs that user space saves and restores with a vCPU.
 ///
 /// # Errors
 ///
-/// `E2BIG` if there is no room for the list, whose length is written then; `EFAULT` if user memory
-/// can't be read or written, `ENOMEM`.
+/// `E2BIG` if the list does not fit, after writing its length; `EFAULT` if user memory can't be
+/// read or written; `ENOMEM`.
 pub(crate) fn get_msr_index_list(ioctl: DeviceIoctl<'_, UserList<u32>>) -> Result {
     give(ioctl.user, lists::indices(&ioctl.host))
 }
 
-/// The MSRs that describe features, as CPUID does.
+/// Lists the feature MSRs, which describe features as CPUID does.
 ///
 /// # Errors
 ///
@@ -50,7 +50,7 @@ fn give(list: UserList<u32>, indices: impl Iterator<Item = u32>) -> Result {
     for index in indices {
         elements.push(index, GFP_KERNEL)?;
     }
-    // There are a few hundred.
+    // The number fits: there are a few hundred MSRs.
     let count = elements.len() as u32;
 
     list.write_count(count)?;
@@ -60,8 +60,8 @@ fn give(list: UserList<u32>, indices: impl Iterator<Item = u32>) -> Result {
     list.write_elements(&elements)
 }
 
-/// Reads the values that guests can have of feature MSRs, up to the first that is not known, and
-/// returns how many it read.
+/// Reads the values of feature MSRs that KVM offers to guests. Stops at the first unknown MSR, and
+/// returns the number of MSRs that were read.
 ///
 /// # Errors
 ///
@@ -83,12 +83,12 @@ pub(crate) fn get_feature_msrs(ioctl: DeviceIoctl<'_, MsrList>) -> Result<usize>
     Ok(nr)
 }
 
-/// The registers that are not MSRs for user space.
+/// Lists the registers that user space can't access as MSRs.
 ///
 /// # Errors
 ///
-/// `E2BIG` if there is no room for the list, whose length is written then; `EFAULT` if user memory
-/// can't be read or written.
+/// `E2BIG` if the list does not fit, after writing its length; `EFAULT` if user memory can't be
+/// read or written.
 pub(crate) fn get_reg_list(vcpu: &Vcpu, list: UserList<u64>) -> Result {
     let ids: &[u64] = if vcpu.has(Feature::ShadowStack) {
         &[one_reg::GUEST_SSP_ID]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The ops that KVM calls. Each asks the engine's rules, and does to KVM what they say.
+//! The ops that KVM calls. They connect KVM's state ([`crate::kvm`]) with the engine's rules
+//! ([`crate::engine`]).
 
 #![forbid(unsafe_code)]
 
@@ -31,7 +32,7 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// What the engine keeps for a VM: its MSR filter, once user space has set one.
+/// The value that the engine keeps for a VM: its MSR filter, if user space has set one.
 pub(crate) type Protected = Filter<FilterWords>;
 
 /// A VM that this engine serves.
@@ -58,7 +59,7 @@ pub(crate) fn vm_init(vm: NewVm) -> Result {
     vm.attach::<Protected>()
 }
 
-/// Frees what the engine kept for a VM.
+/// Frees the value that the engine kept for a VM.
 pub(crate) fn vm_destroy(vm: DyingVm) {
     vm.detach::<Protected>();
 }

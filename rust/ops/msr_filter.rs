@@ -29,14 +29,14 @@ use kernel::{
     uaccess::UserPtr, //
 };
 
-/// Sets a new filter. The old one stays in force if that fails, and decides nothing anymore once it
-/// succeeded.
+/// Sets a new filter. On success, no access uses the old filter anymore. On failure, the old filter
+/// stays in use.
 ///
 /// # Errors
 ///
-/// Those of [`default_allows`] and [`Range::bitmap_words`], `EFAULT` if user memory can't be read,
-/// and `ENOMEM`. Ranges are checked in order, and the bitmap of each is read before the next range
-/// is checked.
+/// The errors of [`default_allows`] and [`Range::bitmap_words`], `EFAULT` if user memory can't be
+/// read, and `ENOMEM`. Ranges are checked in order, and the bitmap of each is read before the next
+/// range is checked.
 pub(crate) fn set_msr_filter(vm: &Vm, argp: UserPtr, compat: bool) -> Result {
     let mut user = MaybeUninit::uninit();
     let user = MsrFilter::new(argp, compat).read(&mut user)?;
@@ -46,7 +46,7 @@ pub(crate) fn set_msr_filter(vm: &Vm, argp: UserPtr, compat: bool) -> Result {
         base: range.base,
     });
     let default_allow = default_allows(user.flags, ranges.clone())?;
-    // It is large, so it is made in its place.
+    // The filter is large, so it is created in the allocation, not on the stack.
     let mut filter: KBox<Protected> =
         KBox::new_uninit(GFP_KERNEL_ACCOUNT)?.write(Filter::new(default_allow, FilterWords::new()));
 
@@ -56,7 +56,7 @@ pub(crate) fn set_msr_filter(vm: &Vm, argp: UserPtr, compat: bool) -> Result {
     filter.compile();
     vm.replace(filter);
 
-    // vCPUs that let accesses through to hardware may have to intercept them now.
+    // vCPUs may have to intercept MSRs that the guest accessed directly until now.
     vm.recalc_intercepts();
     Ok(())
 }
@@ -77,6 +77,7 @@ pub(crate) fn msr_allowed(vcpu: &Vcpu, index: u32, kind: u32) -> bool {
         _ => Access::Read,
     };
 
-    // Vendor code mostly asks from the run loop, but also when a vCPU is created, and in ioctls.
+    // The vendor module also calls this outside of the run loop, when a vCPU is created and in
+    // ioctls, so this enters a section.
     allows(&vcpu.vm().read_section(), index, access)
 }

@@ -32,12 +32,13 @@ use crate::{
 };
 use kernel::prelude::*;
 
-/// Reads MSRs up to the first that can't be read, and returns how many it read.
+/// Reads MSRs. Stops at the first MSR that can't be read, and returns the number of MSRs that were
+/// read.
 ///
 /// # Errors
 ///
-/// `E2BIG` from 256 entries on, `ENOMEM`, and `EFAULT` if user memory can't be read or written.
-/// All values are written back, also those that were not read.
+/// `E2BIG` if there are 256 entries or more, `ENOMEM`, and `EFAULT` if user memory can't be read or
+/// written. All entries are written back, also those that were not read.
 pub(crate) fn get_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
     let _section = vcpu.vm().read_section();
     let (mut entries, user) = list.read(check_count)?;
@@ -63,11 +64,12 @@ pub(crate) fn get_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
     Ok(nr)
 }
 
-/// Writes MSRs up to the first that can't be written, and returns how many it wrote.
+/// Writes MSRs. Stops at the first MSR that can't be written, and returns the number of MSRs that
+/// were written.
 ///
 /// # Errors
 ///
-/// `E2BIG` from 256 entries on, `ENOMEM`, and `EFAULT` if user memory can't be read.
+/// `E2BIG` if there are 256 entries or more, `ENOMEM`, and `EFAULT` if user memory can't be read.
 pub(crate) fn set_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
     let _section = vcpu.vm().read_section();
     let (mut entries, _) = list.read(check_count)?;
@@ -90,9 +92,9 @@ pub(super) fn check_count(nmsrs: u32) -> Result {
     Ok(io::check_count(nmsrs)?)
 }
 
-/// Calls `access` for one entry after the other until it fails, and returns for how many it did
-/// not. From the first MSR on that needs it, the guest's FPU state is loaded: `is_simple` says which
-/// ones surely don't.
+/// Calls `access` for each entry until it fails, and returns the number of successes. Loads the
+/// guest's FPU state at the first MSR that needs it. `is_simple` is a quick test that an MSR does
+/// not.
 #[inline(always)]
 fn for_each(
     vcpu: &Vcpu,
@@ -122,8 +124,8 @@ fn load_fpu<'a>(fpu: &mut Option<GuestFpu<'a, Protected>>, vcpu: &'a Vcpu, regis
     }
 }
 
-/// Writes an MSR for user space, and returns whether that worked. An immutable feature MSR may only
-/// be written its own value once the vCPU has run, so that user space can restore all MSRs on
+/// Writes an MSR for user space, and returns whether this succeeded. Once the vCPU has run, only
+/// the current value may be written to an immutable feature MSR: user space writes all MSRs back on
 /// reset.
 #[inline(always)]
 pub(super) fn write(vcpu: &Vcpu, register: &Register, index: u32, data: u64) -> bool {

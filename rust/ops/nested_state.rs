@@ -40,7 +40,7 @@ use crate::{
 use core::mem::offset_of;
 use kernel::prelude::*;
 
-// What the engine's rules assume, by the kernel's headers.
+// Checks the constants of the engine's rules against the kernel's headers.
 const _: () = {
     assert!(svm::CONTROL_SIZE == size_of::<bindings::vmcb_control_area>());
     assert!(svm::MISC_CTL == offset_of!(bindings::vmcb_control_area, misc_ctl));
@@ -61,8 +61,8 @@ const _: () = {
 ///
 /// # Errors
 ///
-/// `EINVAL` if there is no nested virtualization, `E2BIG` if there is not enough room, after
-/// writing how much is needed, `EFAULT` if user memory can't be read or written, `ENOMEM`.
+/// `EINVAL` if nested virtualization is disabled; `E2BIG` if the state does not fit, after writing
+/// its size; `EFAULT` if user memory can't be read or written; `ENOMEM`.
 pub(crate) fn get_nested_state(vcpu: &Vcpu, state: NestedState) -> Result {
     if !nested::is_enabled() {
         return Err(EINVAL);
@@ -83,14 +83,15 @@ pub(crate) fn get_nested_state(vcpu: &Vcpu, state: NestedState) -> Result {
     Ok(())
 }
 
-/// Writes what is behind the header.
+/// Writes the data areas after the header.
 fn write_areas(vcpu: &Vcpu, state: &NestedState, header: &Header) -> Result {
     match format() {
-        // The vendor module knows which areas there are. C writes a shadow even if the size does
-        // not cover it, as the size does not while the vCPU runs L1.
+        // The vendor module decides which areas exist. As in C, a shadow VMCS is written even if
+        // the reported size does not include it, which is the case while the vCPU runs L1.
         Format::Vmx => write_at(vcpu, state, [0, AREA_SIZE as usize]),
         Format::Svm if header.has(GUEST_MODE) => write_vmcb12(vcpu, state).inspect_err(|_| {
-            // C clears the area before it fills it, so the user finds zeros there.
+            // C clears the area before it fills it, so user space finds zeros there after a
+            // failure.
             let _ = state.clear_data(0, AREA_SIZE as usize);
         }),
         Format::Svm => Ok(()),
@@ -116,14 +117,14 @@ fn write_at(vcpu: &Vcpu, state: &NestedState, offsets: [usize; 2]) -> Result {
     })
 }
 
-/// `KVM_SET_NESTED_STATE`. Returns what the ioctl does: 0, or another number for a VM-entry that
-/// fails in the guest.
+/// `KVM_SET_NESTED_STATE`. Returns the ioctl's return value: 0, or a value of `enum
+/// nvmx_vmentry_status` if the VM-entry to L2 fails.
 ///
 /// # Errors
 ///
-/// `EINVAL` if there is no nested virtualization or the vCPU can't be in the state, `EFAULT` if user
-/// memory can't be read, `ENOMEM`. On SVM, a CR3 that can't be loaded leaves the vCPU in L2. See
-/// [`vmx`] for what a refusal leaves there.
+/// `EINVAL` if nested virtualization is disabled or the state is invalid for the vCPU; `EFAULT` if
+/// user memory can't be read; `ENOMEM`. On SVM, the vCPU stays in L2 if its CR3 can't be loaded. On
+/// VMX, [`vmx`] describes the effects of a failure.
 pub(crate) fn set_nested_state(vcpu: &Vcpu, state: NestedState) -> Result<c_int> {
     if !nested::is_enabled() {
         return Err(EINVAL);
@@ -180,8 +181,8 @@ fn set_vmx(vcpu: &Vcpu, state: &NestedState, header: &Header) -> Result<c_int> {
 
     vmx::check(header, &cpu)?;
 
-    // User memory is read here, before anything changes. What is wrong with it counts only at the
-    // step where C would read it.
+    // User memory is read here, before any state changes. An error is reported only at the step at
+    // which C reads that memory, so that user space sees the same order of errors.
     let has_vmcs12 = vmx::has_vmcs12(header, &cpu);
     let mut vmcs12 = Area::missing(Ok(()));
     let mut shadow = Area::missing(Ok(()));
@@ -215,11 +216,11 @@ fn set_vmx(vcpu: &Vcpu, state: &NestedState, header: &Header) -> Result<c_int> {
     loaded.enter_l2(header, shadow.result)
 }
 
-/// vmcs12 or its shadow, as user space gives it.
+/// vmcs12 or its shadow VMCS, as user space passes it.
 struct Area {
-    /// The bytes that could be read, then zeros, or nothing.
+    /// The contents, or empty if there are none. Bytes that can't be read are 0.
     bytes: KVec<u8>,
-    /// Why the area is refused.
+    /// The error of the area, if it is invalid or can't be read.
     result: Result,
 }
 
@@ -231,7 +232,7 @@ impl Area {
         }
     }
 
-    /// Reads the area that is `offset` bytes behind the header.
+    /// Reads the area at `offset` bytes from the header's end.
     fn read(state: &NestedState, offset: usize) -> Result<Self> {
         let mut bytes = KVec::from_elem(0, SIZEOF_VMCS12, GFP_KERNEL)?;
         let result = state.read_data(offset, &mut bytes);

@@ -36,8 +36,8 @@ use kernel::{
 ///
 /// # Errors
 ///
-/// `EINVAL` if there is no such register, it can't be read, or it can't have the value, `EFAULT` if
-/// user memory can't be read or written.
+/// `EINVAL` if the register does not exist, can't be read, or does not accept the value; `EFAULT`
+/// if user memory can't be read or written.
 pub(crate) fn get_set_one_reg(vcpu: &Vcpu, ioctl: u32, argp: UserPtr) -> Result {
     let (id, value) = OneReg::new(argp).read()?;
     let index = one_reg::msr_of(id, || vcpu.has(Feature::ShadowStack))?;

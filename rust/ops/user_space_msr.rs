@@ -32,10 +32,10 @@ pub(crate) fn enable_user_space_msr(vm: &Vm, mask: u64) -> Result {
     Ok(())
 }
 
-/// Hands a failed access to user space, if user space enabled exits for the reason, and returns
+/// Exits to user space for a failed access, if user space enabled exits for the reason, and returns
 /// whether it did. `C` completes the access when user space has answered.
 ///
-/// `write` is the value that is written, or [`None`] for a read.
+/// `write` is the value that the guest writes, or [`None`] for a read.
 #[cold]
 pub(super) fn offer<C: Completion<Protected>>(
     vcpu: &Vcpu,
@@ -56,7 +56,8 @@ pub(super) fn offer<C: Completion<Protected>>(
     true
 }
 
-/// The result of the access according to user space. If that refuses the access, the guest gets `#GP`.
+/// Returns user space's answer: the value, or [`INVALID`] if user space denies the access, which
+/// injects #GP.
 pub(super) fn answer(vcpu: &Vcpu) -> AccessResult<u64> {
     vcpu.user_space_answer().ok_or_else(|| {
         vcpu.count(Counter::GeneralProtection, 1);
