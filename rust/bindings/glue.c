@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Symbols for KVM's inline functions and macros, which Rust can't call, and the
- * module parameter, which Rust's module macro can only make read-only.
+ * Functions for KVM's inline functions and macros, which Rust can't call, and the
+ * module parameter, as Rust's module macro supports only read-only parameters.
  */
 #include <linux/debugfs.h>
 #include <linux/kvm_host.h>
@@ -27,7 +27,7 @@ bool kvm_msr_glue_enable = true;
 module_param_named(enable, kvm_msr_glue_enable, bool, 0644);
 MODULE_PARM_DESC(enable, "Serve the VMs that are created from now on (default: Y)");
 
-/* Which of the vendor modules there can be: it depends on the CPU. */
+/* The CPU has SVM: kvm-amd is the vendor module, otherwise kvm-intel. */
 bool kvm_msr_glue_amd __read_mostly;
 
 void kvm_msr_glue_find_vendor(void)
@@ -123,7 +123,7 @@ void kvm_msr_glue_efer_changed(struct kvm_vcpu *vcpu, u64 old, u64 efer)
 	if ((efer ^ old) & KVM_MMU_EFER_ROLE_BITS)
 		kvm_mmu_reset_context(vcpu);
 
-	/* Hyper-V guests with nested virtualization depend on these. */
+	/* SMP Windows with Hyper-V may not boot without XSAVES, so KVM warns. */
 	if (!cpu_feature_enabled(X86_FEATURE_XSAVES) && (efer & EFER_SVME))
 		kvm_hv_xsaves_xsavec_maybe_warn(vcpu);
 }
@@ -190,7 +190,7 @@ void kvm_msr_glue_flush_l1d(void)
 	wrmsrq(MSR_IA32_FLUSH_CMD, L1D_FLUSH);
 }
 
-/* The guest's FPU state is loaded, but interrupts may have put it to memory. */
+/* The guest's FPU state is loaded, but an interrupt may have saved it to memory. */
 u64 kvm_msr_glue_read_xstate(struct kvm_vcpu *vcpu, u32 index)
 {
 	u64 data;
@@ -347,8 +347,8 @@ int kvm_msr_glue_put_values(struct kvm_msr_entry __user *to, const struct kvm_ms
 		return -EFAULT;
 
 	/*
-	 * The first entry's header has to be writable, too.  Later entries'
-	 * headers lie between the values that are written.
+	 * As in C, all entries must be writable: the first entry's header is
+	 * written, too.  Later headers lie between the values.
 	 */
 	unsafe_put_user(from->index, &to->index, fault);
 	unsafe_put_user(from->reserved, &to->reserved, fault);
@@ -366,7 +366,7 @@ fault:
 	return -EFAULT;
 }
 
-/* Four words at a time: copy_from_user() costs more for a few hundred bytes. */
+/* Copies four words at a time: for a few hundred bytes, faster than copy_from_user(). */
 int kvm_msr_glue_get_words(u64 *to, const u64 __user *from, unsigned long nr)
 {
 	unsigned long i;

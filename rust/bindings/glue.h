@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* KVM's inline functions and macros, for bindgen and as symbols. */
+/* Functions for KVM's inline functions and macros, for bindgen. */
 #ifndef KVM_MSR_GLUE_H
 #define KVM_MSR_GLUE_H
 
@@ -28,7 +28,7 @@ enum {
 	KVM_MSR_MCE_BANKS = KVM_MAX_MCE_BANKS,
 	KVM_MSR_WITH_SMM = IS_ENABLED(CONFIG_KVM_SMM),
 	KVM_MSR_TSC_AUX = MSR_TSC_AUX,
-	/* The kernel has this bit in a word of its own, KVM where CPUID has it. */
+	/* The kernel collects this bit in CPUID_LNX_*, KVM has it in CPUID's layout. */
 	KVM_MSR_FEATURE_PERFMON_V2 = KVM_X86_FEATURE_PERFMON_V2,
 	KVM_MSR_GET_ONE_REG = KVM_GET_ONE_REG,
 	KVM_MSR_VMCS12_SIZE = sizeof(struct vmcs12),
