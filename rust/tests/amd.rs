@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! AMD's: `HWCR`, OS visible workarounds, and what is there for old systems.
+//! AMD's MSRs: `HWCR`, OS visible workarounds, and MSRs for old guests.
 
 use super::model::{
     Effect,
@@ -58,7 +58,7 @@ mod cases {
                         assert_eq!(vcpu.effects(), [Effect::Field(Field::Hwcr, data)]);
                         assert_eq!(read_existing(vcpu, HWCR, initiator), Ok(data));
                     } else if matches!(bit, 3 | 6 | 8) {
-                        // Taken, and dropped.
+                        // These bits are accepted, and dropped.
                         assert_eq!(write, Ok(()));
                         assert_eq!(vcpu.effects(), [Effect::Field(Field::Hwcr, 0)]);
                     } else {
@@ -92,7 +92,7 @@ mod cases {
         }
     }
 
-    /// On Intel as well: KVM does not ask whose CPU the guest believes to have.
+    /// They exist on Intel, too: KVM does not check the vendor in the guest's CPUID.
     #[test]
     fn workarounds_that_old_systems_apply_do_nothing() {
         for vendor in VENDORS {
@@ -111,7 +111,7 @@ mod cases {
                     assert_eq!(read_existing(&vcpu, index, initiator), Ok(0));
                 }
             }
-            // K7_CLK_CTL has a ramp-up count.
+            // K7_CLK_CTL: the clock ramp that Linux expects on a K7.
             assert_eq!(
                 write_existing(&vcpu, 0xc001_001b, 0, Initiator::Guest),
                 Ok(())
@@ -165,7 +165,7 @@ mod cases {
                 );
             }
         }
-        // VM_IGNNE is written, IC_CFG read.
+        // The vendor module serves writes of VM_IGNNE and reads of IC_CFG.
         assert_eq!(
             write_existing(&amd, 0xc001_0115, 0, Initiator::Guest),
             Ok(())

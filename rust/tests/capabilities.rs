@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! MSRs that tell what there is: `IA32_ARCH_CAPABILITIES`, `IA32_PERF_CAPABILITIES` and
-//! `PLATFORM_INFO`, and `MISC_FEATURES_ENABLES`, which enables what that has.
+//! MSRs that report capabilities: `IA32_ARCH_CAPABILITIES`, `IA32_PERF_CAPABILITIES` and
+//! `PLATFORM_INFO`, and `MISC_FEATURES_ENABLES`, which enables features of the last one.
 
 use super::model::{
     Effect,
@@ -65,7 +65,7 @@ mod cases {
             for initiator in BOTH {
                 assert_eq!(read_existing(&vcpu, index, initiator), Ok(0x12));
             }
-            // To guests it is not there to be written.
+            // For guest writes, the MSR does not exist.
             assert_eq!(
                 write_existing(&vcpu, index, 0x12, Initiator::Guest),
                 Err(UNSUPPORTED)
@@ -107,7 +107,7 @@ mod cases {
     fn pmus_are_refreshed_once() {
         let vcpu = Vcpu::new(Vendor::Intel);
 
-        // KVM bugs the VM if a vCPU ran before.
+        // If the vCPU has run, KVM kills the VM (KVM_BUG_ON).
         assert_eq!(
             write_common(&vcpu, PERF_CAPABILITIES, 0, Initiator::Host),
             Ok(())

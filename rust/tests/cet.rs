@@ -2,7 +2,7 @@
 
 //! Control-flow enforcement.
 //!
-//! Source: Intel SDM, volume 1, chapter 17.
+//! Source: Intel SDM, chapter "Control-flow Enforcement Technology (CET)".
 
 use super::model::{
     Effect,
@@ -60,7 +60,7 @@ mod cases {
 
                 assert_eq!(read_existing(&vcpu, index, initiator), Err(UNSUPPORTED));
                 assert_eq!(write_existing(&vcpu, index, 0, initiator), Err(UNSUPPORTED));
-                // Reserved bits of an MSR that is not there.
+                // Even with reserved bits, the MSR does not exist.
                 assert_eq!(
                     write_existing(&vcpu, index, 1 << 6, initiator),
                     Err(UNSUPPORTED)
@@ -83,7 +83,7 @@ mod cases {
         let both = Vcpu::new(Vendor::Intel);
 
         for bit in 0..64 {
-            // Bits 12 and 13 would be an address that is not aligned.
+            // With bit 12 or 13, the bitmap's address is not a multiple of 16 KiB.
             let reserved = matches!(bit, 6..=9 | 12 | 13);
             let of_stacks = bit < 2;
 
@@ -197,7 +197,7 @@ mod cases {
                     write_existing(&vcpu, INT_SSP_TAB, 0, initiator),
                     Err(UNSUPPORTED)
                 );
-                // KVM does not mind reads.
+                // KVM does not check LM for reads.
                 assert_eq!(read_existing(&vcpu, INT_SSP_TAB, initiator), Ok(ANSWER));
             }
         }
@@ -226,7 +226,8 @@ mod cases {
         }
     }
 
-    /// Only if the vCPU has it: a load costs much, and the access fails anyway.
+    /// The state is loaded only if the vCPU has the MSR: a load is expensive, and the access fails
+    /// anyway.
     #[test]
     fn what_is_in_the_fpus_state_needs_it_loaded() {
         let all = Vcpu::new(Vendor::Intel);

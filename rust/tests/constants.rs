@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! MSRs that always read the same.
+//! MSRs with a constant value.
 
 use super::model::{
     Effect,
@@ -32,13 +32,13 @@ mod cases {
     fn clocks_and_caches_are_plausible() {
         for vendor in VENDORS {
             for (index, value) in [
-                // EBC_FREQUENCY_ID: the core's clock is that of the bus.
+                // EBC_FREQUENCY_ID: the ratio of core clock to bus clock is 1.
                 (0x2c, 1 << 24),
-                // FSB_FREQ: 166 MHz.
+                // FSB_FREQ: 167 MHz.
                 (0xcd, 3),
-                // PERF_STATUS: the TSC's increment by tick, and the multiplier.
+                // PERF_STATUS: the current state is 1000, the maximum bus ratio 4.
                 (0x198, 0x400_0000_03e8),
-                // BBL_CR_CTL3: L2 cache of 256 KB, which is on.
+                // BBL_CR_CTL3: the L2 cache is configured and enabled.
                 (BBL_CR_CTL3, 0xbe70_2111),
             ] {
                 for initiator in BOTH {
@@ -78,7 +78,7 @@ mod cases {
         }
     }
 
-    /// Windows XP sets a reserved bit there.
+    /// Windows XP sets a reserved bit of it.
     #[test]
     fn the_caches_control_is_written_to_no_effect() {
         let vcpu = Vcpu::new(Vendor::Intel);

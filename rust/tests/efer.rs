@@ -61,7 +61,7 @@ mod cases {
                 Err(INVALID)
             );
             assert_eq!(vcpu.effects(), NOTHING);
-            // User space may restore EFER before CPUID.
+            // User space may set EFER before CPUID.
             assert_eq!(
                 write_existing(&vcpu, EFER, 1 << bit, Initiator::Host),
                 Ok(())

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The filter, against a plain scan of its ranges.
+//! The compiled filter, compared with a scan of its ranges.
 
 use crate::engine::{
     access::Access,
@@ -19,10 +19,10 @@ use crate::engine::{
 };
 use kernel::prelude::*;
 
-/// Words per bitmap, for the largest there is.
+/// The number of words in the largest bitmap.
 const WORDS: usize = MAX_BITMAP_BYTES / size_of::<u64>();
 
-/// xorshift64*, so that every run sees the same filters.
+/// A xorshift64* generator, so that every run tests the same filters.
 struct Random(u64);
 
 impl Random {
@@ -44,17 +44,17 @@ impl Words for KVVec<u64> {
     }
 }
 
-/// A filter and all that is needed to judge without compiling it.
+/// A filter, and its ranges and bitmaps for the scan.
 struct Linear {
     flags: u32,
     ranges: [Range; MAX_RANGES],
-    /// Where a range's bitmap starts, in words.
+    /// The position of each range's bitmap, in words.
     offsets: [usize; MAX_RANGES],
     words: KVVec<u64>,
 }
 
 impl Linear {
-    /// Takes ranges with bitmaps from `word`.
+    /// Creates a filter from ranges. `word` generates the words of the bitmaps.
     fn new(flags: u32, ranges: &[Range], mut word: impl FnMut() -> u64) -> Result<Self> {
         let mut linear = Self {
             flags,
@@ -90,7 +90,7 @@ impl Linear {
         Ok(filter)
     }
 
-    /// The plain scan: the first range with the index and the kind of access decides.
+    /// The scan: the first range that has the index and the kind of access decides.
     fn allows(&self, index: u32, access: Access) -> bool {
         let kind = match access {
             Access::Read => READ,
@@ -112,7 +112,8 @@ impl Linear {
         self.flags & DEFAULT_DENY == 0
     }
 
-    /// Returns the first of the ranges' edges, and of `more`, where the compiled filter differs.
+    /// Returns the first index at which the compiled filter differs from the scan, of the ranges'
+    /// edges and of `more`.
     fn difference(&self, more: impl IntoIterator<Item = u32>) -> Result<Option<u32>> {
         let filter = self.compile()?;
         let edges = self.ranges.iter().flat_map(|range| {
@@ -138,7 +139,7 @@ fn range(flags: u32, base: u32, nmsrs: u32) -> Range {
     Range { flags, nmsrs, base }
 }
 
-/// Compares with the plain scan below 0x1000, for bitmaps that alternate.
+/// Compares the compiled filter with the scan at all indices below 0x1000, for alternating bitmaps.
 fn same_as_linear(flags: u32, ranges: &[Range]) -> bool {
     Linear::new(flags, ranges, || 0xaaaa_5555_ff00_00ff)
         .and_then(|linear| linear.difference(0..0x1000))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Lists of entries of `KVM_GET_MSRS` and `KVM_SET_MSRS`, and who needs what.
+//! The lists of `KVM_GET_MSRS` and `KVM_SET_MSRS`, and which MSRs need the guest's FPU state.
 
 use crate::engine::{
     error::Error,

@@ -39,7 +39,7 @@ fn lists(host: &Host<'_>, index: u32) -> bool {
     is_listed(host, lookup(index), index)
 }
 
-/// A host without one thing that the condition names, or none if there is no such thing.
+/// A host that lacks a property that the condition requires, or [`None`] if it requires none.
 fn lacking(condition: Condition) -> Option<Host<'static>> {
     let mut host = Host::new();
 
@@ -165,7 +165,7 @@ mod cases {
         }
     }
 
-    /// As in C, whose order user space may have come to expect.
+    /// The order is C's, on which user space may rely.
     #[test]
     fn saved_ones_are_first() {
         let lists = [
@@ -222,7 +222,7 @@ mod cases {
 
     #[test]
     fn models_that_do_not_exist_are_excused_as_on_a_vcpu() {
-        // One that is listed for saving, and one that nobody knows.
+        // A listed MSR that is not a feature MSR, and an unknown one.
         const LISTED: u32 = 0x174;
         const UNKNOWN: u32 = 0x1234_5678;
 
@@ -248,7 +248,7 @@ mod cases {
             Some((Report::Ignored(Access::Read), UNKNOWN))
         );
 
-        // What the vendor module denies is denied.
+        // A denial of the vendor module is passed on.
         host.vendor_feature = &|_| Err(INVALID);
         assert_eq!(read_feature(&host, UNKNOWN), Err(INVALID));
         assert_eq!(reports.take(), None);

@@ -2,7 +2,8 @@
 
 //! Machine checks.
 //!
-//! Source: Intel SDM, volume 3B, chapter 17; AMD APM, volume 2, chapter 9.
+//! Source: Intel SDM, chapter "Machine-Check Architecture"; AMD APM, chapter "Machine Check
+//! Architecture".
 
 use super::model::{
     Effect,
@@ -41,7 +42,7 @@ const CTL_P: u64 = 1 << 8;
 const CMCI_P: u64 = 1 << 10;
 const MAX_BANKS: u32 = 32;
 
-/// A vCPU with these capabilities and banks.
+/// Returns a vCPU with the given capabilities and number of banks.
 fn vcpu_with(capabilities: u64) -> Vcpu {
     let vcpu = Vcpu::new(Vendor::Intel);
 
@@ -100,7 +101,7 @@ mod cases {
 
         for initiator in BOTH {
             for index in [MC0_CTL, MC0_CTL + 4] {
-                // Linux clears bit 10 of a K8's bank, and UnixWare bit 0.
+                // Old guests: Linux clears bit 10 on a K8, and UnixWare bit 0.
                 for data in [0, u64::MAX, !(1 << 10), !1, !(1 << 10 | 1)] {
                     assert_eq!(write_existing(&vcpu, index, data, initiator), Ok(()));
                 }
@@ -172,7 +173,7 @@ mod cases {
             write_existing(&vcpu, MC0_CTL2, 0, Initiator::Guest),
             Err(INVALID)
         );
-        // User space may restore what it got.
+        // Without the capability, user space may read it, and write 0.
         assert_eq!(
             read_existing(&vcpu, MC0_CTL2, Initiator::Host),
             Ok(MCE_CTL2)
@@ -226,7 +227,7 @@ mod cases {
 
         for initiator in BOTH {
             assert_eq!(read_existing(&vcpu, MCG_CAP, initiator), Ok(0x12));
-            // KVM_X86_SETUP_MCE sets them.
+            // User space sets the capabilities with KVM_X86_SETUP_MCE.
             assert_eq!(
                 write_existing(&vcpu, MCG_CAP, 0x12, initiator),
                 Err(UNSUPPORTED)
@@ -236,7 +237,7 @@ mod cases {
                 Ok(())
             );
             assert_eq!(read_existing(&vcpu, MCG_STATUS, initiator), Ok(u64::MAX));
-            // Those of the Pentium.
+            // The machine check MSRs of the Pentium.
             for index in [0, 1] {
                 assert_eq!(read_existing(&vcpu, index, initiator), Ok(0));
                 assert_eq!(write_existing(&vcpu, index, 0, initiator), Err(UNSUPPORTED));

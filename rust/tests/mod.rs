@@ -2,7 +2,7 @@
 
 //! KUnit tests, which run when the module is loaded.
 //!
-//! None needs a VM: the rules are tested on the vCPU and the host of [`model`].
+//! They need no VM: the tests apply the rules to the vCPU and the host of [`model`].
 
 mod amd;
 mod apic;
@@ -46,15 +46,15 @@ use kernel::prelude::*;
 const BOTH: [Initiator; 2] = [Initiator::Guest, Initiator::Host];
 const VENDORS: [Vendor; 2] = [Vendor::Amd, Vendor::Intel];
 
-/// Checks all MSRs that are declared, at each index. The log has those for which it fails, as an
-/// assertion says only that it did.
+/// Checks all declared MSRs, at each index. It logs the MSRs that fail, as the message of an
+/// assertion does not name them.
 fn holds_for_all(check: impl Fn(&Register, u32) -> bool) -> bool {
     let mut holds = true;
     let declared = REGISTERS
         .iter()
         .filter(|register| !register.name.is_empty())
         .flat_map(|register| (register.first..=register.last).map(move |index| (register, index)))
-        // Another declaration may stand out from a range.
+        // Another declaration may override this index of a range.
         .filter(|&(register, index)| ptr::eq(register, lookup(index)));
 
     for (register, index) in declared {
@@ -72,7 +72,7 @@ mod registration {
 
     #[test]
     fn a_second_engine_is_busy() {
-        // The module itself is the first.
+        // The first reference is the module's own.
         assert_eq!(Registration::new(OPS).err(), Some(EBUSY));
     }
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A vCPU and a host that are nothing but values, for tests of the rules.
+//! Models of a vCPU and a host, for tests of the rules.
 //!
-//! Whatever a rule does to a [`Vcpu`] is an [`Effect`]. All who have an MSR in place of the engine,
-//! like the vendor module and the PMU, give the same [`Vcpu::answer`].
+//! A [`Vcpu`] records each change that a rule makes as an [`Effect`]. The vendor module, the PMU
+//! and all other owners of MSRs return the same [`Vcpu::answer`].
 
 use crate::engine::{
     access::{
@@ -23,19 +23,19 @@ use crate::engine::{
 };
 use core::cell::Cell;
 
-/// What is read of that which is no field, all different. Writes don't change it.
+/// The values of state other than fields. All are different, and writes don't change them.
 pub(crate) const ANSWER: u64 = 0xa5_0000_0001;
 pub(crate) const WALL_CLOCK: u64 = 0xa5_0000_0002;
 pub(crate) const TSC_DEADLINE: u64 = 0xa5_0000_0003;
 pub(crate) const XFD: u64 = 0xa5_0000_0004;
-/// The TSC as an L1 guest has it, and as whatever runs does.
+/// The TSC as L1 reads it, and as the running guest does.
 pub(crate) const L1_TSC: u64 = 0xa5_0000_0005;
 pub(crate) const TSC: u64 = 0xa5_0000_0006;
-/// What the first value of the machine check banks is; the others count on.
+/// The first value of the machine check banks. Each following value is larger by 1.
 pub(crate) const MCE_BANKS: u64 = 0xa5_0001_0000;
 pub(crate) const MCE_CTL2: u64 = 0xa5_0002_0000;
 
-/// Who has an MSR that the rules leave to somebody else, and whom they say the access is by.
+/// The owner of an MSR that the engine does not serve itself, and the initiator that it gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     Vendor(Initiator),
@@ -47,7 +47,7 @@ pub(crate) enum Owner {
     XenHypercallPage,
 }
 
-/// What is done to a vCPU.
+/// A change of a vCPU's state, or a call on its behalf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     Read(Owner, u32),
@@ -56,7 +56,7 @@ pub(crate) enum Effect {
     MceBank(usize, u64),
     MceCtl2(usize, u64),
     VendorEfer(u64),
-    /// From one value to another.
+    /// The old value and the new one.
     EferChanged(u64, u64),
     InvalidateCpuid,
     RefreshPmu,
@@ -84,7 +84,7 @@ pub(crate) enum Effect {
 /// No effects.
 pub(crate) const NOTHING: [Effect; 0] = [];
 
-/// The effects of an access, in their order. None has more than there is room for.
+/// The effects of an access, in order. No access has more effects than fit here.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Effects {
     all: [Effect; 8],
@@ -92,7 +92,7 @@ pub(crate) struct Effects {
 }
 
 impl Effects {
-    /// These, and another.
+    /// Returns these effects, followed by another one.
     pub(crate) fn and(mut self, effect: Effect) -> Self {
         if let Some(slot) = self.all.get_mut(self.count) {
             *slot = effect;
@@ -105,7 +105,7 @@ impl Effects {
 impl Default for Effects {
     fn default() -> Self {
         Self {
-            // Any.
+            // The value does not matter.
             all: [Effect::InvalidateCpuid; 8],
             count: 0,
         }
@@ -147,7 +147,7 @@ const _: () = assert!(Feature::ALL.len() <= u32::BITS as usize);
 pub(crate) struct Vcpu {
     pub(crate) fields: [Cell<u64>; Field::ALL.len()],
     pub(crate) done: Cell<Effects>,
-    /// What is answered by whoever is asked.
+    /// The answer of all owners of MSRs.
     pub(crate) answer: Result<u64>,
     pub(crate) features: Features,
     pub(crate) host_features: Features,
@@ -172,7 +172,7 @@ pub(crate) struct Vcpu {
     pub(crate) boot_clock_is_old: bool,
     pub(crate) ignores_unknown: bool,
     pub(crate) is_listed: bool,
-    /// The index by which a Xen guest gets its hypercalls.
+    /// The index of the MSR that sets up a Xen guest's hypercall page.
     pub(crate) xen: Option<u32>,
     pub(crate) address_bits: u32,
     pub(crate) supported_efer: u64,
@@ -182,7 +182,7 @@ pub(crate) struct Vcpu {
 }
 
 impl Vcpu {
-    /// One that has all there is, but a PMU. It is in no unusual state.
+    /// A vCPU with all features except a PMU. It runs L1, and its state is not encrypted.
     pub(crate) fn new(vendor: Vendor) -> Self {
         Self {
             fields: [const { Cell::new(0) }; Field::ALL.len()],
@@ -219,24 +219,24 @@ impl Vcpu {
         }
     }
 
-    /// The same without a feature.
+    /// Returns the vCPU without a feature.
     pub(crate) fn without(mut self, feature: Feature) -> Self {
         self.features = self.features.without(feature);
         self
     }
 
-    /// The same without a paravirtual feature.
+    /// Returns the vCPU without a paravirtual feature.
     pub(crate) fn without_pv(mut self, feature: Pv) -> Self {
         self.pv &= !(1 << feature.0);
         self
     }
 
-    /// Makes a field have a value, which is no effect.
+    /// Sets a field without recording an effect.
     pub(crate) fn preset(&self, field: Field, value: u64) {
         self.fields[field as usize].set(value);
     }
 
-    /// The effects since they were asked for last.
+    /// Returns the effects since the last call.
     pub(crate) fn effects(&self) -> Effects {
         self.done.take()
     }
@@ -611,7 +611,7 @@ pub(crate) struct Host<'a> {
     pub(crate) has_pmu: bool,
     pub(crate) fixed_counters: u32,
     pub(crate) general_counters: u32,
-    /// What Intel PT has.
+    /// The capabilities of Intel PT.
     pub(crate) cr3_filtering: bool,
     pub(crate) trace_output: bool,
     pub(crate) trace_ranges: u32,
@@ -623,7 +623,7 @@ pub(crate) struct Host<'a> {
 }
 
 impl Host<'_> {
-    /// One that has all there is.
+    /// A host with all features.
     pub(crate) const fn new() -> Self {
         Self {
             has: &|_| true,

@@ -2,7 +2,7 @@
 
 //! The header of `KVM_SET_NESTED_STATE`.
 //!
-//! Each starts from a state that is good, and breaks one thing.
+//! Each test starts with a valid state, and makes one part of it invalid.
 
 use crate::bindings;
 use crate::engine::nested::{
@@ -24,7 +24,7 @@ use kernel::prelude::kunit_tests;
 /// Guest physical addresses have 40 bits here.
 const RESERVED: u64 = !0 << 40;
 const VMCS12_SIZE: u32 = 1000;
-/// Of vmcs12 and its shadow.
+/// The size of vmcs12, and of its shadow VMCS.
 const VMX_SIZE: u32 = HEADER_SIZE + 2 * AREA_SIZE;
 const SVM_SIZE: u32 = HEADER_SIZE + AREA_SIZE;
 
@@ -40,7 +40,7 @@ fn header(flags: u16, format: u64, size: u32, words: [u64; 3]) -> Header {
     header
 }
 
-/// A state of VMX: the third word has what SMM suspended, and the VMX flags.
+/// A VMX state. The third word of its body has the SMM flags and the VMX flags.
 fn vmx_header(flags: u16, size: u32, vmxon: u64, vmcs12: u64, third: u64) -> Header {
     header(flags, 0, size, [vmxon, vmcs12, third])
 }
@@ -81,7 +81,7 @@ fn put(area: &mut [u8], offset: usize, value: u64) {
     }
 }
 
-/// A vmcb12 whose L1 is in 64-bit mode, and what else L2 has.
+/// A vmcb12 with L1 in 64-bit mode, and the state of L2 that is checked with it.
 struct Vmcb12 {
     l2_cr0: u64,
     separate_pat: bool,
@@ -169,7 +169,8 @@ mod cases {
             assert!(nested::is_copied(format, size, size));
             assert!(!nested::is_copied(format, HEADER_SIZE - 1, size));
         }
-        // SVM copies what there is no room for, and tells nobody who has none for a header.
+        // SVM copies a state that does not fit, and reports only the header's size if the header
+        // does not fit.
         assert!(nested::is_copied(Format::Svm, SVM_SIZE - 1, SVM_SIZE));
         assert!(!nested::is_copied(Format::Vmx, SVM_SIZE - 1, SVM_SIZE));
         assert_eq!(
@@ -214,7 +215,7 @@ mod cases {
             assert!(!with(flag, none, 0));
         }
         assert!(!with(0, none, vmx::SMM_VMXON.into()));
-        // A guest without VMX may have that state, though not with an enlightened VMCS.
+        // This state is valid without VMX, but not with an enlightened VMCS.
         let lacking = vmx::Cpu {
             vmx: false,
             ..vmx_cpu()
@@ -264,7 +265,7 @@ mod cases {
         };
 
         for suspended in 0..8 {
-            // Nothing, VMX operation, or L2 in VMX operation.
+            // An SMI suspended nothing, VMX operation, or L2.
             assert_eq!(with(0, suspended, smm), matches!(suspended, 0 | 2 | 3));
             assert_eq!(with(0, suspended, vmx_cpu()), suspended == 0);
             assert!(!with(GUEST_MODE, suspended, smm));
@@ -300,7 +301,7 @@ mod cases {
         assert_eq!(has(0, small + 1, none), None);
         assert_eq!(has(EVMCS, small + 1, none), Some(true));
         assert_eq!(has(0, small + 1, 0x2000), Some(true));
-        // That is the VMXON region.
+        // This is the address of the VMXON region.
         assert_eq!(has(0, small + 1, 0x1000), None);
     }
 
@@ -380,7 +381,8 @@ mod cases {
         };
 
         assert!(taken(|_| ()));
-        // L1 without protection, without paging, in virtual-8086 mode, in half of long mode.
+        // L1 without protected mode, without paging, in virtual-8086 mode, and with LMA but not
+        // LME.
         assert!(!taken(|vmcb12| vmcb12.cr0 = 1 << 31));
         assert!(!taken(|vmcb12| vmcb12.cr0 = 1));
         assert!(!taken(|vmcb12| vmcb12.rflags = 1 << 17));

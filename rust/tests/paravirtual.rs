@@ -55,7 +55,7 @@ fn vcpu() -> Vcpu {
 mod cases {
     use super::*;
 
-    /// As CPUID leaf 0x40000001 has them, see cpuid.rst.
+    /// The numbers are the bits of CPUID leaf 0x40000001, see cpuid.rst.
     #[test]
     fn each_needs_its_feature() {
         for (index, bit) in [
@@ -122,7 +122,7 @@ mod cases {
         }
     }
 
-    /// All vCPUs may share a clock unless the guest does not know.
+    /// All vCPUs share a master clock unless the boot vCPU uses the old MSR.
     #[test]
     fn the_boot_cpu_tells_how_old_the_guest_is() {
         let rest = [
@@ -185,7 +185,7 @@ mod cases {
         }
     }
 
-    /// That pages are ready is told by interrupt only.
+    /// KVM reports that a page is ready by interrupt only.
     #[test]
     fn async_page_faults_need_interrupts() {
         for flags in 0..16 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! MSRs that somebody else has: the vendor module, the PMU, the MTRRs, Hyper-V and Xen.
+//! MSRs that another part of KVM serves: the vendor module, the PMU, the MTRRs, Hyper-V and Xen.
 
 use super::model::{
     Effect,
@@ -31,12 +31,12 @@ use crate::engine::{
 use core::ops::RangeInclusive;
 use kernel::prelude::kunit_tests;
 
-/// Those of the P6 and of the K7, which were there before CPUID told of PMUs.
+/// The counters of the P6 and the K7, which existed before CPUID described the PMU.
 const LEGACY_PMU: [RangeInclusive<u32>; 3] =
     [0xc1..=0xc2, 0x186..=0x187, 0xc001_0000..=0xc001_0007];
 
-/// Whether reads and writes of an index go to an owner, with what they say who it is by, and come
-/// back with what that answers.
+/// Checks that reads and writes of an index reach the owner with their initiator, and return the
+/// owner's answer.
 fn is_owned(vcpu: &mut Vcpu, index: u32, owner: impl Fn(Initiator) -> Owner) -> bool {
     BOTH.into_iter().all(|initiator| {
         [Ok(ANSWER), Err(INVALID), Err(UNSUPPORTED)]
@@ -101,8 +101,8 @@ mod cases {
         }
     }
 
-    /// AMD takes any address of SYSENTER, which it lacks in 64-bit mode, and Intel would fail
-    /// VM-entry.
+    /// An AMD CPU accepts any address, as it has no SYSENTER in 64-bit mode. On Intel, VM-entry
+    /// would fail.
     #[test]
     fn addresses_of_sysenter_are_made_canonical() {
         for vendor in VENDORS {
@@ -213,7 +213,7 @@ mod cases {
         for index in LEGACY_PMU.into_iter().flatten().chain(others) {
             assert!(is_owned(&mut vcpu, index, Owner::Pmu));
         }
-        // And what the vendor module passes on that nobody knows.
+        // An unknown MSR that the vendor module passes back to the engine.
         vcpu.answer = Ok(ANSWER);
         vcpu.effects();
         assert_eq!(read_common(&vcpu, 0x1234, Initiator::Guest), Ok(ANSWER));
@@ -221,7 +221,7 @@ mod cases {
             vcpu.effects(),
             [Effect::Read(Owner::Pmu(Initiator::Guest), 0x1234)]
         );
-        // Nor what others have.
+        // Nor the MSRs of other owners.
         assert_eq!(read_existing(&vcpu, 0xcd, Initiator::Guest), Ok(3));
 
         let vcpu = Vcpu::new(Vendor::Intel);
@@ -235,7 +235,7 @@ mod cases {
         assert_eq!(vcpu.effects(), NOTHING);
     }
 
-    /// Old systems use them without asking.
+    /// Old guests access them without checking CPUID.
     #[test]
     fn legacy_counters_are_there_without_a_pmu() {
         let vcpu = Vcpu::new(Vendor::Intel);
@@ -281,7 +281,8 @@ mod cases {
         }
     }
 
-    /// Wherever user space put it: it hides what else is there from guests that write.
+    /// User space chooses the index. A guest write to it does not reach another MSR with that
+    /// index.
     #[test]
     fn xen_guests_get_their_hypercalls() {
         for index in [0x4000_0000, 0x4000_0200, 0x4b56_4d01, 0x4fff_ffff] {
@@ -289,7 +290,7 @@ mod cases {
             let mut vcpu = Vcpu::new(Vendor::Intel);
 
             vcpu.xen = Some(index);
-            // Only the guest's write to this index.
+            // Only a guest write to this index sets up the page.
             for (index, initiator) in [(index, Initiator::Host), (index ^ 1, Initiator::Guest)] {
                 assert_eq!(
                     write_common(&vcpu, index, 0x1000, initiator),

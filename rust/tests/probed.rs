@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is found out about the host by trying, and is remembered until it is forgotten.
+//! The cache of properties of the host that are detected by trying.
 
 use crate::{
     engine::registers::{
@@ -16,7 +16,7 @@ use crate::{
 use kernel::prelude::*;
 
 const IA32_CR_PAT: u32 = 0x277;
-/// It is in no list.
+/// An MSR in no list.
 const UNKNOWN: u32 = 0xdead;
 
 #[kunit_tests(kvm_msr_probed)]
@@ -34,7 +34,7 @@ mod cases {
             assert_eq!(can_switch_tsc_aux(|| answer), answer);
             assert_eq!(can_switch_tsc_aux(|| !answer), answer);
         }
-        // What the test made up must not reach a VM.
+        // The test's answers must not affect a VM.
         forget();
     }
 
@@ -50,7 +50,7 @@ mod cases {
         };
 
         forget();
-        // Each is asked, although all others were.
+        // Each MSR is detected on its own.
         for (register, index) in listed() {
             let mut asked = false;
 

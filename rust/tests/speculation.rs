@@ -96,7 +96,7 @@ mod cases {
     fn guests_need_the_barriers_features() {
         let vcpu = Vcpu::new(Vendor::Amd).without(Feature::SpecCtrl);
 
-        // Of two features for IBPB, one is enough.
+        // Either feature is enough for IBPB.
         assert_eq!(
             write_existing(&vcpu, PRED_CMD, IBPB, Initiator::Guest),
             Ok(())
@@ -119,7 +119,7 @@ mod cases {
 
         let vcpu = vcpu.without(Feature::Sbpb);
 
-        // Without either, the MSR is not there.
+        // Without either feature, the MSR does not exist.
         assert_eq!(
             write_existing(&vcpu, PRED_CMD, 0, Initiator::Guest),
             Err(INVALID)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! MSRs that are mere values: `IA32_PAT`, `IA32_MISC_ENABLE`, `IA32_POWER_CTL`, the microcode
+//! MSRs that only store a value: `IA32_PAT`, `IA32_MISC_ENABLE`, `IA32_POWER_CTL`, the microcode
 //! revision, and those of SMM.
 
 use super::model::{
@@ -43,7 +43,7 @@ const PAT: u32 = 0x277;
 mod cases {
     use super::*;
 
-    /// SDM, volume 3A, chapter 13: memory types 2, 3, and from 8 on are reserved.
+    /// SDM, chapter "Memory Cache Control": memory types 2, 3, and 8 and above are reserved.
     #[test]
     fn pat_has_six_memory_types() {
         let reset = 0x0007_0406_0007_0406_u64;
@@ -81,7 +81,7 @@ mod cases {
             );
             vcpu.preset(Field::Pat, 4);
             assert_eq!(read_existing(&vcpu, PAT, Initiator::Guest), Ok(4));
-            // L2 may have one of its own with SVM; VMX switches it.
+            // On SVM, L2 may have a separate PAT; VMX switches it at VM-entry.
             vcpu.is_nested = true;
             let expected = match vendor {
                 Vendor::Amd => ANSWER,
@@ -153,7 +153,7 @@ mod cases {
             assert_eq!(write_existing(&vcpu, MISC_ENABLE, mwait, initiator), Ok(()));
             assert_eq!(vcpu.effects(), [stored]);
 
-            // KVM wants SSE3 for the bit, which is not to change without it.
+            // KVM requires SSE3 to change the bit.
             let mut vcpu = Vcpu::new(Vendor::Intel).without(Feature::Xmm3);
 
             assert_eq!(
@@ -193,17 +193,18 @@ mod cases {
             vcpu.effects(),
             [Effect::Field(Field::MicrocodeVersion, 0x12 << 32)]
         );
-        // They write 0 before they have CPUID load the revision, and it is as it was.
+        // Guests write 0 before they execute CPUID, which loads the revision on hardware. The value
+        // does not change.
         assert_eq!(
             write_existing(&vcpu, UCODE_REV, 0, Initiator::Guest),
             Ok(())
         );
-        // The trigger of an update.
+        // IA32_UCODE_WRITE, which starts an update.
         assert_eq!(
             write_existing(&vcpu, 0x79, 0x1234, Initiator::Guest),
             Ok(())
         );
-        // AMD's.
+        // AMD's MSR for updates.
         assert_eq!(
             write_existing(&vcpu, 0xc001_0020, 0x1234, Initiator::Guest),
             Ok(())
@@ -229,7 +230,7 @@ mod cases {
             Ok(())
         );
         assert_eq!(read_existing(&vcpu, SMBASE, Initiator::Host), Ok(0x3_0000));
-        // Nor has anybody else, if KVM is without SMM.
+        // User space can't access it either if KVM does not support SMM.
         vcpu.has_smm = false;
         assert_eq!(
             write_existing(&vcpu, SMBASE, 0x3_0000, Initiator::Host),

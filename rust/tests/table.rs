@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the table declares, of every MSR in it: these tests have a new one by themselves.
+//! The declarations of the table, for every MSR: a new MSR is tested automatically.
 
 use super::model::{
     Effect,
@@ -50,10 +50,10 @@ use kernel::prelude::kunit_tests;
 
 const VALUES: [u64; 4] = [u64::MAX, 0x8000_0001_0000_0002, 1, 0];
 
-/// An address that is not canonical, with 48 bits or 57, and what becomes of it if it is made so.
+/// An address that is not canonical, with 48 or 57 bits, and the same address sign-extended.
 const NOT_CANONICAL: [(u32, u64, u64); 2] = [(48, 1 << 47, !0 << 47), (57, 1 << 56, !0 << 56)];
 
-/// Whether guests are let in, of vCPUs that have all there is.
+/// Whether the guest has permission, on a vCPU with all features.
 fn lets_guests_in(permission: Permission) -> bool {
     !matches!(
         permission,
@@ -61,25 +61,25 @@ fn lets_guests_in(permission: Permission) -> bool {
     )
 }
 
-/// Whether a read does nothing, and returns what it should.
+/// Whether a read has no effect, and returns the expected value.
 fn is_mere_read(vcpu: &Vcpu, index: u32, initiator: Initiator, value: u64) -> bool {
     read_common(vcpu, index, initiator) == Ok(value) && vcpu.effects() == NOTHING
 }
 
-/// Whether a read is somebody else's.
+/// Whether another part of KVM serves a read.
 fn is_read_of(vcpu: &Vcpu, index: u32, initiator: Initiator, owner: Owner) -> bool {
     read_common(vcpu, index, initiator) == Ok(ANSWER)
         && vcpu.effects() == [Effect::Read(owner, index)]
 }
 
-/// Whether a read does what is declared, unless its family's tests tell.
+/// Whether a read follows its declaration. Other files test the kinds that this omits.
 fn is_read_as_declared(register: &Register, index: u32, initiator: Initiator) -> bool {
     let mut vcpu = Vcpu::new(Vendor::Intel);
 
     match register.read {
         Read::Constant(value) => is_mere_read(&vcpu, index, initiator, value),
         Read::Field(field) => Field::ALL.iter().all(|&other| {
-            // Of no other field.
+            // No other field affects the value.
             vcpu.preset(field, 0x12);
             vcpu.preset(other, 0x13);
             is_mere_read(
@@ -116,7 +116,7 @@ fn is_read_as_declared(register: &Register, index: u32, initiator: Initiator) ->
     }
 }
 
-/// Whether a write does this and nothing else.
+/// Whether a write has this effect and no other.
 fn does(
     vcpu: &Vcpu,
     index: u32,
@@ -127,7 +127,7 @@ fn does(
     write_common(vcpu, index, data, initiator) == Ok(()) && vcpu.effects() == effects
 }
 
-/// The same of writes that are refused.
+/// Whether a write is denied without any effect.
 fn is_refused(
     vcpu: &Vcpu,
     index: u32,
@@ -138,7 +138,7 @@ fn is_refused(
     write_common(vcpu, index, data, initiator) == Err(INVALID) && vcpu.effects() == effects
 }
 
-/// Whether a write does what is declared, unless its family's tests tell.
+/// Whether a write follows its declaration. Other files test the kinds that this omits.
 fn is_written_as_declared(
     register: &Register,
     index: u32,
@@ -247,8 +247,8 @@ fn is_written_as_declared(
     }
 }
 
-/// Whether a guard lets in and keeps out whom it should, by an access that has no other reason to
-/// fail.
+/// Whether a permission allows and denies as declared, with an access that can't fail for another
+/// reason.
 fn guards(permission: Permission, access: impl Fn(&Vcpu, Initiator) -> access::Result) -> bool {
     const UNSUPPORTED: access::Result = Err(exit::UNSUPPORTED);
     const INVALID: access::Result = Err(exit::INVALID);
@@ -266,7 +266,7 @@ fn guards(permission: Permission, access: impl Fn(&Vcpu, Initiator) -> access::R
             ..all.clone()
         },
     };
-    // The guest and user space, of a vCPU that has what is asked for, and of one that lacks it.
+    // Guest and user space, on a vCPU with the feature, and on one without it.
     let [guest, host, guest_lacking, host_lacking] = match permission {
         Permission::Everybody => return true,
         Permission::Feature(_) | Permission::Pv(_) => [Ok(()), Ok(()), UNSUPPORTED, UNSUPPORTED],
@@ -289,7 +289,7 @@ fn guards(permission: Permission, access: impl Fn(&Vcpu, Initiator) -> access::R
         && check(&lacking, Initiator::Host, host_lacking)
 }
 
-/// Whether the vendor module has those accesses, and no others, that are declared as its.
+/// Whether the vendor module serves exactly the accesses that are declared for it.
 fn is_owned_as_declared(vcpu: &Vcpu, register: &Register, index: u32) -> bool {
     let initiator = Initiator::Host;
     let vendor = vcpu.vendor;
@@ -306,7 +306,7 @@ fn is_owned_as_declared(vcpu: &Vcpu, register: &Register, index: u32) -> bool {
     has_read == reads && has_written == writes
 }
 
-/// vCPUs of both vendors, usual and unusual ones.
+/// vCPUs of both vendors, in L1, in L2, and with encrypted state.
 fn states() -> impl Iterator<Item = Vcpu> {
     VENDORS.into_iter().flat_map(|vendor| {
         (0..4).map(move |state| Vcpu {
@@ -317,14 +317,15 @@ fn states() -> impl Iterator<Item = Vcpu> {
     })
 }
 
-/// Whether an access that may be excused is the access, and the log is told if it was not.
+/// Whether an access equals the one without tolerance, except that unknown MSRs are tolerated and
+/// logged.
 fn is_excused<T: PartialEq>(
     vcpu: &Vcpu,
     report: Effect,
     access: impl Fn(&Vcpu) -> access::Result<T>,
     excused: impl Fn(&Vcpu) -> access::Result<T>,
 ) -> bool {
-    // What is stored may count in the next access.
+    // A stored value may affect the next access.
     let [vcpu, same] = [vcpu.clone(), vcpu.clone()];
     let result = access(&vcpu);
     let mut effects = vcpu.effects();
@@ -335,7 +336,7 @@ fn is_excused<T: PartialEq>(
     excused(&same) == result && same.effects() == effects
 }
 
-/// Whether the short ways lead where the careful one does.
+/// Whether the shortcuts have the same result as the complete path.
 fn is_short_way_right(vcpu: &Vcpu, index: u32, initiator: Initiator) -> bool {
     let unhandled = |way, data| Effect::Report(Report::Unhandled(way), index, data);
 
@@ -354,7 +355,7 @@ fn is_short_way_right(vcpu: &Vcpu, index: u32, initiator: Initiator) -> bool {
     })
 }
 
-/// Whether a gate sees to addresses that are not canonical.
+/// Whether a check handles addresses that are not canonical.
 fn gates_addresses(register: &Register, index: u32, initiator: Initiator) -> bool {
     NOT_CANONICAL.into_iter().all(|(bits, address, canonical)| {
         let vcpu = Vcpu {
@@ -381,7 +382,7 @@ fn gates_addresses(register: &Register, index: u32, initiator: Initiator) -> boo
     })
 }
 
-/// Whether a gate keeps out vCPUs without features, even if the vendor module has the MSR.
+/// Whether a check denies vCPUs without the features, even if the vendor module serves the MSR.
 fn gates_features(register: &Register, index: u32) -> bool {
     let vcpu = Vcpu {
         features: Features(0),
@@ -406,7 +407,7 @@ fn gates_features(register: &Register, index: u32) -> bool {
     }
 }
 
-/// Whether the same value is read as was written.
+/// Whether a read returns the value that was written.
 fn is_stored(register: &Register, index: u32) -> bool {
     let vcpu = Vcpu::new(Vendor::Intel);
 

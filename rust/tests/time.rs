@@ -51,7 +51,8 @@ mod cases {
         assert_eq!(vcpu.effects(), [Effect::SynchronizeTsc(12)]);
     }
 
-    /// SDM, volume 3B, 19.17.3: what is added to the TSC is added to `IA32_TSC_ADJUST`.
+    /// SDM, section "Time-Stamp Counter Adjustment": a write adds the same difference to the TSC
+    /// and to `IA32_TSC_ADJUST`.
     #[test]
     fn guests_adjust_by_writing_the_tsc() {
         let vcpu = Vcpu::new(Vendor::Intel);
@@ -68,7 +69,7 @@ mod cases {
                 Effect::Field(Field::TscAdjust, 12)
             ]
         );
-        // Down by 13, which is less than nothing.
+        // 13 less than before: the difference is negative.
         assert_eq!(
             write_existing(&vcpu, TSC_MSR, L1_TSC - 13, Initiator::Guest),
             Ok(())
@@ -85,7 +86,7 @@ mod cases {
         assert_eq!(vcpu.effects(), NOTHING);
     }
 
-    /// The same, the other way round.
+    /// A write of `IA32_TSC_ADJUST` adds its difference to the TSC.
     #[test]
     fn guests_adjust_the_tsc() {
         let vcpu = Vcpu::new(Vendor::Intel);
@@ -100,7 +101,7 @@ mod cases {
                 Effect::Field(Field::TscAdjust, 12),
             ]
         );
-        // User space has the TSC itself to restore.
+        // User space restores the TSC separately.
         assert_eq!(write_existing(&vcpu, ADJUST, 20, Initiator::Host), Ok(()));
         assert_eq!(vcpu.effects(), [Effect::Field(Field::TscAdjust, 20)]);
         for initiator in BOTH {
@@ -166,7 +167,7 @@ mod cases {
         assert_eq!(vcpu.effects(), NOTHING);
     }
 
-    /// By the guest's CPUID, not by the host's.
+    /// The guest's CPUID decides, not the host's.
     #[test]
     fn tsc_aux_has_32_bits() {
         for vendor in VENDORS {

@@ -32,11 +32,11 @@ use crate::engine::{
 };
 use kernel::prelude::kunit_tests;
 
-/// Indices without a declaration. The vendor module is asked, and has none of them.
+/// Indices without a declaration. They reach the vendor module, which does not know them either.
 const UNKNOWN: [u32; 6] = [0x2, 0x1fff, 0x2000, 0x8000_0000, 0xc001_2000, u32::MAX];
 
-/// These exist, but not for a vCPU without shadow stacks, nor with another vendor's module, nor in
-/// both ways.
+/// Reads of these fail: the vCPU lacks shadow stacks, only the other vendor's module has the MSR,
+/// or it is write-only.
 const UNSUPPORTED_READS: [u32; 3] = [0x6a4, 0x3a, 0x49];
 
 fn vcpu() -> Vcpu {
@@ -46,7 +46,7 @@ fn vcpu() -> Vcpu {
     }
 }
 
-/// What asking the vendor module for an index does, and logging the outcome.
+/// The effects of a call to the vendor module, and of logging the outcome.
 fn asked(index: u32, asked: Effect, report: Option<Effect>) -> Effects {
     let effects = if UNKNOWN.contains(&index) {
         Effects::default().and(asked)
@@ -147,7 +147,7 @@ mod cases {
         assert_eq!(read(&vcpu, 0x4b56_4dff, Initiator::Guest), Err(INVALID));
     }
 
-    /// User space may save what the list has and restore it, even if the vCPU has none of it.
+    /// User space may save and restore all listed MSRs, even if the vCPU lacks them.
     #[test]
     fn zeros_of_listed_msrs_are_tolerated() {
         let mut vcpu = vcpu();

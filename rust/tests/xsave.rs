@@ -34,7 +34,7 @@ const XFD_MSR: u32 = 0x1c4;
 const XFD_ERR: u32 = 0x1c5;
 const XSS: u32 = 0xda0;
 
-/// AMX, the one component that may fault.
+/// AMX: the only component that `IA32_XFD` can disable.
 const TILE_DATA: u64 = 1 << 18;
 
 #[kunit_tests(kvm_msr_xsave)]
