@@ -317,8 +317,8 @@ fn states() -> impl Iterator<Item = Vcpu> {
     })
 }
 
-/// Whether an access equals the one without tolerance, except that unknown MSRs are tolerated and
-/// logged.
+/// Whether `excused` has the result and the effects of `access`, and logs `report` if the MSR is
+/// unknown.
 fn is_excused<T: PartialEq>(
     vcpu: &Vcpu,
     report: Effect,

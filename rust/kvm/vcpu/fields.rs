@@ -66,15 +66,15 @@ impl<P: Send + Sync> Vcpu<P> {
 impl<P: Send + Sync> Fields for Vcpu<P> {
     #[inline]
     fn field(&self, field: Field) -> u64 {
-        // SAFETY: It points to a 64-bit integer, and only this task, which has the vCPU loaded,
-        // writes it.
+        // SAFETY: `field_ptr()` points to a 64-bit integer, and only this task, which has the vCPU
+        // loaded, writes it.
         unsafe { self.field_ptr(field).read() }
     }
 
     #[inline]
     fn set_field(&self, field: Field, value: u64) {
-        // SAFETY: It points to a 64-bit integer, and only this task, which has the vCPU loaded,
-        // uses it.
+        // SAFETY: `field_ptr()` points to a 64-bit integer, and only this task, which has the vCPU
+        // loaded, uses it.
         unsafe { self.field_ptr(field).write(value) }
     }
 }

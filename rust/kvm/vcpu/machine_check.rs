@@ -30,26 +30,26 @@ impl<P: Send + Sync> Vcpu<P> {
 
 impl<P: Send + Sync> MachineChecks for Vcpu<P> {
     fn mce_bank(&self, offset: usize) -> u64 {
-        // SAFETY: It points to one of the vCPU's values, and only this task, which has the vCPU
-        // loaded, writes them.
+        // SAFETY: The pointer is to one of the vCPU's values, and only this task, which has the
+        // vCPU loaded, writes them.
         unsafe { self.mce_bank_ptr(offset).read() }
     }
 
     fn set_mce_bank(&self, offset: usize, value: u64) {
-        // SAFETY: It points to one of the vCPU's values, and only this task, which has the vCPU
-        // loaded, uses them.
+        // SAFETY: The pointer is to one of the vCPU's values, and only this task, which has the
+        // vCPU loaded, uses them.
         unsafe { self.mce_bank_ptr(offset).write(value) }
     }
 
     fn mce_ctl2(&self, bank: usize) -> u64 {
-        // SAFETY: It points to one of the vCPU's values, and only this task, which has the vCPU
-        // loaded, writes them.
+        // SAFETY: The pointer is to one of the vCPU's values, and only this task, which has the
+        // vCPU loaded, writes them.
         unsafe { self.mce_ctl2_ptr(bank).read() }
     }
 
     fn set_mce_ctl2(&self, bank: usize, value: u64) {
-        // SAFETY: It points to one of the vCPU's values, and only this task, which has the vCPU
-        // loaded, uses them.
+        // SAFETY: The pointer is to one of the vCPU's values, and only this task, which has the
+        // vCPU loaded, uses them.
         unsafe { self.mce_ctl2_ptr(bank).write(value) }
     }
 }
