@@ -369,7 +369,7 @@ fn too_late(kvmsr: &Kvmsr) -> Result<String> {
 fn errors(kvmsr: &Kvmsr) -> Result<String> {
     for (input, says) in [
         ("", "empty"),
-        ("{\"schema\": 1, \"kind\": \"snap", "cut"),
+        ("{\"schema\": 1, \"kind\": \"snap", "incomplete"),
         (
             "{\"schema\": 1, \"kind\": \"snapshot\", \"msrs\": [], \"x\": 1}",
             "unknown field",
