@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0
-"""The cache lines that a function touches, and its misses: reads the trace of bench/plugin/trace.c.
+"""Counts the cache lines that a function touches, and its misses, in a trace of bench/plugin/trace.c.
 
-The caches are modelled as the first level of many x86 CPUs: 32 KiB for code and 32 KiB for data,
-8 ways, lines of 64 bytes, the least recently used line of a set makes room.  Lines are told apart
-by their virtual addresses.  There is no prefetching and no speculation, and what the CPU accesses
-by itself (page tables, VMCB) is not seen.
+The model is the first-level cache of many x86 CPUs: 32 KiB for code and 32 KiB for data, 8 ways, lines
+of 64 bytes, with replacement of the least recently used line.  Lines are identified by their virtual
+addresses.  There is no prefetching and no speculation, and the trace lacks the CPU's own accesses
+(page tables, VMCB).
 """
 
 import collections
@@ -42,10 +42,10 @@ class Cache:
 class Call:
     """One call of the function, from its first instruction to its return.
 
-    code and data are the lines touched, in order: the line's address to the first address in it
-    that was accessed, the address of the instruction that did, and the number of accesses.
+    code and data are the lines touched, in order: they map the line's address to the first address
+    that was accessed in it, the address of that instruction, and the number of accesses.
     cold and warm are pairs, misses of code and misses of data: with caches that are empty at the
-    call, and with those that the calls before have filled.
+    call, and with caches that the calls before have filled.
     """
 
     def __init__(self, slot):
