@@ -353,6 +353,10 @@ impl<'a> Stage<'a> {
         ];
         let mut window = Window::new()?;
         let image = Image(window.get_all(&guests[0]).bytes);
+        // After L2 ran, the first get copies rarely used fields of vmcs02 to vmcs12. Both guests get
+        // one here: a set frees vmcs02, and a get after that copies from a fresh page whose contents
+        // VMX does not define.
+        window.get_all(&guests[1]);
         let in_l2 = if image.is_in_l2() {
             image.clone()
         } else {
