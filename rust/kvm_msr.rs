@@ -26,17 +26,15 @@ use crate::{
         DyingVm,
         Emulation,
         Fastpath,
+        InRunLoop,
         MsrData,
         NewVm,
         Registration,
-        Run, //
-    },
-    ops::{
-        AccessResult,
-        InRunLoop,
+        Run,
         Vcpu,
         Vm, //
     },
+    ops::AccessResult, //
 };
 use kernel::{
     prelude::*,

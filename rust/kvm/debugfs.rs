@@ -3,29 +3,24 @@
 //! Files in a VM's folder below `kvm/` in debugfs.
 
 use super::Vm;
-use crate::bindings;
+use crate::{
+    bindings,
+    LocalModule, //
+};
 use core::marker::PhantomData;
 use kernel::{
-    module::{
-        this_module,
-        ModuleMetadata, //
-    },
+    module::this_module,
     prelude::*,
     seq_file::SeqFile, //
 };
 
 /// A debugfs file of a VM. Its contents are computed when it is read, while the VM may be running.
 pub(crate) trait File {
-    /// The module that implements the file.
-    type OwnerModule: ModuleMetadata;
-    /// What the engine keeps for a VM.
-    type Protected: Send + Sync;
-
     /// The file's name.
     const NAME: &'static CStr;
 
     /// Writes the file's contents.
-    fn show(vm: &Vm<Self::Protected>, to: &SeqFile);
+    fn show(vm: &Vm, to: &SeqFile);
 }
 
 /// The file operations of a file.
@@ -33,7 +28,7 @@ struct FileOps<F>(PhantomData<F>);
 
 impl<F: File> FileOps<F> {
     const OPS: &'static kernel::bindings::file_operations = &kernel::bindings::file_operations {
-        owner: this_module::<F::OwnerModule>().as_ptr(),
+        owner: this_module::<LocalModule>().as_ptr(),
         open: Some(Self::open),
         read: Some(kernel::bindings::seq_read),
         llseek: Some(kernel::bindings::seq_lseek),
@@ -69,9 +64,9 @@ impl<F: File> FileOps<F> {
     }
 }
 
-impl<P: Send + Sync> Vm<P> {
+impl Vm {
     /// Creates a file. As usual with debugfs, failure to do so is not an error.
-    pub(crate) fn create_file<F: File<Protected = P>>(&self) {
+    pub(crate) fn create_file<F: File>(&self) {
         // SAFETY: `self` is a valid VM. debugfs ignores the call if KVM could not create the VM's
         // folder. The file operations expect the VM as private data, which is what the function
         // sets.

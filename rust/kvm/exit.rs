@@ -99,25 +99,23 @@ pub(crate) struct UserSpaceExit {
 }
 
 /// Completes an access in the next `KVM_RUN`, with the answer of user space.
-pub(crate) trait Completion<P> {
+pub(crate) trait Completion {
     /// Completes the access, and returns what the run loop does next.
-    fn complete(vcpu: &Vcpu<P>) -> Run;
+    fn complete(vcpu: &Vcpu) -> Run;
 }
 
 /// # Safety
 ///
-/// `vcpu` must meet the invariants of [`Vcpu<P>`]. The run loop calls this as the vCPU's
+/// `vcpu` must meet the invariants of [`Vcpu`]. The run loop calls this as the vCPU's
 /// `complete_userspace_io`.
-unsafe extern "C" fn complete<P: Send + Sync, C: Completion<P>>(
-    vcpu: *mut bindings::kvm_vcpu,
-) -> c_int {
+unsafe extern "C" fn complete<C: Completion>(vcpu: *mut bindings::kvm_vcpu) -> c_int {
     // SAFETY: The run loop, which calls this, has the vCPU loaded.
     C::complete(unsafe { Vcpu::from_raw(vcpu) }).into_code()
 }
 
-impl<P: Send + Sync> Vcpu<P> {
+impl Vcpu {
     /// Fills in `struct kvm_run` for an exit to user space, and sets the completion.
-    pub(crate) fn exit_to_user_space<C: Completion<P>>(&self, exit: UserSpaceExit) {
+    pub(crate) fn exit_to_user_space<C: Completion>(&self, exit: UserSpaceExit) {
         self.count(Counter::UserSpace, 1);
 
         // SAFETY: `self` is a valid vCPU, and its `run` page is valid as long as the vCPU. User
@@ -136,7 +134,7 @@ impl<P: Send + Sync> Vcpu<P> {
             (&raw mut (*msr).reason).write_volatile(exit.reason);
             (&raw mut (*msr).index).write_volatile(exit.index);
             (&raw mut (*msr).data).write_volatile(exit.write.unwrap_or(0));
-            (*self.as_raw()).arch.complete_userspace_io = Some(complete::<P, C>);
+            (*self.as_raw()).arch.complete_userspace_io = Some(complete::<C>);
         }
     }
 

@@ -6,7 +6,7 @@
 use super::Section;
 use crate::bindings;
 
-impl<P: Send + Sync> Section<'_, P> {
+impl Section<'_> {
     /// Reads `N` bytes of the guest's memory. Returns [`None`] if not all of them can be read.
     pub(super) fn read_guest<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
         let mut bytes = [0; N];

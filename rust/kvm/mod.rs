@@ -52,5 +52,8 @@ pub(crate) use self::{
         GuestFpu,
         Vcpu, //
     },
-    vm::Vm,
+    vm::{
+        Protected,
+        Vm, //
+    },
 };

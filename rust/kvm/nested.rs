@@ -50,7 +50,7 @@ impl Header {
     }
 }
 
-impl<P: Send + Sync> Vcpu<P> {
+impl Vcpu {
     /// Gets the header of the vCPU's nested state.
     #[inline]
     pub(crate) fn get_nested_header(&self, header: &mut Header) {
@@ -103,7 +103,7 @@ impl<P: Send + Sync> Vcpu<P> {
     /// # Errors
     ///
     /// `ENOMEM`, or `EINVAL` on AMD.
-    pub(crate) fn enter_vmx(&self, header: &Header) -> Result<Option<VmxOperation<'_, P>>> {
+    pub(crate) fn enter_vmx(&self, header: &Header) -> Result<Option<VmxOperation<'_>>> {
         if host::is_amd() {
             return Err(EINVAL);
         }
@@ -180,18 +180,18 @@ impl<P: Send + Sync> Vcpu<P> {
 /// # Invariants
 ///
 /// The vCPU is in VMX operation.
-pub(crate) struct VmxOperation<'a, P> {
-    vcpu: &'a Vcpu<P>,
+pub(crate) struct VmxOperation<'a> {
+    vcpu: &'a Vcpu,
 }
 
-impl<'a, P: Send + Sync> VmxOperation<'a, P> {
+impl<'a> VmxOperation<'a> {
     /// Makes vmcs12 the current VMCS, and copies its shadow VMCS. `shadow` may be empty.
     pub(crate) fn load_vmcs12(
         self,
         header: &Header,
         vmcs12: &[u8],
         shadow: &[u8],
-    ) -> LoadedVmcs12<'a, P> {
+    ) -> LoadedVmcs12<'a> {
         let mut areas = [ptr::null_mut::<c_void>(); 2];
 
         // SAFETY: The vCPU is valid, loaded and in VMX operation.
@@ -222,11 +222,11 @@ impl<'a, P: Send + Sync> VmxOperation<'a, P> {
 /// # Invariants
 ///
 /// The vCPU has a vmcs12.
-pub(crate) struct LoadedVmcs12<'a, P> {
-    vcpu: &'a Vcpu<P>,
+pub(crate) struct LoadedVmcs12<'a> {
+    vcpu: &'a Vcpu,
 }
 
-impl<P: Send + Sync> LoadedVmcs12<'_, P> {
+impl LoadedVmcs12<'_> {
     /// Enters L2, unless `known` is an error. Returns 0, or a value of `enum nvmx_vmentry_status`
     /// if the VM-entry fails.
     ///
@@ -239,7 +239,7 @@ impl<P: Send + Sync> LoadedVmcs12<'_, P> {
     }
 }
 
-impl<P: Send + Sync> Vcpu<P> {
+impl Vcpu {
     /// Whether the vCPU is in system management mode.
     pub(crate) fn is_smm(&self) -> bool {
         #[cfg(CONFIG_KVM_SMM)]

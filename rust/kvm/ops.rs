@@ -98,7 +98,7 @@ pub(crate) trait Parameter {
     unsafe fn from_raw(raw: Self::Raw) -> Self;
 }
 
-impl<P: Send + Sync> Parameter for &Vm<P> {
+impl Parameter for &Vm {
     type Raw = *mut bindings::kvm;
 
     #[inline]
@@ -130,7 +130,7 @@ impl Parameter for DyingVm {
     }
 }
 
-impl<P: Send + Sync> Parameter for &Vcpu<P> {
+impl Parameter for &Vcpu {
     type Raw = *mut bindings::kvm_vcpu;
 
     #[inline]
@@ -144,27 +144,27 @@ impl<P: Send + Sync> Parameter for &Vcpu<P> {
 ///
 /// The run loop is in a read-side section of `kvm->srcu`. It leaves the section only to run the
 /// guest, to block, and to handle requests.
-pub(crate) struct InRunLoop<'a, P>(&'a Vcpu<P>);
+pub(crate) struct InRunLoop<'a>(&'a Vcpu);
 
-impl<'a, P: Send + Sync> InRunLoop<'a, P> {
+impl<'a> InRunLoop<'a> {
     /// The section that the run loop is in.
     #[inline]
-    pub(crate) fn section(&self) -> Section<'a, P> {
+    pub(crate) fn section(&self) -> Section<'a> {
         // SAFETY: The run loop stays in its section during the op, i.e. for all of `'a`.
         unsafe { Section::enclosing(self.0.vm()) }
     }
 }
 
-impl<P> Deref for InRunLoop<'_, P> {
-    type Target = Vcpu<P>;
+impl Deref for InRunLoop<'_> {
+    type Target = Vcpu;
 
     #[inline]
-    fn deref(&self) -> &Vcpu<P> {
+    fn deref(&self) -> &Vcpu {
         self.0
     }
 }
 
-impl<P: Send + Sync> Parameter for InRunLoop<'_, P> {
+impl Parameter for InRunLoop<'_> {
     type Raw = *mut bindings::kvm_vcpu;
 
     #[inline]

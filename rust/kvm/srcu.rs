@@ -2,7 +2,10 @@
 
 //! A pointer that is read under a VM's `kvm->srcu`, and written under its `kvm->lock`.
 
-use super::Vm;
+use super::{
+    Protected,
+    Vm, //
+};
 use core::ptr;
 use kernel::{
     prelude::*,
@@ -24,15 +27,15 @@ use kernel::{
 ///
 /// The current task is in a read-side section of the SRCU domain of `vm` as long as this exists:
 /// the guard's section, or if there is no guard, one that the caller of [`Self::enclosing`] is in.
-pub(crate) struct Section<'a, P> {
-    vm: &'a Vm<P>,
+pub(crate) struct Section<'a> {
+    vm: &'a Vm,
     _guard: Option<Guard<'a>>,
 }
 
-impl<'a, P: Send + Sync> Section<'a, P> {
+impl<'a> Section<'a> {
     /// Enters a section.
     #[inline]
-    pub(super) fn enter(vm: &'a Vm<P>) -> Self {
+    pub(super) fn enter(vm: &'a Vm) -> Self {
         // INVARIANT: The guard keeps the task in the section.
         Self {
             vm,
@@ -48,7 +51,7 @@ impl<'a, P: Send + Sync> Section<'a, P> {
     /// The current task must be in a read-side section of the SRCU domain of `vm`, and must not
     /// leave it during `'a`.
     #[inline]
-    pub(super) unsafe fn enclosing(vm: &'a Vm<P>) -> Self {
+    pub(super) unsafe fn enclosing(vm: &'a Vm) -> Self {
         #[cfg(CONFIG_PROVE_RCU)]
         // SAFETY: `vm` is a valid VM, and the function only queries lockdep.
         kernel::warn_on!(!unsafe { crate::bindings::kvm_msr_glue_srcu_held(vm.as_raw()) });
@@ -58,13 +61,13 @@ impl<'a, P: Send + Sync> Section<'a, P> {
     }
 
     /// The VM.
-    pub(super) fn vm(&self) -> &'a Vm<P> {
+    pub(super) fn vm(&self) -> &'a Vm {
         self.vm
     }
 
     /// Reads the value that the engine keeps for the VM.
     #[inline]
-    pub(crate) fn read(&self) -> Option<&P> {
+    pub(crate) fn read(&self) -> Option<&Protected> {
         let value = self.vm.protected().value.as_ptr();
 
         // As srcu_dereference(): a READ_ONCE(), whose address dependency pairs with the full
@@ -85,11 +88,11 @@ impl<'a, P: Send + Sync> Section<'a, P> {
 ///
 /// `value` is null or comes from `KBox::into_raw`. A value is freed when this is dropped, or after
 /// it was replaced and a grace period of the VM's `kvm->srcu` has passed.
-pub(super) struct SrcuPtr<P> {
-    value: Atomic<*mut P>,
+pub(super) struct SrcuPtr {
+    value: Atomic<*mut Protected>,
 }
 
-impl<P: Send + Sync> SrcuPtr<P> {
+impl SrcuPtr {
     /// Creates a null pointer.
     pub(super) const fn null() -> Self {
         // INVARIANT: The pointer is null.
@@ -99,13 +102,13 @@ impl<P: Send + Sync> SrcuPtr<P> {
     }
 
     /// Publishes a new value, and returns the old one.
-    pub(super) fn swap(&self, new: KBox<P>) -> Replaced<P> {
+    pub(super) fn swap(&self, new: KBox<Protected>) -> Replaced {
         // INVARIANT: The new pointer comes from a box.
         Replaced(self.value.xchg(KBox::into_raw(new), Full))
     }
 }
 
-impl<P> Drop for SrcuPtr<P> {
+impl Drop for SrcuPtr {
     fn drop(&mut self) {
         let value = *self.value.get_mut();
 
@@ -121,13 +124,13 @@ impl<P> Drop for SrcuPtr<P> {
 ///
 /// It leaks unless [`Self::into_box`] is called.
 #[must_use]
-pub(super) struct Replaced<P>(*mut P);
+pub(super) struct Replaced(*mut Protected);
 
-impl<P> Replaced<P> {
+impl Replaced {
     /// # Safety
     ///
     /// A grace period of the VM's `kvm->srcu` must have passed since the value was replaced.
-    pub(super) unsafe fn into_box(self) -> Option<KBox<P>> {
+    pub(super) unsafe fn into_box(self) -> Option<KBox<Protected>> {
         // SAFETY: A pointer in an `SrcuPtr` is null or comes from `KBox::into_raw`. The caller has
         // waited for a grace period, so no reader uses it.
         (!self.0.is_null()).then(|| unsafe { KBox::from_raw(self.0) })

@@ -4,38 +4,48 @@
 
 use super::{
     srcu::SrcuPtr,
+    user::FilterWords,
+    Counter,
     DyingVm,
     NewVm,
     Section,
     Vcpu, //
 };
-use crate::bindings;
-use core::marker::PhantomData;
+use crate::{
+    bindings,
+    engine::filter::Filter, //
+};
 use kernel::{
     prelude::*,
     sync::Srcu,
     types::Opaque, //
 };
 
-/// A virtual machine that the engine serves. The engine keeps a `P` for it, which `kvm->srcu`
-/// protects.
+/// The value that the engine keeps for a VM, which `kvm->srcu` protects: the MSR filter, if user
+/// space has set one.
+pub(crate) type Protected = Filter<FilterWords>;
+
+// All vCPUs of a VM read the value.
+const _: () = {
+    const fn is_shared<T: Send + Sync>() {}
+    is_shared::<Protected>();
+};
+
+/// A virtual machine that the engine serves.
 ///
 /// # Invariants
 ///
 /// This is a valid `struct kvm` after `kvm_msr_engine_ops::vm_init` and before `vm_destroy`. Its
-/// `arch.msr_engine` points to an `SrcuPtr<P>` that comes from `KBox::into_raw`, and that only
+/// `arch.msr_engine` points to an `SrcuPtr` that comes from `KBox::into_raw`, and that only
 /// `vm_destroy` frees.
 #[repr(transparent)]
-pub(crate) struct Vm<P> {
-    kvm: Opaque<bindings::kvm>,
-    _protected: PhantomData<P>,
-}
+pub(crate) struct Vm(Opaque<bindings::kvm>);
 
 // `Vm::srcu` casts from the first to the second.
 const _: () =
     assert!(size_of::<bindings::srcu_struct>() == size_of::<kernel::bindings::srcu_struct>());
 
-impl<P: Send + Sync> Vm<P> {
+impl Vm {
     /// # Safety
     ///
     /// `kvm` must meet the type's invariants for all of `'a`.
@@ -48,13 +58,13 @@ impl<P: Send + Sync> Vm<P> {
 
     #[inline]
     pub(super) fn as_raw(&self) -> *mut bindings::kvm {
-        self.kvm.get()
+        self.0.get()
     }
 
     /// The pointer to the value that the engine keeps.
     #[inline]
-    pub(super) fn protected(&self) -> &SrcuPtr<P> {
-        // SAFETY: `attach()` stored a pointer to an `SrcuPtr<P>`. Only `detach()` frees it, after
+    pub(super) fn protected(&self) -> &SrcuPtr {
+        // SAFETY: `attach()` stored a pointer to an `SrcuPtr`. Only `detach()` frees it, after
         // the last use of `self`, and nobody has a mutable reference to it before that.
         unsafe { &*(*self.as_raw()).arch.msr_engine.cast() }
     }
@@ -73,7 +83,7 @@ impl<P: Send + Sync> Vm<P> {
 
     /// Enters a read-side section of `kvm->srcu`.
     #[inline]
-    pub(crate) fn read_section(&self) -> Section<'_, P> {
+    pub(crate) fn read_section(&self) -> Section<'_> {
         Section::enter(self)
     }
 
@@ -81,7 +91,7 @@ impl<P: Send + Sync> Vm<P> {
     /// it. After this, nobody uses the old value.
     ///
     /// Sleeps, and takes `kvm->lock`. Must not be called in a [`Section`] of the VM.
-    pub(crate) fn replace(&self, new: KBox<P>) {
+    pub(crate) fn replace(&self, new: KBox<Protected>) {
         // SAFETY: `self` is a valid VM, so its lock is initialized.
         unsafe { bindings::kvm_msr_glue_lock(self.as_raw()) };
         let old = self.protected().swap(new);
@@ -126,10 +136,10 @@ impl<P: Send + Sync> Vm<P> {
     }
 
     /// The sum of a counter over all vCPUs.
-    pub(crate) fn count_of(&self, counter: super::Counter) -> u64 {
+    pub(crate) fn count_of(&self, counter: Counter) -> u64 {
         self.vcpus().fold(0, |sum: u64, vcpu| {
             // SAFETY: `vcpu` is a valid vCPU of `self`, and stays valid as long as the VM.
-            sum.wrapping_add(unsafe { Vcpu::<P>::read_counter(vcpu, counter) })
+            sum.wrapping_add(unsafe { Vcpu::read_counter(vcpu, counter) })
         })
     }
 }
@@ -140,8 +150,8 @@ impl NewVm {
     /// # Errors
     ///
     /// `ENOMEM`.
-    pub(crate) fn attach<P: Send + Sync>(self) -> Result {
-        let protected = KBox::new(SrcuPtr::<P>::null(), GFP_KERNEL_ACCOUNT)?;
+    pub(crate) fn attach(self) -> Result {
+        let protected = KBox::new(SrcuPtr::null(), GFP_KERNEL_ACCOUNT)?;
 
         // SAFETY: KVM passes a valid VM to `vm_init`, and nobody else uses it yet.
         unsafe { (*self.0).arch.msr_engine = KBox::into_raw(protected).cast() };
@@ -151,9 +161,9 @@ impl NewVm {
 
 impl DyingVm {
     /// Detaches the VM, and frees the value that the engine kept for it.
-    pub(crate) fn detach<P: Send + Sync>(self) {
+    pub(crate) fn detach(self) {
         // SAFETY: KVM passes a valid VM to `vm_destroy`, and nobody else uses it anymore.
-        let protected: *mut SrcuPtr<P> = unsafe { (*self.0).arch.msr_engine }.cast();
+        let protected: *mut SrcuPtr = unsafe { (*self.0).arch.msr_engine }.cast();
 
         // SAFETY: `NewVm::attach()` got the pointer from `KBox::into_raw`, and nobody uses it
         // anymore.

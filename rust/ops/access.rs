@@ -5,9 +5,7 @@
 
 use super::{
     msr_filter,
-    AccessResult,
-    Section,
-    Vcpu, //
+    AccessResult, //
 };
 use crate::{
     engine::{
@@ -21,7 +19,9 @@ use crate::{
     },
     kvm::{
         Counter,
-        MsrData, //
+        MsrData,
+        Section,
+        Vcpu, //
     },
 };
 

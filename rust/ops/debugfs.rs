@@ -2,10 +2,6 @@
 
 //! The engine's files in a VM's debugfs folder.
 
-use super::{
-    Protected,
-    Vm, //
-};
 use crate::{
     engine::{
         access::Access,
@@ -16,9 +12,9 @@ use crate::{
     },
     kvm::{
         Counter,
-        File, //
+        File,
+        Vm, //
     },
-    LocalModule,
 };
 use kernel::{
     prelude::*,
@@ -46,9 +42,6 @@ struct MsrFilter;
 struct MsrCounters;
 
 impl File for MsrEngine {
-    type OwnerModule = LocalModule;
-    type Protected = Protected;
-
     const NAME: &'static CStr = c"msr_engine";
 
     fn show(_: &Vm, to: &SeqFile) {
@@ -57,9 +50,6 @@ impl File for MsrEngine {
 }
 
 impl File for MsrFilter {
-    type OwnerModule = LocalModule;
-    type Protected = Protected;
-
     const NAME: &'static CStr = c"msr_filter";
 
     fn show(vm: &Vm, to: &SeqFile) {
@@ -79,9 +69,6 @@ impl File for MsrFilter {
 }
 
 impl File for MsrCounters {
-    type OwnerModule = LocalModule;
-    type Protected = Protected;
-
     const NAME: &'static CStr = c"msr_counters";
 
     fn show(vm: &Vm, to: &SeqFile) {

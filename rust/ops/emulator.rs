@@ -8,10 +8,7 @@ use super::{
         store, //
     },
     user_space_msr,
-    AccessResult,
-    InRunLoop,
-    Protected,
-    Vcpu, //
+    AccessResult, //
 };
 use crate::{
     engine::{
@@ -26,7 +23,9 @@ use crate::{
         Completion,
         Counter,
         Emulation,
-        Run, //
+        InRunLoop,
+        Run,
+        Vcpu, //
     },
 };
 
@@ -104,13 +103,13 @@ fn complete(vcpu: &Vcpu, set: impl FnOnce(u64)) -> Run {
     }
 }
 
-impl Completion<Protected> for CompleteRead {
+impl Completion for CompleteRead {
     fn complete(vcpu: &Vcpu) -> Run {
         complete(vcpu, |data| vcpu.set_edx_eax(data))
     }
 }
 
-impl Completion<Protected> for CompleteWrite {
+impl Completion for CompleteWrite {
     fn complete(vcpu: &Vcpu) -> Run {
         complete(vcpu, |_| ())
     }

@@ -5,15 +5,14 @@
 use super::{
     access,
     user_space_msr,
-    AccessResult,
-    InRunLoop,
-    Protected,
-    Vcpu, //
+    AccessResult, //
 };
 use crate::kvm::{
     Completion,
     Counter,
-    Run, //
+    InRunLoop,
+    Run,
+    Vcpu, //
 };
 use kernel::prelude::*;
 
@@ -41,7 +40,7 @@ pub(crate) fn emulate_wrmsr_imm(vcpu: InRunLoop<'_>, index: u32, reg: c_int) -> 
 }
 
 #[inline(always)]
-fn read<C: Completion<Protected>>(vcpu: &InRunLoop<'_>, index: u32, set: impl FnOnce(u64)) -> Run {
+fn read<C: Completion>(vcpu: &InRunLoop<'_>, index: u32, set: impl FnOnce(u64)) -> Run {
     let read = access::read(vcpu, &vcpu.section(), index);
 
     match read {
@@ -85,19 +84,19 @@ fn complete(vcpu: &Vcpu, set: impl FnOnce(u64)) -> Run {
     vcpu.complete_access(access)
 }
 
-impl Completion<Protected> for CompleteRead {
+impl Completion for CompleteRead {
     fn complete(vcpu: &Vcpu) -> Run {
         complete(vcpu, |data| vcpu.set_edx_eax(data))
     }
 }
 
-impl Completion<Protected> for CompleteReadImm {
+impl Completion for CompleteReadImm {
     fn complete(vcpu: &Vcpu) -> Run {
         complete(vcpu, |data| vcpu.set_operand(vcpu.rdmsr_imm_reg(), data))
     }
 }
 
-impl Completion<Protected> for CompleteWrite {
+impl Completion for CompleteWrite {
     fn complete(vcpu: &Vcpu) -> Run {
         complete(vcpu, |_| ())
     }

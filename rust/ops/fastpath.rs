@@ -5,7 +5,6 @@
 //! The code here must not sleep, or use state that only the slow path saves. It does not check the
 //! filter: filters don't apply to x2APIC MSRs, and as in C not to IA32_TSC_DEADLINE on this path.
 
-use super::Vcpu;
 use crate::{
     engine::{
         cpu::Lapic,
@@ -16,7 +15,8 @@ use crate::{
     },
     kvm::{
         Counter,
-        Fastpath, //
+        Fastpath,
+        Vcpu, //
     },
 };
 use kernel::prelude::*;

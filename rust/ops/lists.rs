@@ -3,10 +3,7 @@
 //! `KVM_GET_MSR_INDEX_LIST`, `KVM_GET_MSR_FEATURE_INDEX_LIST` and `KVM_GET_MSRS` on `/dev/kvm`, and
 //! `KVM_GET_REG_LIST` on a vCPU.
 
-use super::{
-    msrs::check_count,
-    Vcpu, //
-};
+use super::msrs::check_count;
 use crate::{
     engine::{
         cpu::Cpuid,
@@ -20,6 +17,7 @@ use crate::{
             UserList, //
         },
         DeviceIoctl,
+        Vcpu, //
     },
 };
 use kernel::prelude::*;

@@ -20,32 +20,14 @@ pub(crate) mod user_space_msr;
 use crate::{
     engine::{
         error::Error,
-        exit::Denial,
-        filter::Filter, //
+        exit::Denial, //
     },
     kvm::{
-        self,
-        user::FilterWords,
         DyingVm,
         NewVm, //
     },
 };
 use kernel::prelude::*;
-
-/// The value that the engine keeps for a VM: its MSR filter, if user space has set one.
-pub(crate) type Protected = Filter<FilterWords>;
-
-/// A VM that this engine serves.
-pub(crate) type Vm = kvm::Vm<Protected>;
-
-/// A vCPU that this engine serves.
-pub(crate) type Vcpu = kvm::Vcpu<Protected>;
-
-/// A vCPU that this engine serves, in the run loop.
-pub(crate) type InRunLoop<'a> = kvm::InRunLoop<'a, Protected>;
-
-/// A read-side section of a VM's `kvm->srcu`.
-pub(crate) type Section<'a> = kvm::Section<'a, Protected>;
 
 /// The result of an access to an MSR.
 pub(crate) type AccessResult<T = ()> = core::result::Result<T, Denial>;
@@ -56,12 +38,12 @@ pub(crate) type AccessResult<T = ()> = core::result::Result<T, Denial>;
 ///
 /// `ENOMEM`
 pub(crate) fn vm_init(vm: NewVm) -> Result {
-    vm.attach::<Protected>()
+    vm.attach()
 }
 
 /// Frees the value that the engine kept for a VM.
 pub(crate) fn vm_destroy(vm: DyingVm) {
-    vm.detach::<Protected>();
+    vm.detach();
 }
 
 impl From<Error> for kernel::error::Error {

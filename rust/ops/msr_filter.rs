@@ -2,12 +2,6 @@
 
 //! `KVM_X86_SET_MSR_FILTER`, and lookups in the filter.
 
-use super::{
-    Protected,
-    Section,
-    Vcpu,
-    Vm, //
-};
 use crate::{
     engine::{
         access::Access,
@@ -18,9 +12,15 @@ use crate::{
             WRITE, //
         },
     },
-    kvm::user::{
-        FilterWords,
-        MsrFilter, //
+    kvm::{
+        user::{
+            FilterWords,
+            MsrFilter, //
+        },
+        Protected,
+        Section,
+        Vcpu,
+        Vm, //
     },
 };
 use core::mem::MaybeUninit;

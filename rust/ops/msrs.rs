@@ -2,10 +2,6 @@
 
 //! `KVM_GET_MSRS` and `KVM_SET_MSRS` on a vCPU.
 
-use super::{
-    Protected,
-    Vcpu, //
-};
 use crate::{
     engine::{
         access::{
@@ -27,7 +23,8 @@ use crate::{
             MsrList, //
         },
         Counter,
-        GuestFpu, //
+        GuestFpu,
+        Vcpu, //
     },
 };
 use kernel::prelude::*;
@@ -118,7 +115,7 @@ fn for_each(
 }
 
 #[cold]
-fn load_fpu<'a>(fpu: &mut Option<GuestFpu<'a, Protected>>, vcpu: &'a Vcpu, register: &Register) {
+fn load_fpu<'a>(fpu: &mut Option<GuestFpu<'a>>, vcpu: &'a Vcpu, register: &Register) {
     if fpu.is_none() && needs_fpu(vcpu, register) {
         *fpu = Some(GuestFpu::load(vcpu));
     }

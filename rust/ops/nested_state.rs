@@ -2,7 +2,6 @@
 
 //! `KVM_GET_NESTED_STATE` and `KVM_SET_NESTED_STATE`.
 
-use super::Vcpu;
 use crate::{
     bindings,
     engine::{
@@ -35,6 +34,7 @@ use crate::{
             VMCB12_SAVE_SIZE, //
         },
         user::NestedState,
+        Vcpu, //
     },
 };
 use core::mem::offset_of;

@@ -2,10 +2,7 @@
 
 //! `KVM_GET_ONE_REG` and `KVM_SET_ONE_REG`.
 
-use super::{
-    msrs,
-    Vcpu, //
-};
+use super::msrs;
 use crate::{
     bindings,
     engine::{
@@ -24,7 +21,8 @@ use crate::{
     kvm::{
         user::OneReg,
         Counter,
-        GuestFpu, //
+        GuestFpu,
+        Vcpu, //
     },
 };
 use kernel::{

@@ -2,12 +2,7 @@
 
 //! `KVM_CAP_X86_USER_SPACE_MSR`, and the exits to user space that it enables.
 
-use super::{
-    AccessResult,
-    Protected,
-    Vcpu,
-    Vm, //
-};
+use super::AccessResult;
 use crate::{
     engine::exit::{
         Denial,
@@ -17,7 +12,9 @@ use crate::{
     kvm::{
         Completion,
         Counter,
-        UserSpaceExit, //
+        UserSpaceExit,
+        Vcpu,
+        Vm, //
     },
 };
 use kernel::prelude::*;
@@ -37,7 +34,7 @@ pub(crate) fn enable_user_space_msr(vm: &Vm, mask: u64) -> Result {
 ///
 /// `write` is the value that the guest writes, or [`None`] for a read.
 #[cold]
-pub(super) fn offer<C: Completion<Protected>>(
+pub(super) fn offer<C: Completion>(
     vcpu: &Vcpu,
     index: u32,
     write: Option<u64>,

@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-impl<P: Send + Sync> Vcpu<P> {
+impl Vcpu {
     /// The offset from the host's scaled TSC to L1's TSC.
     fn l1_tsc_offset(&self) -> u64 {
         // SAFETY: `self` is a valid vCPU, and only this task, which has it loaded, writes this.
@@ -19,7 +19,7 @@ impl<P: Send + Sync> Vcpu<P> {
     }
 }
 
-impl<P: Send + Sync> Clocks for Vcpu<P> {
+impl Clocks for Vcpu {
     fn tsc(&self, initiator: Initiator) -> u64 {
         // SAFETY: `self` is a valid vCPU, and only this task, which has it loaded, writes these.
         let (offset, ratio) = unsafe {

@@ -18,7 +18,7 @@ use crate::{
 /// The FPU state component of AMX: the only one that `IA32_XFD` can disable.
 const XFEATURE_XTILE_DATA: u64 = 1 << 18;
 
-impl<P: Send + Sync> Cpuid for Vcpu<P> {
+impl Cpuid for Vcpu {
     #[inline]
     fn has(&self, feature: Feature) -> bool {
         // SAFETY: `self` is a valid vCPU, and only this task, which has it loaded, sets its CPUID.

@@ -51,7 +51,7 @@ static OFFSETS: [u16; 256] = {
     offsets
 };
 
-impl<P: Send + Sync> Vcpu<P> {
+impl Vcpu {
     #[inline]
     fn field_ptr(&self, field: Field) -> *mut u64 {
         // SAFETY: `self` is a whole `struct kvm_vcpu`, and all offsets are inside of it.
@@ -63,7 +63,7 @@ impl<P: Send + Sync> Vcpu<P> {
     }
 }
 
-impl<P: Send + Sync> Fields for Vcpu<P> {
+impl Fields for Vcpu {
     #[inline]
     fn field(&self, field: Field) -> u64 {
         // SAFETY: `field_ptr()` points to a 64-bit integer, and only this task, which has the vCPU

@@ -16,14 +16,14 @@ use crate::{
 /// # Invariants
 ///
 /// The guest's FPU state is loaded, and nobody else puts it.
-pub(crate) struct GuestFpu<'a, P: Send + Sync> {
-    vcpu: &'a Vcpu<P>,
+pub(crate) struct GuestFpu<'a> {
+    vcpu: &'a Vcpu,
 }
 
-impl<'a, P: Send + Sync> GuestFpu<'a, P> {
+impl<'a> GuestFpu<'a> {
     /// Loads the state. It must not be loaded yet. The run loop has it loaded, so this is for
     /// ioctls only.
-    pub(crate) fn load(vcpu: &'a Vcpu<P>) -> Self {
+    pub(crate) fn load(vcpu: &'a Vcpu) -> Self {
         // SAFETY: `vcpu` is valid and this task has it loaded. KVM warns, and kills the VM, if its
         // FPU state is loaded already.
         unsafe { bindings::kvm_msr_glue_load_guest_fpu(vcpu.as_raw()) };
@@ -32,14 +32,14 @@ impl<'a, P: Send + Sync> GuestFpu<'a, P> {
     }
 }
 
-impl<P: Send + Sync> Drop for GuestFpu<'_, P> {
+impl Drop for GuestFpu<'_> {
     fn drop(&mut self) {
         // SAFETY: `vcpu` is valid, this task has it loaded, and `load()` loaded its FPU state.
         unsafe { bindings::kvm_msr_glue_put_guest_fpu(self.vcpu.as_raw()) };
     }
 }
 
-impl<P: Send + Sync> Fpu for Vcpu<P> {
+impl Fpu for Vcpu {
     fn read_xstate(&self, index: u32) -> u64 {
         // SAFETY: `self` is a valid vCPU that this task has loaded. If its FPU state is not, the
         // function kills the VM and reads nothing. If the CPU lacks the MSR, this raises a fault,

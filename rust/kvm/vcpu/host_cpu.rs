@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-impl<P: Send + Sync> Vcpu<P> {
+impl Vcpu {
     /// Proof that the vendor module is loaded, as the vCPU's VM references it.
     #[inline]
     fn vendor_loaded(&self) -> VendorLoaded<'_> {
@@ -31,7 +31,7 @@ impl<P: Send + Sync> Vcpu<P> {
     }
 }
 
-impl<P: Send + Sync> HostCpu for Vcpu<P> {
+impl HostCpu for Vcpu {
     fn host_has(&self, feature: Feature) -> bool {
         // SAFETY: The function reads a bit of the kernel's CPUID words. `number()` returns the
         // kernel's number, which is in bounds.
@@ -86,7 +86,7 @@ impl<P: Send + Sync> HostCpu for Vcpu<P> {
     }
 }
 
-impl<P: Send + Sync> Leniency for Vcpu<P> {
+impl Leniency for Vcpu {
     #[inline]
     fn ignores_unknown(&self) -> bool {
         self.vendor_loaded().ignores_unknown()

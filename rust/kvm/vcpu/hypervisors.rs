@@ -16,7 +16,7 @@ use crate::{
     kvm::return_code, //
 };
 
-impl<P: Send + Sync> Hypervisors for Vcpu<P> {
+impl Hypervisors for Vcpu {
     #[cfg(CONFIG_KVM_HYPERV)]
     #[inline]
     fn read_hyperv(&self, index: u32, initiator: Initiator) -> Result<u64> {
@@ -69,7 +69,7 @@ impl<P: Send + Sync> Hypervisors for Vcpu<P> {
 }
 
 #[cfg(CONFIG_KVM_XEN)]
-impl<P: Send + Sync> Vcpu<P> {
+impl Vcpu {
     #[cold]
     fn write_hypercall_page(&self, data: u64) -> Result {
         // The function writes the guest's memory, which requires a section.

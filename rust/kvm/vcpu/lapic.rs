@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-impl<P: Send + Sync> Lapic for Vcpu<P> {
+impl Lapic for Vcpu {
     fn has_lapic(&self) -> bool {
         // SAFETY: `self` is a valid vCPU. Its creation decided whether it has a local APIC.
         unsafe { bindings::kvm_msr_glue_has_lapic(self.as_raw()) }
@@ -74,7 +74,7 @@ impl<P: Send + Sync> Lapic for Vcpu<P> {
     }
 }
 
-impl<P: Send + Sync> Vcpu<P> {
+impl Vcpu {
     /// Sends the IPI of a write to the x2APIC's ICR, if the fast path supports it. Returns whether
     /// it was sent.
     pub(crate) fn send_ipi_fast(&self, data: u64) -> bool {

@@ -16,7 +16,7 @@ const _: () = assert!(BANKS.is_power_of_two());
 /// Each bank has `IA32_MCi_CTL`, `_STATUS`, `_ADDR` and `_MISC`.
 const VALUES: usize = BANKS * 4;
 
-impl<P: Send + Sync> Vcpu<P> {
+impl Vcpu {
     fn mce_bank_ptr(&self, offset: usize) -> *mut u64 {
         // SAFETY: `self` is a valid vCPU, whose creation allocated `VALUES` values.
         unsafe { (*self.as_raw()).arch.mce_banks.add(offset % VALUES) }
@@ -28,7 +28,7 @@ impl<P: Send + Sync> Vcpu<P> {
     }
 }
 
-impl<P: Send + Sync> MachineChecks for Vcpu<P> {
+impl MachineChecks for Vcpu {
     fn mce_bank(&self, offset: usize) -> u64 {
         // SAFETY: The pointer is to one of the vCPU's values, and only this task, which has the
         // vCPU loaded, writes them.

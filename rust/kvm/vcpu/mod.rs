@@ -32,7 +32,6 @@ use crate::{
         cpu::Cpu,
     },
 };
-use core::marker::PhantomData;
 use kernel::{
     prelude::*,
     types::Opaque, //
@@ -42,13 +41,10 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// This is a valid `struct kvm_vcpu` of a VM that meets the invariants of [`Vm<P>`]. Only the
+/// This is a valid `struct kvm_vcpu` of a VM that meets the invariants of [`Vm`]. Only the
 /// current task uses it: the task has the vCPU loaded, or is creating it.
 #[repr(transparent)]
-pub(crate) struct Vcpu<P> {
-    vcpu: Opaque<bindings::kvm_vcpu>,
-    _protected: PhantomData<P>,
-}
+pub(crate) struct Vcpu(Opaque<bindings::kvm_vcpu>);
 
 /// The events that the engine counts for each vCPU.
 #[derive(Clone, Copy)]
@@ -74,7 +70,7 @@ pub(crate) enum Counter {
 const _: () =
     assert!((Counter::HostWrites as usize) < bindings::KVM_NR_MSR_ENGINE_COUNTERS as usize);
 
-impl<P: Send + Sync> Cpu for Vcpu<P> {}
+impl Cpu for Vcpu {}
 
 /// The structure that describes an access to the vendor module and the PMU.
 fn msr_data(index: u32, data: u64, initiator: Initiator) -> bindings::msr_data {
@@ -85,7 +81,7 @@ fn msr_data(index: u32, data: u64, initiator: Initiator) -> bindings::msr_data {
     }
 }
 
-impl<P: Send + Sync> Vcpu<P> {
+impl Vcpu {
     /// # Safety
     ///
     /// `vcpu` must meet the type's invariants for all of `'a`.
@@ -98,12 +94,12 @@ impl<P: Send + Sync> Vcpu<P> {
 
     #[inline]
     pub(super) fn as_raw(&self) -> *mut bindings::kvm_vcpu {
-        self.vcpu.get()
+        self.0.get()
     }
 
     /// The VM.
     #[inline]
-    pub(crate) fn vm(&self) -> &Vm<P> {
+    pub(crate) fn vm(&self) -> &Vm {
         // SAFETY: A vCPU's VM is valid as long as the vCPU, and the engine serves this VM.
         unsafe { Vm::from_raw((*self.as_raw()).kvm) }
     }

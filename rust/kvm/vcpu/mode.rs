@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-impl<P: Send + Sync> Mode for Vcpu<P> {
+impl Mode for Vcpu {
     fn is_paging(&self) -> bool {
         // SAFETY: `self` is a valid vCPU that this task has loaded, so nobody else changes its CR0.
         unsafe { bindings::kvm_msr_glue_is_paging(self.as_raw()) }

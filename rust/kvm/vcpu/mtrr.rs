@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-impl<P: Send + Sync> Mtrrs for Vcpu<P> {
+impl Mtrrs for Vcpu {
     fn read_mtrr(&self, index: u32) -> Result<u64> {
         // SAFETY: `self` is a valid vCPU that this task has loaded, and `data` is valid. The
         // function refuses an index that is not one of an MTRR.

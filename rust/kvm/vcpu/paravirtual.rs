@@ -25,7 +25,7 @@ const NANOSECONDS: u64 = 1_000_000_000;
 ///
 /// If the guest has no memory there, nothing is written, and the guest's WRMSR succeeds
 /// nevertheless.
-fn write_wall_clock<P: Send + Sync>(section: &Section<'_, P>, address: u64) {
+fn write_wall_clock(section: &Section<'_>, address: u64) {
     let Some(old) = section.read_guest(address) else {
         return;
     };
@@ -48,7 +48,7 @@ fn write_wall_clock<P: Send + Sync>(section: &Section<'_, P>, address: u64) {
     section.write_guest(address, &odd.wrapping_add(1).to_ne_bytes());
 }
 
-impl<P: Send + Sync> Vcpu<P> {
+impl Vcpu {
     /// The state that all vCPUs of the VM share. Other vCPUs may use it concurrently.
     fn vm_arch(&self) -> *mut bindings::kvm_arch {
         // SAFETY: `self` is a valid vCPU of a valid VM.
@@ -58,7 +58,7 @@ impl<P: Send + Sync> Vcpu<P> {
 
 // Functions that enter a section are not inlined: otherwise all writes of MSRs would save registers
 // for it.
-impl<P: Send + Sync> Paravirtual for Vcpu<P> {
+impl Paravirtual for Vcpu {
     fn wall_clock(&self) -> u64 {
         // SAFETY: The VM's state is valid. As in C, another vCPU may write concurrently.
         unsafe { (&raw const (*self.vm_arch()).wall_clock).read_volatile() }

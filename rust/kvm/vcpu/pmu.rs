@@ -18,7 +18,7 @@ use crate::{
     kvm::return_code::to_result,
 };
 
-impl<P: Send + Sync> Pmu for Vcpu<P> {
+impl Pmu for Vcpu {
     fn pmu_has(&self, index: u32) -> bool {
         // SAFETY: `self` is a valid vCPU that this task has loaded. Every vCPU has a PMU, possibly
         // without counters.
@@ -49,7 +49,7 @@ impl<P: Send + Sync> Pmu for Vcpu<P> {
     }
 }
 
-impl<P: Send + Sync> Vcpu<P> {
+impl Vcpu {
     /// Whether the PMU counts no instructions, so that the fast path may emulate one.
     pub(crate) fn pmu_allows_fastpath(&self) -> bool {
         // SAFETY: `self` is a valid vCPU that this task has loaded.

@@ -36,7 +36,7 @@ struct StaticCallKeys([*const bindings::static_call_key; 2]);
 // SAFETY: Nobody dereferences the pointers.
 unsafe impl Sync for StaticCallKeys {}
 
-impl<P: Send + Sync> VendorModule for Vcpu<P> {
+impl VendorModule for Vcpu {
     #[inline]
     fn vendor(&self) -> Vendor {
         if host::is_amd() {
