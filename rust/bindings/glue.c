@@ -88,34 +88,9 @@ bool kvm_msr_glue_emulates(u32 index)
 	return kvm_x86_call(has_emulated_msr)(NULL, index);
 }
 
-bool kvm_msr_glue_is_intel_compatible(struct kvm_vcpu *vcpu)
-{
-	return guest_cpuid_is_intel_compatible(vcpu);
-}
-
-bool kvm_msr_glue_is_amd_compatible(struct kvm_vcpu *vcpu)
-{
-	return guest_cpuid_is_amd_compatible(vcpu);
-}
-
 bool kvm_msr_glue_has_xsaves(struct kvm_vcpu *vcpu)
 {
 	return guest_cpuid_has(vcpu, X86_FEATURE_XSAVES);
-}
-
-bool kvm_msr_glue_is_paging(struct kvm_vcpu *vcpu)
-{
-	return is_paging(vcpu);
-}
-
-bool kvm_msr_glue_has_lapic(struct kvm_vcpu *vcpu)
-{
-	return lapic_in_kernel(vcpu);
-}
-
-bool kvm_msr_glue_misc_enable_is_quirky(struct kvm_vcpu *vcpu)
-{
-	return kvm_check_has_quirk(vcpu->kvm, KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT);
 }
 
 void kvm_msr_glue_efer_changed(struct kvm_vcpu *vcpu, u64 old, u64 efer)
@@ -144,11 +119,6 @@ bool kvm_msr_glue_host_has(u32 feature)
 	return boot_cpu_has(feature);
 }
 
-bool kvm_msr_glue_host_has_ibpb(void)
-{
-	return boot_cpu_has(X86_FEATURE_IBPB);
-}
-
 bool kvm_msr_glue_offers_mpx(void)
 {
 	return kvm_mpx_supported();
@@ -164,20 +134,9 @@ int kvm_msr_glue_read_host(u32 index, u64 *data)
 	return rdmsrq_safe(index, data);
 }
 
-bool kvm_msr_glue_pt_output(void)
+u32 kvm_msr_glue_pt_capability(enum pt_capabilities capability)
 {
-	return intel_pt_validate_hw_cap(PT_CAP_topa_output) ||
-	       intel_pt_validate_hw_cap(PT_CAP_single_range_output);
-}
-
-bool kvm_msr_glue_pt_cr3_filtering(void)
-{
-	return intel_pt_validate_hw_cap(PT_CAP_cr3_filtering);
-}
-
-u32 kvm_msr_glue_pt_ranges(void)
-{
-	return intel_pt_validate_hw_cap(PT_CAP_num_address_ranges);
+	return intel_pt_validate_hw_cap(capability);
 }
 
 void kvm_msr_glue_predict(u64 data)
@@ -214,29 +173,9 @@ void kvm_msr_glue_write_xstate(struct kvm_vcpu *vcpu, u32 index, u64 data)
 	kvm_fpu_put();
 }
 
-void kvm_msr_glue_set_xfd(struct kvm_vcpu *vcpu, u64 xfd)
-{
-	fpu_update_guest_xfd(&vcpu->arch.guest_fpu, xfd);
-}
-
 u64 kvm_msr_glue_scaled_tsc(u64 ratio)
 {
 	return kvm_scale_tsc(rdtsc(), ratio);
-}
-
-void kvm_msr_glue_set_clock_address(struct kvm_vcpu *vcpu, gpa_t gpa)
-{
-	kvm_gpc_activate(&vcpu->arch.pv_time, gpa, sizeof(struct pvclock_vcpu_time_info));
-}
-
-void kvm_msr_glue_clear_clock_address(struct kvm_vcpu *vcpu)
-{
-	kvm_gpc_deactivate(&vcpu->arch.pv_time);
-}
-
-int kvm_msr_glue_set_async_pf_address(struct kvm_vcpu *vcpu, gpa_t gpa)
-{
-	return kvm_gfn_to_hva_cache_init(vcpu->kvm, &vcpu->arch.apf.data, gpa, sizeof(u64));
 }
 
 void kvm_msr_glue_clear_async_pf(struct kvm_vcpu *vcpu)
@@ -319,22 +258,6 @@ bool kvm_msr_glue_has_evmcs(struct kvm_vcpu *vcpu)
 #endif
 }
 
-bool kvm_msr_glue_has_separate_pat(struct kvm_vcpu *vcpu)
-{
-	return guest_cpu_cap_has(vcpu, X86_FEATURE_NPT) &&
-	       !kvm_check_has_quirk(vcpu->kvm, KVM_X86_QUIRK_NESTED_SVM_SHARED_PAT);
-}
-
-unsigned long kvm_msr_glue_copy_from_user(void *to, const void __user *from, unsigned long size)
-{
-	return copy_from_user(to, from, size);
-}
-
-unsigned long kvm_msr_glue_copy_to_user(void __user *to, const void *from, unsigned long size)
-{
-	return copy_to_user(to, from, size);
-}
-
 int kvm_msr_glue_put_values(struct kvm_msr_entry __user *to, const struct kvm_msr_entry *from,
 			    unsigned long nr)
 {
@@ -413,20 +336,14 @@ void kvm_msr_glue_report_unimplemented(struct kvm_vcpu *vcpu, u32 index, u64 dat
 	kvm_pr_unimpl_wrmsr(vcpu, index, data);
 }
 
-static const char *access_name(bool write)
+void kvm_msr_glue_report_unknown(bool ignored, bool write, u32 index, u64 data)
 {
-	return write ? "wrmsr" : "rdmsr";
-}
+	const char *access = write ? "wrmsr" : "rdmsr";
 
-void kvm_msr_glue_report_unhandled(bool write, u32 index, u64 data)
-{
-	kvm_debug_ratelimited("unhandled %s: 0x%x data 0x%llx\n", access_name(write), index, data);
-}
-
-void kvm_msr_glue_report_ignored(bool write, u32 index, u64 data)
-{
-	if (report_ignored_msrs)
-		kvm_pr_unimpl("ignored %s: 0x%x data 0x%llx\n", access_name(write), index, data);
+	if (!ignored)
+		kvm_debug_ratelimited("unhandled %s: 0x%x data 0x%llx\n", access, index, data);
+	else if (report_ignored_msrs)
+		kvm_pr_unimpl("ignored %s: 0x%x data 0x%llx\n", access, index, data);
 }
 
 void kvm_msr_glue_trace_read(u32 index, u64 data)
@@ -439,14 +356,9 @@ void kvm_msr_glue_trace_write(u32 index, u64 data)
 	trace_kvm_msr_write(index, data);
 }
 
-void kvm_msr_glue_trace_read_ex(u32 index)
+void kvm_msr_glue_trace_exception(bool write, u32 index, u64 data)
 {
-	trace_kvm_msr_read_ex(index);
-}
-
-void kvm_msr_glue_trace_write_ex(u32 index, u64 data)
-{
-	trace_kvm_msr_write_ex(index, data);
+	trace_kvm_msr(write, index, data, true);
 }
 
 bool kvm_msr_glue_srcu_held(struct kvm *kvm)
@@ -454,27 +366,12 @@ bool kvm_msr_glue_srcu_held(struct kvm *kvm)
 	return srcu_read_lock_held(&kvm->srcu);
 }
 
-void kvm_msr_glue_lock(struct kvm *kvm)
-{
-	mutex_lock(&kvm->lock);
-}
-
-void kvm_msr_glue_unlock(struct kvm *kvm)
-{
-	mutex_unlock(&kvm->lock);
-}
-
 void kvm_msr_glue_recalc_intercepts(struct kvm *kvm)
 {
 	kvm_make_all_cpus_request(kvm, KVM_REQ_RECALC_INTERCEPTS);
 }
 
-unsigned long kvm_msr_glue_nr_vcpus(struct kvm *kvm)
-{
-	return atomic_read(&kvm->online_vcpus);
-}
-
-struct kvm_vcpu *kvm_msr_glue_get_vcpu(struct kvm *kvm, unsigned long i)
+struct kvm_vcpu *kvm_msr_glue_get_vcpu(struct kvm *kvm, int i)
 {
 	return kvm_get_vcpu(kvm, i);
 }

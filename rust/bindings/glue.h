@@ -5,6 +5,7 @@
 
 #include <linux/kvm_host.h>
 
+#include <asm/intel_pt.h>
 #include <asm/svm.h>
 
 #include "reverse_cpuid.h"
@@ -40,36 +41,24 @@ int kvm_msr_glue_vendor_set_efer(struct kvm_vcpu *vcpu, u64 efer);
 int kvm_msr_glue_vendor_feature(u32 index, u64 *data);
 bool kvm_msr_glue_emulates(u32 index);
 
-bool kvm_msr_glue_is_intel_compatible(struct kvm_vcpu *vcpu);
-bool kvm_msr_glue_is_amd_compatible(struct kvm_vcpu *vcpu);
 bool kvm_msr_glue_has_xsaves(struct kvm_vcpu *vcpu);
-bool kvm_msr_glue_is_paging(struct kvm_vcpu *vcpu);
-bool kvm_msr_glue_has_lapic(struct kvm_vcpu *vcpu);
-bool kvm_msr_glue_misc_enable_is_quirky(struct kvm_vcpu *vcpu);
 void kvm_msr_glue_efer_changed(struct kvm_vcpu *vcpu, u64 old, u64 efer);
 
 bool kvm_msr_glue_pmu_allows_fastpath(struct kvm_vcpu *vcpu);
 bool kvm_msr_glue_send_ipi_fast(struct kvm_vcpu *vcpu, u64 data);
 
 bool kvm_msr_glue_host_has(u32 feature);
-bool kvm_msr_glue_host_has_ibpb(void);
 bool kvm_msr_glue_offers_mpx(void);
 bool kvm_msr_glue_has_sched_info(void);
 int kvm_msr_glue_read_host(u32 index, u64 *data);
-bool kvm_msr_glue_pt_output(void);
-bool kvm_msr_glue_pt_cr3_filtering(void);
-u32 kvm_msr_glue_pt_ranges(void);
+u32 kvm_msr_glue_pt_capability(enum pt_capabilities capability);
 
 void kvm_msr_glue_predict(u64 data);
 void kvm_msr_glue_flush_l1d(void);
 u64 kvm_msr_glue_read_xstate(struct kvm_vcpu *vcpu, u32 index);
 void kvm_msr_glue_write_xstate(struct kvm_vcpu *vcpu, u32 index, u64 data);
-void kvm_msr_glue_set_xfd(struct kvm_vcpu *vcpu, u64 xfd);
 
 u64 kvm_msr_glue_scaled_tsc(u64 ratio);
-void kvm_msr_glue_set_clock_address(struct kvm_vcpu *vcpu, gpa_t gpa);
-void kvm_msr_glue_clear_clock_address(struct kvm_vcpu *vcpu);
-int kvm_msr_glue_set_async_pf_address(struct kvm_vcpu *vcpu, gpa_t gpa);
 void kvm_msr_glue_clear_async_pf(struct kvm_vcpu *vcpu);
 void kvm_msr_glue_acknowledge_async_pf(struct kvm_vcpu *vcpu);
 
@@ -88,9 +77,6 @@ int kvm_msr_glue_nested_commit(struct kvm_vcpu *vcpu, const struct kvm_nested_st
 			       void **areas, int err);
 u64 kvm_msr_glue_cr0(struct kvm_vcpu *vcpu);
 bool kvm_msr_glue_has_evmcs(struct kvm_vcpu *vcpu);
-bool kvm_msr_glue_has_separate_pat(struct kvm_vcpu *vcpu);
-unsigned long kvm_msr_glue_copy_from_user(void *to, const void __user *from, unsigned long size);
-unsigned long kvm_msr_glue_copy_to_user(void __user *to, const void *from, unsigned long size);
 int kvm_msr_glue_put_values(struct kvm_msr_entry __user *to, const struct kvm_msr_entry *from,
 			    unsigned long nr);
 int kvm_msr_glue_put_u32(u32 __user *to, u32 value);
@@ -99,21 +85,16 @@ int kvm_msr_glue_put_u64(u64 __user *to, u64 value);
 unsigned long kvm_msr_glue_clear_user(void __user *to, unsigned long size);
 
 void kvm_msr_glue_report_unimplemented(struct kvm_vcpu *vcpu, u32 index, u64 data);
-void kvm_msr_glue_report_unhandled(bool write, u32 index, u64 data);
-void kvm_msr_glue_report_ignored(bool write, u32 index, u64 data);
+void kvm_msr_glue_report_unknown(bool ignored, bool write, u32 index, u64 data);
 
 void kvm_msr_glue_trace_read(u32 index, u64 data);
 void kvm_msr_glue_trace_write(u32 index, u64 data);
-void kvm_msr_glue_trace_read_ex(u32 index);
-void kvm_msr_glue_trace_write_ex(u32 index, u64 data);
+void kvm_msr_glue_trace_exception(bool write, u32 index, u64 data);
 
 bool kvm_msr_glue_srcu_held(struct kvm *kvm);
-void kvm_msr_glue_lock(struct kvm *kvm);
-void kvm_msr_glue_unlock(struct kvm *kvm);
 void kvm_msr_glue_recalc_intercepts(struct kvm *kvm);
 
-unsigned long kvm_msr_glue_nr_vcpus(struct kvm *kvm);
-struct kvm_vcpu *kvm_msr_glue_get_vcpu(struct kvm *kvm, unsigned long i);
+struct kvm_vcpu *kvm_msr_glue_get_vcpu(struct kvm *kvm, int i);
 void kvm_msr_glue_debugfs_create(struct kvm *kvm, const char *name,
 				 const struct file_operations *fops);
 

@@ -57,9 +57,7 @@ pub(crate) trait Cpuid {
     /// Whether the guest may use a paravirtual feature. It may use all of them unless user space
     /// enabled `KVM_CAP_ENFORCE_PV_FEATURE_CPUID`.
     fn has_pv(&self, feature: Pv) -> bool;
-    /// Whether CPUID names Intel or a compatible vendor.
-    fn is_intel_compatible(&self) -> bool;
-    /// Whether CPUID names AMD or a compatible vendor.
+    /// Whether CPUID names AMD or a compatible vendor. All others are compatible with Intel.
     fn is_amd_compatible(&self) -> bool;
     /// The bits of `IA32_XSS` that the guest supports.
     fn supported_xss(&self) -> u64;

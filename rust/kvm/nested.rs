@@ -10,10 +10,14 @@ use super::{
 };
 use crate::{
     bindings,
-    engine::nested::{
-        Header,
-        AREA_SIZE,
-        GUEST_MODE, //
+    engine::{
+        cpu::Cpuid,
+        nested::{
+            Header,
+            AREA_SIZE,
+            GUEST_MODE, //
+        },
+        registers::Feature,
     },
 };
 use core::{
@@ -269,7 +273,9 @@ impl Vcpu {
 
     /// Whether L2 has a PAT that is separate from L1's if L1 uses nested paging.
     pub(crate) fn has_separate_pat(&self) -> bool {
-        // SAFETY: The vCPU is valid and loaded.
-        unsafe { bindings::kvm_msr_glue_has_separate_pat(self.as_raw()) }
+        self.has(Feature::Npt)
+            && !self
+                .vm()
+                .has_quirk(bindings::KVM_X86_QUIRK_NESTED_SVM_SHARED_PAT)
     }
 }

@@ -92,11 +92,14 @@ impl Vm {
     ///
     /// Sleeps, and takes `kvm->lock`. Must not be called in a [`Section`] of the VM.
     pub(crate) fn replace(&self, new: KBox<Protected>) {
-        // SAFETY: `self` is a valid VM, so its lock is initialized.
-        unsafe { bindings::kvm_msr_glue_lock(self.as_raw()) };
+        // SAFETY: `self` is a valid VM.
+        let lock = unsafe { &raw mut (*self.as_raw()).lock }.cast();
+
+        // SAFETY: The VM is valid, so its lock is initialized.
+        unsafe { kernel::bindings::mutex_lock(lock) };
         let old = self.protected().swap(new);
         // SAFETY: This task locked `kvm->lock` above.
-        unsafe { bindings::kvm_msr_glue_unlock(self.as_raw()) };
+        unsafe { kernel::bindings::mutex_unlock(lock) };
 
         // User space waits for the grace period, so it is expedited, as KVM's other grace periods
         // of this domain are. A normal one could wait for timer ticks if another ended shortly
@@ -110,6 +113,15 @@ impl Vm {
     pub(crate) fn recalc_intercepts(&self) {
         // SAFETY: `self` is a valid VM.
         unsafe { bindings::kvm_msr_glue_recalc_intercepts(self.as_raw()) }
+    }
+
+    /// Whether KVM keeps a historical behavior: one of `KVM_X86_QUIRK_*`.
+    pub(super) fn has_quirk(&self, quirk: u32) -> bool {
+        // SAFETY: `self` is a valid VM. An ioctl may disable quirks concurrently.
+        let disabled =
+            unsafe { (&raw const (*self.as_raw()).arch.disabled_quirks).read_volatile() };
+
+        disabled & u64::from(quirk) == 0
     }
 
     /// The reasons for which failed accesses exit to user space.
@@ -127,8 +139,8 @@ impl Vm {
 
     /// The VM's current vCPUs. They are raw pointers, as the vCPUs are not loaded.
     pub(super) fn vcpus(&self) -> impl Iterator<Item = *mut bindings::kvm_vcpu> + '_ {
-        // SAFETY: `self` is a valid VM.
-        let nr = unsafe { bindings::kvm_msr_glue_nr_vcpus(self.as_raw()) };
+        // SAFETY: `self` is a valid VM. Another task may create a vCPU concurrently.
+        let nr = unsafe { (&raw const (*self.as_raw()).online_vcpus.counter).read_volatile() };
 
         // SAFETY: `self` is a valid VM, and vCPUs below the online number stay until the VM is
         // destroyed.

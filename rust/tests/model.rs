@@ -277,10 +277,6 @@ impl Cpuid for Vcpu {
         self.pv & 1 << feature.0 != 0
     }
 
-    fn is_intel_compatible(&self) -> bool {
-        !self.is_amd_compatible
-    }
-
     fn is_amd_compatible(&self) -> bool {
         self.is_amd_compatible
     }

@@ -435,7 +435,7 @@ fn pre_check_write<C: Cpu>(
         PreCheck::MakeCanonical => return Ok(canonical(cpu, data)),
         PreCheck::TscAux => {
             check_tsc_aux(cpu, initiator)?;
-            if cpu.is_intel_compatible() && data >> 32 != 0 {
+            if !cpu.is_amd_compatible() && data >> 32 != 0 {
                 return Err(INVALID);
             }
             // On AMD, writes ignore the upper half, which reads as 0.

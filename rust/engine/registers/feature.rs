@@ -13,6 +13,7 @@ enum_of_c! {
     Lm = X86_FEATURE_LM,
     Vmx = X86_FEATURE_VMX,
     Svm = X86_FEATURE_SVM,
+    Npt = X86_FEATURE_NPT,
     Osvw = X86_FEATURE_OSVW,
     TscAdjust = X86_FEATURE_TSC_ADJUST,
     IntelPt = X86_FEATURE_INTEL_PT,

@@ -70,13 +70,18 @@ impl Host for VendorLoaded<'_> {
     }
 
     fn traces(&self, trace: Trace) -> bool {
-        // SAFETY: These functions read capabilities that the PT driver determined at boot.
-        unsafe {
-            match trace {
-                Trace::Any => true,
-                Trace::Cr3Filtering => bindings::kvm_msr_glue_pt_cr3_filtering(),
-                Trace::Output => bindings::kvm_msr_glue_pt_output(),
-                Trace::Ranges(above) => above < bindings::kvm_msr_glue_pt_ranges(),
+        // SAFETY: The function reads a capability that the PT driver determined at boot.
+        let capability = |number| unsafe { bindings::kvm_msr_glue_pt_capability(number) };
+
+        match trace {
+            Trace::Any => true,
+            Trace::Cr3Filtering => capability(bindings::pt_capabilities_PT_CAP_cr3_filtering) != 0,
+            Trace::Output => {
+                capability(bindings::pt_capabilities_PT_CAP_topa_output) != 0
+                    || capability(bindings::pt_capabilities_PT_CAP_single_range_output) != 0
+            }
+            Trace::Ranges(above) => {
+                above < capability(bindings::pt_capabilities_PT_CAP_num_address_ranges)
             }
         }
     }
@@ -138,16 +143,13 @@ impl Leniency for VendorLoaded<'_> {
     }
 
     fn report(&self, report: Report, index: u32, data: u64) {
-        // SAFETY: The functions only write to the log.
-        unsafe {
-            match report {
-                Report::Unhandled(access) => {
-                    bindings::kvm_msr_glue_report_unhandled(access == Access::Write, index, data)
-                }
-                Report::Ignored(access) => {
-                    bindings::kvm_msr_glue_report_ignored(access == Access::Write, index, data)
-                }
-            }
-        }
+        let (ignored, access) = match report {
+            Report::Unhandled(access) => (false, access),
+            Report::Ignored(access) => (true, access),
+        };
+        let write = access == Access::Write;
+
+        // SAFETY: The function only writes to the log.
+        unsafe { bindings::kvm_msr_glue_report_unknown(ignored, write, index, data) }
     }
 }

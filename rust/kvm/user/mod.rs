@@ -71,7 +71,7 @@ fn read_uninit<T: FromBytes>(from: UserPtr, to: &mut [MaybeUninit<T>]) -> Result
 #[inline]
 unsafe fn read_raw(from: UserPtr, to: *mut c_void, len: usize) -> Result {
     // SAFETY: `to` is valid for `len` bytes. copy_from_user() checks the user's address.
-    if unsafe { bindings::kvm_msr_glue_copy_from_user(to, from.as_const_ptr(), len) } != 0 {
+    if unsafe { kernel::bindings::copy_from_user(to, from.as_const_ptr(), len) } != 0 {
         return Err(EFAULT);
     }
     Ok(())
@@ -105,9 +105,7 @@ fn write_slice<T: AsBytes>(to: UserPtr, from: &[T]) -> Result {
 
     // SAFETY: `from` is valid for reads of its own size, and has no uninitialized bytes, as `T` is
     // `AsBytes`. copy_to_user() checks the user's address.
-    if unsafe { bindings::kvm_msr_glue_copy_to_user(to.as_mut_ptr(), from.as_ptr().cast(), len) }
-        != 0
-    {
+    if unsafe { kernel::bindings::copy_to_user(to.as_mut_ptr(), from.as_ptr().cast(), len) } != 0 {
         return Err(EFAULT);
     }
     Ok(())

@@ -42,14 +42,9 @@ impl Cpuid for Vcpu {
         !enforce || features >> (feature.0 % u32::BITS) & 1 != 0
     }
 
-    fn is_intel_compatible(&self) -> bool {
-        // SAFETY: `self` is a valid vCPU, and only this task, which has it loaded, sets its CPUID.
-        unsafe { bindings::kvm_msr_glue_is_intel_compatible(self.as_raw()) }
-    }
-
     fn is_amd_compatible(&self) -> bool {
         // SAFETY: `self` is a valid vCPU, and only this task, which has it loaded, sets its CPUID.
-        unsafe { bindings::kvm_msr_glue_is_amd_compatible(self.as_raw()) }
+        unsafe { (*self.as_raw()).arch.is_amd_compatible }
     }
 
     fn supported_xss(&self) -> u64 {
@@ -76,9 +71,8 @@ impl Cpuid for Vcpu {
     }
 
     fn misc_enable_is_quirky(&self) -> bool {
-        // SAFETY: `self` is a valid vCPU of a valid VM. The function allows for an ioctl that
-        // disables quirks at the same time.
-        unsafe { bindings::kvm_msr_glue_misc_enable_is_quirky(self.as_raw()) }
+        self.vm()
+            .has_quirk(bindings::KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT)
     }
 
     fn invalidate_cpuid(&self) {

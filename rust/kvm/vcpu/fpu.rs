@@ -62,6 +62,6 @@ impl Fpu for Vcpu {
     fn set_xfd(&self, xfd: u64) {
         // SAFETY: `self` is a valid vCPU that this task has loaded, so nobody else uses its FPU
         // state.
-        unsafe { bindings::kvm_msr_glue_set_xfd(self.as_raw(), xfd) }
+        unsafe { bindings::fpu_update_guest_xfd(&raw mut (*self.as_raw()).arch.guest_fpu, xfd) }
     }
 }

@@ -39,8 +39,8 @@ impl HostCpu for Vcpu {
     }
 
     fn host_has_ibpb(&self) -> bool {
-        // SAFETY: The function reads a bit that does not change after boot.
-        unsafe { bindings::kvm_msr_glue_host_has_ibpb() }
+        // SAFETY: The function reads a bit of the kernel's CPUID words, which has this number.
+        unsafe { bindings::kvm_msr_glue_host_has(bindings::X86_FEATURE_IBPB) }
     }
 
     fn address_bits(&self) -> u32 {

@@ -22,7 +22,7 @@ use crate::{
 impl Lapic for Vcpu {
     fn has_lapic(&self) -> bool {
         // SAFETY: `self` is a valid vCPU. Its creation decided whether it has a local APIC.
-        unsafe { bindings::kvm_msr_glue_has_lapic(self.as_raw()) }
+        unsafe { !(*self.as_raw()).arch.apic.is_null() }
     }
 
     fn read_x2apic(&self, index: u32) -> Result<u64> {

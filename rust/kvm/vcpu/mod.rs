@@ -205,7 +205,7 @@ impl Vcpu {
         unsafe {
             match read {
                 Ok(data) => bindings::kvm_msr_glue_trace_read(index, data),
-                Err(_) => bindings::kvm_msr_glue_trace_read_ex(index),
+                Err(_) => bindings::kvm_msr_glue_trace_exception(false, index, 0),
             }
         }
         #[cfg(not(CONFIG_TRACEPOINTS))]
@@ -220,7 +220,7 @@ impl Vcpu {
         unsafe {
             match write {
                 Ok(()) => bindings::kvm_msr_glue_trace_write(index, data),
-                Err(_) => bindings::kvm_msr_glue_trace_write_ex(index, data),
+                Err(_) => bindings::kvm_msr_glue_trace_exception(true, index, data),
             }
         }
         #[cfg(not(CONFIG_TRACEPOINTS))]

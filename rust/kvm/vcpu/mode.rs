@@ -13,8 +13,7 @@ use crate::{
 
 impl Mode for Vcpu {
     fn is_paging(&self) -> bool {
-        // SAFETY: `self` is a valid vCPU that this task has loaded, so nobody else changes its CR0.
-        unsafe { bindings::kvm_msr_glue_is_paging(self.as_raw()) }
+        self.cr0() >> bindings::X86_CR0_PG_BIT & 1 != 0
     }
 
     fn is_boot_cpu(&self) -> bool {

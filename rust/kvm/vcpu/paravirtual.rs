@@ -19,6 +19,9 @@ use crate::{
 };
 
 const NANOSECONDS: u64 = 1_000_000_000;
+const CLOCK_SIZE: usize = size_of::<bindings::pvclock_vcpu_time_info>();
+/// The size of the data with which the guest and KVM tell each other about a page fault.
+const TOKEN_SIZE: usize = size_of::<u64>();
 
 /// Writes the wall clock time at which the guest's clock was 0 to the guest's memory, as a `struct
 /// pvclock_wall_clock`. The version is odd during the update, so that the guest retries.
@@ -86,17 +89,20 @@ impl Paravirtual for Vcpu {
 
     #[inline(never)]
     fn set_clock_address(&self, address: Option<u64>) {
+        // SAFETY: `self` is a valid vCPU.
+        let clock = unsafe { &raw mut (*self.as_raw()).arch.pv_time };
+
         let Some(address) = address else {
-            // SAFETY: `self` is a valid vCPU that this task has loaded, so nobody else uses its
-            // clock.
-            return unsafe { bindings::kvm_msr_glue_clear_clock_address(self.as_raw()) };
+            // SAFETY: This task has the vCPU loaded, so nobody else uses its clock.
+            return unsafe { bindings::kvm_gpc_deactivate(clock) };
         };
         // The function looks up the guest's memory, which requires a section.
         let _section = self.vm().read_section();
 
-        // SAFETY: `self` is a valid vCPU that this task has loaded, in a section of its VM's
-        // `kvm->srcu`.
-        unsafe { bindings::kvm_msr_glue_set_clock_address(self.as_raw(), address) }
+        // If this fails, the guest's WRMSR succeeds nevertheless, as in C.
+        // SAFETY: This task has the vCPU loaded, so nobody else uses its clock, and is in a section
+        // of its VM's `kvm->srcu`.
+        unsafe { bindings::kvm_gpc_activate(clock, address, CLOCK_SIZE) };
     }
 
     #[inline(never)]
@@ -106,7 +112,13 @@ impl Paravirtual for Vcpu {
 
         // SAFETY: `self` is a valid vCPU that this task has loaded, in a section of its VM's
         // `kvm->srcu`.
-        to_result(unsafe { bindings::kvm_msr_glue_set_async_pf_address(self.as_raw(), address) })
+        let ret = unsafe {
+            let cache = &raw mut (*self.as_raw()).arch.apf.data;
+
+            bindings::kvm_gfn_to_hva_cache_init(self.vm().as_raw(), cache, address, TOKEN_SIZE)
+        };
+
+        to_result(ret)
             // For an invalid address it returns an errno, which would fail KVM_RUN instead of
             // injecting #GP.
             .map_err(|_| INVALID)
