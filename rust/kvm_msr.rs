@@ -20,6 +20,7 @@ use crate::{
         user::{
             MsrList,
             NestedState,
+            OneReg,
             UserList, //
         },
         DeviceIoctl,
@@ -73,7 +74,7 @@ msr_engine_ops! {
 
     get_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> = ops::msrs::get_msrs;
     set_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> = ops::msrs::set_msrs;
-    get_set_one_reg(vcpu: &Vcpu, ioctl: u32, argp: UserPtr) -> Result
+    get_set_one_reg(vcpu: &Vcpu, ioctl: u32, reg: OneReg) -> Result
         = ops::one_reg::get_set_one_reg;
     get_reg_list(vcpu: &Vcpu, list: UserList<u64>) -> Result = ops::lists::get_reg_list;
     get_nested_state(vcpu: &Vcpu, state: NestedState) -> Result

@@ -17,7 +17,7 @@ use kernel::prelude::*;
 /// to user space, an errno fails `KVM_RUN`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub(crate) struct Run(c_int);
+pub(crate) struct Run(pub(super) c_int);
 
 impl Run {
     /// Exit to user space, with the reason in `struct kvm_run`.
@@ -31,60 +31,32 @@ impl Run {
     pub(crate) fn errno(denial: Denial) -> Option<Self> {
         (denial.get() < 0).then_some(Self(return_code(denial)))
     }
-
-    #[inline]
-    pub(super) fn into_code(self) -> c_int {
-        self.0
-    }
 }
 
 /// What the instruction emulator does after an access.
-#[derive(Clone, Copy, PartialEq, Eq)]
 #[must_use]
+#[repr(u32)]
 pub(crate) enum Emulation {
     /// Continue: the access is complete.
-    Continue,
+    Continue = bindings::X86EMUL_CONTINUE,
     /// Stop, and let user space finish the access.
-    UserSpace,
+    UserSpace = bindings::X86EMUL_IO_NEEDED,
     /// Inject the exception, `#GP`.
-    Fault,
+    Fault = bindings::X86EMUL_PROPAGATE_FAULT,
     /// Give up.
-    Unhandleable,
-}
-
-impl Emulation {
-    pub(super) fn into_code(self) -> c_int {
-        let code = match self {
-            Self::Continue => bindings::X86EMUL_CONTINUE,
-            Self::UserSpace => bindings::X86EMUL_IO_NEEDED,
-            Self::Fault => bindings::X86EMUL_PROPAGATE_FAULT,
-            Self::Unhandleable => bindings::X86EMUL_UNHANDLEABLE,
-        };
-        // The codes fit: they are small numbers.
-        code as c_int
-    }
+    Unhandleable = bindings::X86EMUL_UNHANDLEABLE,
 }
 
 /// The outcome of a VM-exit on the fast path, which runs with interrupts disabled.
-#[derive(Clone, Copy, PartialEq, Eq)]
 #[must_use]
+#[repr(u32)]
 pub(crate) enum Fastpath {
     /// The VM-exit was not handled: take the slow path.
-    None,
+    None = bindings::exit_fastpath_completion_EXIT_FASTPATH_NONE,
     /// The VM-exit was handled: enter the guest again.
-    Reenter,
+    Reenter = bindings::exit_fastpath_completion_EXIT_FASTPATH_REENTER_GUEST,
     /// The VM-exit was handled, and KVM exits to user space, which single-steps the guest.
-    UserSpace,
-}
-
-impl Fastpath {
-    pub(super) fn into_code(self) -> bindings::fastpath_t {
-        match self {
-            Self::None => bindings::exit_fastpath_completion_EXIT_FASTPATH_NONE,
-            Self::Reenter => bindings::exit_fastpath_completion_EXIT_FASTPATH_REENTER_GUEST,
-            Self::UserSpace => bindings::exit_fastpath_completion_EXIT_FASTPATH_EXIT_USERSPACE,
-        }
-    }
+    UserSpace = bindings::exit_fastpath_completion_EXIT_FASTPATH_EXIT_USERSPACE,
 }
 
 /// An access that user space completes.
@@ -110,7 +82,7 @@ pub(crate) trait Completion {
 /// `complete_userspace_io`.
 unsafe extern "C" fn complete<C: Completion>(vcpu: *mut bindings::kvm_vcpu) -> c_int {
     // SAFETY: The run loop, which calls this, has the vCPU loaded.
-    C::complete(unsafe { Vcpu::from_raw(vcpu) }).into_code()
+    C::complete(unsafe { Vcpu::from_raw(vcpu) }).0
 }
 
 impl Vcpu {

@@ -40,7 +40,6 @@ pub(crate) use self::{
         DeviceIoctl,
         DyingVm,
         InRunLoop,
-        MsrData,
         NewVm,
         Ops,
         Parameter,
@@ -50,6 +49,7 @@ pub(crate) use self::{
     vcpu::{
         Counter,
         GuestFpu,
+        MsrData,
         Vcpu, //
     },
     vm::{

@@ -10,10 +10,12 @@ use super::{
     user::{
         MsrList,
         NestedState,
+        OneReg,
         UserList, //
     },
     Emulation,
     Fastpath,
+    MsrData,
     Run,
     Section,
     Vcpu,
@@ -21,10 +23,7 @@ use super::{
 };
 use crate::{
     bindings,
-    engine::{
-        access::Initiator,
-        exit::Denial, //
-    },
+    engine::exit::Denial, //
 };
 use core::ops::Deref;
 use kernel::{
@@ -209,49 +208,15 @@ impl Parameter for &mut u64 {
     }
 }
 
-/// An access that the vendor module passes on: `struct msr_data`.
-#[repr(transparent)]
-pub(crate) struct MsrData(bindings::msr_data);
-
-impl MsrData {
-    /// The MSR's index.
-    #[inline]
-    pub(crate) fn index(&self) -> u32 {
-        self.0.index
-    }
-
-    /// The value to write.
-    #[inline]
-    pub(crate) fn data(&self) -> u64 {
-        self.0.data
-    }
-
-    /// Sets the value that was read.
-    #[inline]
-    pub(crate) fn set_data(&mut self, data: u64) {
-        self.0.data = data;
-    }
-
-    /// Who accesses the MSR.
-    #[inline]
-    pub(crate) fn initiator(&self) -> Initiator {
-        if self.0.host_initiated {
-            Initiator::Host
-        } else {
-            Initiator::Guest
-        }
-    }
-}
-
+/// An access that the vendor module passes on.
 impl Parameter for &mut MsrData {
-    type Raw = *mut bindings::msr_data;
+    type Raw = *mut MsrData;
 
     #[inline]
-    unsafe fn from_raw(raw: *mut bindings::msr_data) -> Self {
-        // CAST: `MsrData` is transparent.
+    unsafe fn from_raw(raw: *mut MsrData) -> Self {
         // SAFETY: KVM passes a pointer to its caller's variable, which nobody else uses during the
         // call.
-        unsafe { &mut *raw.cast() }
+        unsafe { &mut *raw }
     }
 }
 
@@ -276,13 +241,14 @@ plain_parameters! {
     c_int: value as c_int => value;
     bool: value as bool => value;
     UserPtr: address as *mut c_void => UserPtr::from_ptr(address);
-    MsrList: list as *mut bindings::kvm_msrs => MsrList::new(UserPtr::from_ptr(list.cast()));
+    OneReg: reg as *mut c_void => OneReg(UserPtr::from_ptr(reg));
+    MsrList: list as *mut bindings::kvm_msrs => MsrList(UserPtr::from_ptr(list.cast()));
     UserList<u32>: list as *mut bindings::kvm_msr_list
         => UserList::new(UserPtr::from_ptr(list.cast()));
     UserList<u64>: list as *mut bindings::kvm_reg_list
         => UserList::new(UserPtr::from_ptr(list.cast()));
     NestedState: state as *mut bindings::kvm_nested_state
-        => NestedState::new(UserPtr::from_ptr(state.cast()));
+        => NestedState(UserPtr::from_ptr(state.cast()));
 }
 
 /// What an op returns.
@@ -312,9 +278,9 @@ macro_rules! returned {
 returned! {
     (): _nothing -> () => ();
     bool: value -> bool => value;
-    Run: run -> c_int => run.into_code();
-    Emulation: emulation -> c_int => emulation.into_code();
-    Fastpath: fastpath -> bindings::fastpath_t => fastpath.into_code();
+    Run: run -> c_int => run.0;
+    Emulation: emulation -> c_int => emulation as c_int;
+    Fastpath: fastpath -> bindings::fastpath_t => fastpath as bindings::fastpath_t;
     Result: result -> c_int => result.map_or_else(Error::to_errno, |()| 0);
     Result<c_int>: result -> c_int => result.unwrap_or_else(Error::to_errno);
     // A number of MSRs fits, as it is below 256.

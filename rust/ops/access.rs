@@ -94,13 +94,13 @@ pub(crate) fn msr_write(vcpu: &Vcpu, index: u32, data: u64) -> AccessResult {
 
 /// A read that the vendor module does not serve.
 pub(crate) fn get_msr_common(vcpu: &Vcpu, msr: &mut MsrData) -> AccessResult {
-    msr.set_data(access::read_common(vcpu, msr.index(), msr.initiator())?);
+    msr.data = access::read_common(vcpu, msr.index, msr.initiator())?;
     Ok(())
 }
 
 /// A write that the vendor module does not serve.
 pub(crate) fn set_msr_common(vcpu: &Vcpu, msr: &mut MsrData) -> AccessResult {
-    access::write_common(vcpu, msr.index(), msr.data(), msr.initiator())
+    access::write_common(vcpu, msr.index, msr.data, msr.initiator())
 }
 
 /// Whether a value of EFER is valid for the vCPU.

@@ -69,9 +69,9 @@ pub(crate) fn get_feature_msrs(ioctl: DeviceIoctl<'_, MsrList>) -> Result<usize>
     let mut nr = 0;
 
     for entry in &mut *entries {
-        let read = lists::read_feature(&ioctl.host, entry.index());
+        let read = lists::read_feature(&ioctl.host, entry.index);
 
-        entry.set_data(read.unwrap_or(0));
+        entry.data = read.unwrap_or(0);
         if read.is_err() {
             break;
         }

@@ -8,7 +8,6 @@ use crate::{
         filter::{
             default_allows,
             Filter,
-            Range,
             WRITE, //
         },
     },
@@ -34,24 +33,20 @@ use kernel::{
 ///
 /// # Errors
 ///
-/// The errors of [`default_allows`] and [`Range::bitmap_words`], `EFAULT` if user memory can't be
-/// read, and `ENOMEM`. Ranges are checked in order, and the bitmap of each is read before the next
-/// range is checked.
+/// The errors of [`default_allows`] and [`Filter::add`], `EFAULT` if user memory can't be read, and
+/// `ENOMEM`. Ranges are checked in order, and the bitmap of each is read before the next range is
+/// checked.
 pub(crate) fn set_msr_filter(vm: &Vm, argp: UserPtr, compat: bool) -> Result {
     let mut user = MaybeUninit::uninit();
     let user = MsrFilter::new(argp, compat).read(&mut user)?;
-    let ranges = user.ranges.iter().map(|range| Range {
-        flags: range.flags,
-        nmsrs: range.nmsrs,
-        base: range.base,
-    });
-    let default_allow = default_allows(user.flags, ranges.clone())?;
+    let ranges = user.ranges.iter().map(|user_range| user_range.range);
+    let default_allow = default_allows(user.flags, ranges)?;
     // The filter is large, so it is created in the allocation, not on the stack.
     let mut filter: KBox<Protected> =
         KBox::new_uninit(GFP_KERNEL_ACCOUNT)?.write(Filter::new(default_allow, FilterWords::new()));
 
-    for (range, user_range) in ranges.zip(&user.ranges) {
-        filter.add(&range, |words, count| user_range.read_bitmap(words, count))?;
+    for range in &user.ranges {
+        filter.add(&range.range, |words, count| range.read_bitmap(words, count))?;
     }
     filter.compile();
     vm.replace(filter);

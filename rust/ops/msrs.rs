@@ -44,13 +44,13 @@ pub(crate) fn get_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
         vcpu,
         &mut entries,
         is_simple,
-        |register, entry| match read_register(vcpu, register, entry.index(), Initiator::Host) {
+        |register, entry| match read_register(vcpu, register, entry.index, Initiator::Host) {
             Ok(value) => {
-                entry.set_data(value);
+                entry.data = value;
                 true
             }
             Err(_) => {
-                entry.set_data(0);
+                entry.data = 0;
                 false
             }
         },
@@ -72,7 +72,7 @@ pub(crate) fn set_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
     let (mut entries, _) = list.read(check_count)?;
     let is_simple = |register: &Register| register.is_simple_write;
     let nr = for_each(vcpu, &mut entries, is_simple, |register, entry| {
-        write(vcpu, register, entry.index(), entry.data())
+        write(vcpu, register, entry.index, entry.data)
     });
 
     vcpu.count(Counter::HostWrites, nr as u64);
@@ -102,7 +102,7 @@ fn for_each(
     let mut fpu = None;
 
     for (nr, entry) in entries.iter_mut().enumerate() {
-        let register = lookup(entry.index());
+        let register = lookup(entry.index);
 
         if !is_simple(register) && register.is_xstate {
             load_fpu(&mut fpu, vcpu, register);

@@ -25,10 +25,7 @@ use crate::{
         Vcpu, //
     },
 };
-use kernel::{
-    prelude::*,
-    uaccess::UserPtr, //
-};
+use kernel::prelude::*;
 
 /// Reads or writes a register.
 ///
@@ -36,8 +33,8 @@ use kernel::{
 ///
 /// `EINVAL` if the register does not exist, can't be read, or does not accept the value; `EFAULT`
 /// if user memory can't be read or written.
-pub(crate) fn get_set_one_reg(vcpu: &Vcpu, ioctl: u32, argp: UserPtr) -> Result {
-    let (id, value) = OneReg::new(argp).read()?;
+pub(crate) fn get_set_one_reg(vcpu: &Vcpu, ioctl: u32, reg: OneReg) -> Result {
+    let (id, value) = reg.read()?;
     let index = one_reg::msr_of(id, || vcpu.has(Feature::ShadowStack))?;
     let register = lookup(index);
     let _section = vcpu.vm().read_section();

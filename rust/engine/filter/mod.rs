@@ -51,7 +51,9 @@ const X2APIC: RangeInclusive<u32> = 0x800..=0x8ff;
 const WORD_BITS: u32 = u64::BITS;
 const WORD_BYTES: usize = size_of::<u64>();
 
-/// A range as user space passes it, without its bitmap.
+/// A range as user space passes it, without its bitmap: the first members of
+/// `struct kvm_msr_filter_range`.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Range {
     /// [`READ`], [`WRITE`] or both.

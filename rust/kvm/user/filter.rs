@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     bindings,
-    engine::filter::Words,
+    engine::filter::{
+        Range,
+        Words, //
+    },
     kvm::nospec::index_nospec, //
 };
 use core::{
@@ -49,12 +52,8 @@ impl Words for FilterWords {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct UserRange<P = u64> {
-    /// The kinds of access that the range applies to.
-    pub(crate) flags: u32,
-    /// The number of MSRs.
-    pub(crate) nmsrs: u32,
-    /// The first MSR's index.
-    pub(crate) base: u32,
+    /// The range without its bitmap.
+    pub(crate) range: Range,
     bitmap: P,
 }
 
@@ -101,10 +100,6 @@ impl MsrFilter {
     }
 
     /// Reads the structure to `filter`, without the bitmaps of its ranges.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT` if not all of it can be read.
     #[inline]
     pub(crate) fn read(self, filter: &mut MaybeUninit<UserFilter>) -> Result<&UserFilter> {
         const WORDS: usize = size_of::<UserFilter>() / size_of::<u64>();
@@ -132,11 +127,9 @@ impl MsrFilter {
 
         Ok(UserFilter {
             flags,
-            ranges: ranges.map(|range| UserRange {
-                flags: range.flags,
-                nmsrs: range.nmsrs,
-                base: range.base,
-                bitmap: range.bitmap.into(),
+            ranges: ranges.map(|UserRange { range, bitmap }| UserRange {
+                range,
+                bitmap: bitmap.into(),
             }),
         })
     }

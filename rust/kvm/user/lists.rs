@@ -33,10 +33,6 @@ impl<T: FromBytes + AsBytes + Copy + Default> UserList<T> {
     }
 
     /// Reads the number of elements that user space has room for.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT` if it can't be read.
     pub(crate) fn read_count(&self) -> Result<T> {
         let mut count = [T::default()];
 
@@ -45,19 +41,11 @@ impl<T: FromBytes + AsBytes + Copy + Default> UserList<T> {
     }
 
     /// Writes the number of elements.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT` if it can't be written.
     pub(crate) fn write_count(&self, count: T) -> Result {
         write_slice(self.list, &[count])
     }
 
     /// Writes the elements.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT` if they can't be written.
     pub(crate) fn write_elements(self, elements: &[T]) -> Result {
         write_slice(self.list.wrapping_byte_add(size_of::<T>()), elements)
     }
@@ -65,10 +53,6 @@ impl<T: FromBytes + AsBytes + Copy + Default> UserList<T> {
 
 impl UserList<u64> {
     /// Writes the number of elements with a single store, so that it is never written in part.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT` if it can't be written.
     pub(crate) fn put_count(&self, count: u64) -> Result {
         put_u64(self.list, count)
     }

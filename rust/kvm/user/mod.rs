@@ -4,6 +4,10 @@
 //!
 //! User space can change a structure in its memory between two reads. So each structure is read
 //! only once: the methods that read it consume the pointer.
+//!
+//! # Errors
+//!
+//! All copies fail with `EFAULT` if not all of the user memory can be read or written.
 
 mod filter;
 mod lists;
@@ -40,10 +44,6 @@ use kernel::{
 };
 
 /// Fills `to`. Elements that can't be read become 0.
-///
-/// # Errors
-///
-/// `EFAULT` if not all can be read.
 #[inline]
 fn read_slice<T: FromBytes>(from: UserPtr, to: &mut [T]) -> Result {
     // SAFETY: `to` is valid for writes of its own size, and all bit patterns are valid elements, as
@@ -52,10 +52,6 @@ fn read_slice<T: FromBytes>(from: UserPtr, to: &mut [T]) -> Result {
 }
 
 /// Initializes `to`. Elements that can't be read become 0.
-///
-/// # Errors
-///
-/// `EFAULT` if not all can be read.
 #[inline]
 fn read_uninit<T: FromBytes>(from: UserPtr, to: &mut [MaybeUninit<T>]) -> Result {
     // SAFETY: `to` is valid for writes of its own size, and its elements may be uninitialized.
@@ -95,10 +91,6 @@ fn read_words(from: UserPtr, to: &mut [MaybeUninit<u64>]) -> Result {
 }
 
 /// Writes all elements.
-///
-/// # Errors
-///
-/// `EFAULT` if not all can be written.
 #[inline]
 fn write_slice<T: AsBytes>(to: UserPtr, from: &[T]) -> Result {
     let len = size_of_val(from);
@@ -112,10 +104,6 @@ fn write_slice<T: AsBytes>(to: UserPtr, from: &[T]) -> Result {
 }
 
 /// Writes an integer with a single store, so that it is never written in part.
-///
-/// # Errors
-///
-/// `EFAULT` if it can't be written.
 fn put_u64(to: UserPtr, value: u64) -> Result {
     // SAFETY: put_user() checks the user's address.
     to_result(unsafe { bindings::kvm_msr_glue_put_u64(to.as_mut_ptr().cast(), value) })

@@ -19,9 +19,7 @@ use kernel::{
 };
 
 /// `struct kvm_msr_entry`
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-pub(crate) struct MsrEntry(bindings::kvm_msr_entry);
+pub(crate) type MsrEntry = bindings::kvm_msr_entry;
 
 const _: () = assert!(align_of::<MsrEntry>() == align_of::<u64>());
 
@@ -30,37 +28,13 @@ unsafe impl FromBytes for MsrEntry {}
 // SAFETY: Integers without padding have no uninitialized bytes.
 unsafe impl AsBytes for MsrEntry {}
 
-impl MsrEntry {
-    /// The MSR's index.
-    #[inline]
-    pub(crate) fn index(&self) -> u32 {
-        self.0.index
-    }
-
-    /// The MSR's value.
-    #[inline]
-    pub(crate) fn data(&self) -> u64 {
-        self.0.data
-    }
-
-    /// Sets the MSR's value.
-    #[inline]
-    pub(crate) fn set_data(&mut self, data: u64) {
-        self.0.data = data;
-    }
-}
-
 /// The entries of a list. Four are enough for VMMs that access single MSRs.
 pub(crate) type MsrEntries = UserVec<MsrEntry, 4>;
 
 /// `struct kvm_msrs` in user memory: a number, and as many entries.
-pub(crate) struct MsrList(UserPtr);
+pub(crate) struct MsrList(pub(in crate::kvm) UserPtr);
 
 impl MsrList {
-    pub(in crate::kvm) fn new(list: UserPtr) -> Self {
-        Self(list)
-    }
-
     /// Reads the entries. `check` gets their number, and returns an error if it is too large.
     ///
     /// # Errors

@@ -19,18 +19,10 @@ use kernel::{
 };
 
 /// `struct kvm_nested_state` in user memory: a header, and data areas after it.
-pub(crate) struct NestedState(UserPtr);
+pub(crate) struct NestedState(pub(in crate::kvm) UserPtr);
 
 impl NestedState {
-    pub(in crate::kvm) fn new(state: UserPtr) -> Self {
-        Self(state)
-    }
-
     /// Reads the size.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT` if it can't be read.
     pub(crate) fn read_size(&self) -> Result<u32> {
         let mut size = [0];
 
@@ -39,30 +31,18 @@ impl NestedState {
     }
 
     /// Writes the size.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT` if it can't be written.
     pub(crate) fn write_size(&self, size: u32) -> Result {
         // SAFETY: put_user() checks the user's address.
         to_result(unsafe { bindings::kvm_msr_glue_put_u32(self.size().as_mut_ptr().cast(), size) })
     }
 
     /// Reads the header.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT` if not all of it can be read.
     #[inline]
     pub(crate) fn read_header(&self, header: &mut Header) -> Result {
         read_slice(self.0, &mut header.0)
     }
 
     /// Writes the header.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT` if not all of it can be written.
     pub(crate) fn write_header(&self, header: &Header) -> Result {
         write_slice(self.0, &header.0)
     }
@@ -83,28 +63,16 @@ impl NestedState {
     }
 
     /// Reads data at `offset` bytes from the header's end. Bytes that can't be read become 0.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT` if not all can be read.
     pub(crate) fn read_data(&self, offset: usize, to: &mut [u8]) -> Result {
         read_slice(self.data(offset), to)
     }
 
     /// Writes data at `offset` bytes from the header's end.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT` if not all can be written.
     pub(crate) fn write_data(&self, offset: usize, from: &[u8]) -> Result {
         write_slice(self.data(offset), from)
     }
 
     /// Clears `size` bytes at `offset` bytes from the header's end.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT` if not all can be written.
     pub(crate) fn clear_data(&self, offset: usize, size: usize) -> Result {
         let to = self.data(offset).as_mut_ptr();
         // SAFETY: clear_user() checks the address.

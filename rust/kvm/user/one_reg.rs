@@ -10,22 +10,13 @@ use super::{
 use kernel::prelude::*;
 
 /// `struct kvm_one_reg` in user memory: an ID, and the address of the value.
-pub(crate) struct OneReg(UserPtr);
+pub(crate) struct OneReg(pub(in crate::kvm) UserPtr);
 
 /// The value of a register in user memory.
 pub(crate) struct UserValue(UserPtr);
 
 impl OneReg {
-    /// The structure at an address.
-    pub(crate) fn new(one_reg: UserPtr) -> Self {
-        Self(one_reg)
-    }
-
     /// Reads the ID and the address.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT` if they can't be read.
     pub(crate) fn read(self) -> Result<(u64, UserValue)> {
         let mut one_reg = [0; 2];
 
@@ -37,10 +28,6 @@ impl OneReg {
 
 impl UserValue {
     /// Reads the value.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT` if it can't be read.
     pub(crate) fn read(self) -> Result<u64> {
         let mut value = [0];
 
@@ -49,10 +36,6 @@ impl UserValue {
     }
 
     /// Writes the value.
-    ///
-    /// # Errors
-    ///
-    /// `EFAULT` if it can't be written.
     pub(crate) fn write(self, value: u64) -> Result {
         put_u64(self.0, value)
     }

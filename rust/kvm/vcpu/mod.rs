@@ -72,12 +72,27 @@ const _: () =
 
 impl Cpu for Vcpu {}
 
-/// The structure that describes an access to the vendor module and the PMU.
-fn msr_data(index: u32, data: u64, initiator: Initiator) -> bindings::msr_data {
-    bindings::msr_data {
-        host_initiated: initiator == Initiator::Host,
-        index,
-        data,
+/// An access that the vendor module or the PMU serves, or passes on: `struct msr_data`.
+pub(crate) type MsrData = bindings::msr_data;
+
+impl MsrData {
+    #[inline]
+    fn new(index: u32, data: u64, initiator: Initiator) -> Self {
+        Self {
+            host_initiated: initiator == Initiator::Host,
+            index,
+            data,
+        }
+    }
+
+    /// Who accesses the MSR.
+    #[inline]
+    pub(crate) fn initiator(&self) -> Initiator {
+        if self.host_initiated {
+            Initiator::Host
+        } else {
+            Initiator::Guest
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! The virtual PMU.
 
 use super::{
-    msr_data,
+    MsrData,
     Vcpu, //
 };
 use crate::{
@@ -26,7 +26,7 @@ impl Pmu for Vcpu {
     }
 
     fn pmu_read(&self, index: u32, initiator: Initiator) -> Result<u64> {
-        let mut msr = msr_data(index, 0, initiator);
+        let mut msr = MsrData::new(index, 0, initiator);
 
         // SAFETY: `self` is a valid vCPU that this task has loaded, and `msr` is valid for the
         // call. The function denies an MSR that the PMU does not have.
@@ -35,7 +35,7 @@ impl Pmu for Vcpu {
     }
 
     fn pmu_write(&self, index: u32, data: u64, initiator: Initiator) -> Result {
-        let mut msr = msr_data(index, data, initiator);
+        let mut msr = MsrData::new(index, data, initiator);
 
         // SAFETY: `self` is a valid vCPU that this task has loaded, and `msr` is valid for the
         // call. The function denies an MSR that the PMU does not have.

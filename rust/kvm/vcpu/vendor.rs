@@ -3,7 +3,7 @@
 //! The vendor module, kvm-amd or kvm-intel.
 
 use super::{
-    msr_data,
+    MsrData,
     Vcpu, //
 };
 use crate::{
@@ -48,7 +48,7 @@ impl VendorModule for Vcpu {
 
     #[inline]
     fn vendor_read(&self, index: u32, initiator: Initiator) -> Result<u64> {
-        let mut msr = msr_data(index, 0, initiator);
+        let mut msr = MsrData::new(index, 0, initiator);
 
         // SAFETY: `self` is a valid vCPU that this task has loaded, its VM references the vendor
         // module, and `msr` is valid for the call.
@@ -58,7 +58,7 @@ impl VendorModule for Vcpu {
 
     #[inline]
     fn vendor_write(&self, index: u32, data: u64, initiator: Initiator) -> Result {
-        let mut msr = msr_data(index, data, initiator);
+        let mut msr = MsrData::new(index, data, initiator);
 
         // SAFETY: `self` is a valid vCPU that this task has loaded, its VM references the vendor
         // module, and `msr` is valid for the call.
