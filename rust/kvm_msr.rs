@@ -55,8 +55,8 @@ msr_engine_ops! {
     const OPS: KvmMsr;
 
     enabled() -> bool = kvm::is_enabled;
-    vm_init(vm: NewVm) -> Result = ops::vm_init;
-    vm_destroy(vm: DyingVm) -> () = ops::vm_destroy;
+    vm_init(vm: NewVm) -> Result = NewVm::attach;
+    vm_destroy(vm: DyingVm) -> () = DyingVm::detach;
     vm_debugfs(vm: &Vm) -> () = ops::debugfs::vm_debugfs;
     vendor_loaded() -> () = kvm::host::probed::forget;
 

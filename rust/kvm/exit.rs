@@ -59,17 +59,6 @@ pub(crate) enum Fastpath {
     UserSpace = bindings::exit_fastpath_completion_EXIT_FASTPATH_EXIT_USERSPACE,
 }
 
-/// An access that user space completes.
-#[derive(Clone, Copy)]
-pub(crate) struct UserSpaceExit {
-    /// The MSR's index.
-    pub(crate) index: u32,
-    /// The value that the guest writes, or [`None`] if it reads.
-    pub(crate) write: Option<u64>,
-    /// The reason, one of `KVM_MSR_EXIT_REASON_*`.
-    pub(crate) reason: u32,
-}
-
 /// Completes an access in the next `KVM_RUN`, with the answer of user space.
 pub(crate) trait Completion {
     /// Completes the access, and returns what the run loop does next.
@@ -86,8 +75,15 @@ unsafe extern "C" fn complete<C: Completion>(vcpu: *mut bindings::kvm_vcpu) -> c
 }
 
 impl Vcpu {
-    /// Fills in `struct kvm_run` for an exit to user space, and sets the completion.
-    pub(crate) fn exit_to_user_space<C: Completion>(&self, exit: UserSpaceExit) {
+    /// Fills in `struct kvm_run` for an exit to user space, and sets the completion. `write` is the
+    /// value that the guest writes, or [`None`] if it reads. `reason` is one of
+    /// `KVM_MSR_EXIT_REASON_*`.
+    pub(crate) fn exit_to_user_space<C: Completion>(
+        &self,
+        index: u32,
+        write: Option<u64>,
+        reason: u32,
+    ) {
         self.count(Counter::UserSpace, 1);
 
         // SAFETY: `self` is a valid vCPU, and its `run` page is valid as long as the vCPU. User
@@ -96,16 +92,16 @@ impl Vcpu {
             let run = (*self.as_raw()).run;
             let msr = &raw mut (*run).__bindgen_anon_1.msr;
 
-            (&raw mut (*run).exit_reason).write_volatile(if exit.write.is_some() {
+            (&raw mut (*run).exit_reason).write_volatile(if write.is_some() {
                 bindings::KVM_EXIT_X86_WRMSR
             } else {
                 bindings::KVM_EXIT_X86_RDMSR
             });
             (&raw mut (*msr).error).write_volatile(0);
             (&raw mut (*msr).pad).write_volatile([0; 7]);
-            (&raw mut (*msr).reason).write_volatile(exit.reason);
-            (&raw mut (*msr).index).write_volatile(exit.index);
-            (&raw mut (*msr).data).write_volatile(exit.write.unwrap_or(0));
+            (&raw mut (*msr).reason).write_volatile(reason);
+            (&raw mut (*msr).index).write_volatile(index);
+            (&raw mut (*msr).data).write_volatile(write.unwrap_or(0));
             (*self.as_raw()).arch.complete_userspace_io = Some(complete::<C>);
         }
     }

@@ -32,8 +32,7 @@ pub(crate) use self::{
         Completion,
         Emulation,
         Fastpath,
-        Run,
-        UserSpaceExit, //
+        Run, //
     },
     ops::{
         msr_engine_ops,

@@ -8,6 +8,7 @@ use super::{
 };
 use core::ptr;
 use kernel::{
+    bindings,
     prelude::*,
     sync::{
         atomic::{
@@ -33,16 +34,6 @@ pub(crate) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// Enters a section.
-    #[inline]
-    pub(super) fn enter(vm: &'a Vm) -> Self {
-        // INVARIANT: The guard keeps the task in the section.
-        Self {
-            vm,
-            _guard: Some(vm.srcu().read_lock()),
-        }
-    }
-
     /// Creates a section for a task that is already in one, e.g. in the run loop. It has no cost at
     /// run time.
     ///
@@ -71,7 +62,7 @@ impl<'a> Section<'a> {
         let value = self.vm.protected().value.as_ptr();
 
         // As srcu_dereference(): a READ_ONCE(), whose address dependency pairs with the full
-        // ordering in `SrcuPtr::swap()`.
+        // ordering in `Vm::replace()`.
         // SAFETY: The pointer is to the atomic, which is valid, and all writes to it are atomic.
         let value = unsafe { value.read_volatile() };
 
@@ -100,12 +91,6 @@ impl SrcuPtr {
             value: Atomic::new(ptr::null_mut()),
         }
     }
-
-    /// Publishes a new value, and returns the old one.
-    pub(super) fn swap(&self, new: KBox<Protected>) -> Replaced {
-        // INVARIANT: The new pointer comes from a box.
-        Replaced(self.value.xchg(KBox::into_raw(new), Full))
-    }
 }
 
 impl Drop for SrcuPtr {
@@ -113,26 +98,47 @@ impl Drop for SrcuPtr {
         let value = *self.value.get_mut();
 
         if !value.is_null() {
-            // SAFETY: Only `swap()` stores pointers, each from `KBox::into_raw`. There are no
-            // readers: they borrow the VM, and KVM detaches it only after its last use.
+            // SAFETY: Only `Vm::replace()` stores pointers, each from `KBox::into_raw`. There are
+            // no readers: they borrow the VM, and KVM detaches it only after its last use.
             drop(unsafe { KBox::from_raw(value) });
         }
     }
 }
 
-/// A value that was replaced. Readers may still use it.
-///
-/// It leaks unless [`Self::into_box`] is called.
-#[must_use]
-pub(super) struct Replaced(*mut Protected);
+impl Vm {
+    /// Enters a read-side section of `kvm->srcu`.
+    #[inline]
+    pub(crate) fn read_section(&self) -> Section<'_> {
+        // INVARIANT: The guard keeps the task in the section.
+        Section {
+            vm: self,
+            _guard: Some(self.srcu().read_lock()),
+        }
+    }
 
-impl Replaced {
-    /// # Safety
+    /// Replaces the value that the engine keeps, waits for all readers of the old value, and frees
+    /// it. After this, nobody uses the old value.
     ///
-    /// A grace period of the VM's `kvm->srcu` must have passed since the value was replaced.
-    pub(super) unsafe fn into_box(self) -> Option<KBox<Protected>> {
-        // SAFETY: A pointer in an `SrcuPtr` is null or comes from `KBox::into_raw`. The caller has
-        // waited for a grace period, so no reader uses it.
-        (!self.0.is_null()).then(|| unsafe { KBox::from_raw(self.0) })
+    /// Sleeps, and takes `kvm->lock`. Must not be called in a [`Section`] of the VM.
+    pub(crate) fn replace(&self, new: KBox<Protected>) {
+        // SAFETY: `self` is a valid VM.
+        let lock = unsafe { &raw mut (*self.as_raw()).lock }.cast();
+
+        // SAFETY: The VM is valid, so its lock is initialized.
+        unsafe { bindings::mutex_lock(lock) };
+        // INVARIANT: The new pointer comes from a box.
+        let old = self.protected().value.xchg(KBox::into_raw(new), Full);
+        // SAFETY: This task locked `kvm->lock` above.
+        unsafe { bindings::mutex_unlock(lock) };
+
+        // User space waits for the grace period, so it is expedited, as KVM's other grace periods
+        // of this domain are. A normal one could wait for timer ticks if another ended shortly
+        // before.
+        self.srcu().synchronize_expedited();
+        if !old.is_null() {
+            // SAFETY: The pointer comes from `KBox::into_raw`. It was replaced before the grace
+            // period that has just ended, so no reader uses it.
+            drop(unsafe { KBox::from_raw(old) });
+        }
     }
 }

@@ -8,7 +8,6 @@ use super::{
     Counter,
     DyingVm,
     NewVm,
-    Section,
     Vcpu, //
 };
 use crate::{
@@ -79,34 +78,6 @@ impl Vm {
         // SAFETY: `kvm_create_vm()` initialized the domain before the VM was attached. It is part
         // of the VM, so it lives as long and does not move.
         unsafe { &*srcu.cast() }
-    }
-
-    /// Enters a read-side section of `kvm->srcu`.
-    #[inline]
-    pub(crate) fn read_section(&self) -> Section<'_> {
-        Section::enter(self)
-    }
-
-    /// Replaces the value that the engine keeps, waits for all readers of the old value, and frees
-    /// it. After this, nobody uses the old value.
-    ///
-    /// Sleeps, and takes `kvm->lock`. Must not be called in a [`Section`] of the VM.
-    pub(crate) fn replace(&self, new: KBox<Protected>) {
-        // SAFETY: `self` is a valid VM.
-        let lock = unsafe { &raw mut (*self.as_raw()).lock }.cast();
-
-        // SAFETY: The VM is valid, so its lock is initialized.
-        unsafe { kernel::bindings::mutex_lock(lock) };
-        let old = self.protected().swap(new);
-        // SAFETY: This task locked `kvm->lock` above.
-        unsafe { kernel::bindings::mutex_unlock(lock) };
-
-        // User space waits for the grace period, so it is expedited, as KVM's other grace periods
-        // of this domain are. A normal one could wait for timer ticks if another ended shortly
-        // before.
-        self.srcu().synchronize_expedited();
-        // SAFETY: `old` was replaced before the grace period that has just ended.
-        drop(unsafe { old.into_box() });
     }
 
     /// Makes every vCPU update its intercepted MSRs before the next VM-entry.

@@ -3,7 +3,6 @@
 //! `KVM_GET_MSR_INDEX_LIST`, `KVM_GET_MSR_FEATURE_INDEX_LIST` and `KVM_GET_MSRS` on `/dev/kvm`, and
 //! `KVM_GET_REG_LIST` on a vCPU.
 
-use super::msrs::check_count;
 use crate::{
     engine::{
         cpu::Cpuid,
@@ -65,7 +64,7 @@ fn give(list: UserList<u32>, indices: impl Iterator<Item = u32>) -> Result {
 ///
 /// As [`get_msrs`](super::msrs::get_msrs).
 pub(crate) fn get_feature_msrs(ioctl: DeviceIoctl<'_, MsrList>) -> Result<usize> {
-    let (mut entries, user) = ioctl.user.read(check_count)?;
+    let (mut entries, user) = ioctl.user.read()?;
     let mut nr = 0;
 
     for entry in &mut *entries {

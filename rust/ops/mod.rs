@@ -17,34 +17,14 @@ pub(crate) mod nested_state;
 pub(crate) mod one_reg;
 pub(crate) mod user_space_msr;
 
-use crate::{
-    engine::{
-        error::Error,
-        exit::Denial, //
-    },
-    kvm::{
-        DyingVm,
-        NewVm, //
-    },
+use crate::engine::{
+    error::Error,
+    exit::Denial, //
 };
 use kernel::prelude::*;
 
 /// The result of an access to an MSR.
 pub(crate) type AccessResult<T = ()> = core::result::Result<T, Denial>;
-
-/// Attaches a new VM to the engine.
-///
-/// # Errors
-///
-/// `ENOMEM`
-pub(crate) fn vm_init(vm: NewVm) -> Result {
-    vm.attach()
-}
-
-/// Frees the value that the engine kept for a VM.
-pub(crate) fn vm_destroy(vm: DyingVm) {
-    vm.detach();
-}
 
 impl From<Error> for kernel::error::Error {
     fn from(error: Error) -> Self {

@@ -11,7 +11,6 @@ use crate::{
             write_register,
             Initiator, //
         },
-        io,
         registers::{
             lookup,
             Register, //
@@ -38,7 +37,7 @@ use kernel::prelude::*;
 /// written. All entries are written back, also those that were not read.
 pub(crate) fn get_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
     let _section = vcpu.vm().read_section();
-    let (mut entries, user) = list.read(check_count)?;
+    let (mut entries, user) = list.read()?;
     let is_simple = |register: &Register| register.is_simple_read;
     let nr = for_each(
         vcpu,
@@ -69,7 +68,7 @@ pub(crate) fn get_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
 /// `E2BIG` if there are 256 entries or more, `ENOMEM`, and `EFAULT` if user memory can't be read.
 pub(crate) fn set_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
     let _section = vcpu.vm().read_section();
-    let (mut entries, _) = list.read(check_count)?;
+    let (mut entries, _) = list.read()?;
     let is_simple = |register: &Register| register.is_simple_write;
     let nr = for_each(vcpu, &mut entries, is_simple, |register, entry| {
         write(vcpu, register, entry.index, entry.data)
@@ -77,16 +76,6 @@ pub(crate) fn set_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
 
     vcpu.count(Counter::HostWrites, nr as u64);
     Ok(nr)
-}
-
-/// Checks the number of entries.
-///
-/// # Errors
-///
-/// `E2BIG`
-#[inline]
-pub(super) fn check_count(nmsrs: u32) -> Result {
-    Ok(io::check_count(nmsrs)?)
 }
 
 /// Calls `access` for each entry until it fails, and returns the number of successes. Loads the

@@ -12,7 +12,6 @@ use crate::{
     kvm::{
         Completion,
         Counter,
-        UserSpaceExit,
         Vcpu,
         Vm, //
     },
@@ -45,11 +44,7 @@ pub(super) fn offer<C: Completion>(
         return false;
     };
 
-    vcpu.exit_to_user_space::<C>(UserSpaceExit {
-        index,
-        write,
-        reason,
-    });
+    vcpu.exit_to_user_space::<C>(index, write, reason);
     true
 }
 

@@ -28,7 +28,10 @@ use crate::{
             Trace, //
         },
     },
-    kvm::return_code::read_with,
+    kvm::{
+        feature,
+        return_code::read_with, //
+    },
 };
 
 /// Reads an MSR of the current CPU, or returns [`None`] if the CPU does not have it.
@@ -52,7 +55,9 @@ impl Host for VendorLoaded<'_> {
 
     #[inline]
     fn offers(&self, feature: Feature) -> bool {
-        VendorLoaded::offers(*self, feature)
+        // SAFETY: Only the initialization of a vendor module writes this array, and that is
+        // complete.
+        unsafe { feature::is_set(&raw const bindings::kvm_cpu_caps, feature) }
     }
 
     fn offers_mpx(&self) -> bool {
@@ -62,7 +67,8 @@ impl Host for VendorLoaded<'_> {
     }
 
     fn offers_xss(&self) -> bool {
-        self.supported_xss() != 0
+        // SAFETY: Only the initialization of a vendor module writes this, and that is complete.
+        unsafe { (&raw const bindings::kvm_caps.supported_xss).read() != 0 }
     }
 
     fn has_hyperv(&self) -> bool {
@@ -114,7 +120,8 @@ impl Host for VendorLoaded<'_> {
     }
 
     fn perf_capabilities(&self) -> u64 {
-        self.supported_perf_capabilities()
+        // SAFETY: Only the initialization of a vendor module writes this, and that is complete.
+        unsafe { (&raw const bindings::kvm_caps.supported_perf_cap).read() }
     }
 
     #[inline]

@@ -5,11 +5,7 @@
 mod lists;
 pub(crate) mod probed;
 
-use super::feature;
-use crate::{
-    bindings,
-    engine::registers::Feature, //
-};
+use crate::bindings;
 use core::marker::PhantomData;
 
 /// Proof that a vendor module, kvm-amd or kvm-intel, is loaded for all of `'a`.
@@ -36,30 +32,10 @@ impl VendorLoaded<'_> {
         Self(PhantomData)
     }
 
-    /// Whether KVM offers a feature to guests.
-    #[inline]
-    pub(super) fn offers(self, feature: Feature) -> bool {
-        // SAFETY: Only the initialization of a vendor module writes this array, and that is
-        // complete.
-        unsafe { feature::is_set(&raw const bindings::kvm_cpu_caps, feature) }
-    }
-
     /// The bits of EFER that KVM supports.
     pub(super) fn supported_efer(self) -> u64 {
         // SAFETY: Only the initialization of a vendor module writes this, and that is complete.
         unsafe { (&raw const bindings::kvm_caps.supported_efer_bits).read() }
-    }
-
-    /// The bits of `IA32_XSS` that KVM supports.
-    fn supported_xss(self) -> u64 {
-        // SAFETY: Only the initialization of a vendor module writes this, and that is complete.
-        unsafe { (&raw const bindings::kvm_caps.supported_xss).read() }
-    }
-
-    /// The bits of `IA32_PERF_CAPABILITIES` that KVM supports.
-    pub(super) fn supported_perf_capabilities(self) -> u64 {
-        // SAFETY: Only the initialization of a vendor module writes this, and that is complete.
-        unsafe { (&raw const bindings::kvm_caps.supported_perf_cap).read() }
     }
 
     /// Whether KVM can load the guest's `IA32_TSC_AUX` and restore the host's afterwards.

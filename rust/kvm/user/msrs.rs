@@ -8,7 +8,10 @@ use super::{
     UserPtr,
     UserVec, //
 };
-use crate::bindings;
+use crate::{
+    bindings,
+    engine::io::check_count, //
+};
 use core::mem::offset_of;
 use kernel::{
     prelude::*,
@@ -35,23 +38,20 @@ pub(crate) type MsrEntries = UserVec<MsrEntry, 4>;
 pub(crate) struct MsrList(pub(in crate::kvm) UserPtr);
 
 impl MsrList {
-    /// Reads the entries. `check` gets their number, and returns an error if it is too large.
+    /// Reads the entries.
     ///
     /// # Errors
     ///
-    /// `EFAULT` if the list can't be read, the error of `check`, and `ENOMEM`.
+    /// `EFAULT` if the list can't be read, `ENOMEM`, and the error of [`check_count`].
     #[inline]
-    pub(crate) fn read(
-        self,
-        check: impl FnOnce(u32) -> Result,
-    ) -> Result<(MsrEntries, UserEntries)> {
+    pub(crate) fn read(self) -> Result<(MsrEntries, UserEntries)> {
         // The word after the number is padding. C reads it, too, and fails if it is not mapped.
         let mut head = [0u32; 2];
 
         read_slice(self.0, &mut head)?;
         let [count, _] = head;
 
-        check(count)?;
+        check_count(count)?;
         let user = self
             .0
             .wrapping_byte_add(offset_of!(bindings::kvm_msrs, __bindgen_anon_1));

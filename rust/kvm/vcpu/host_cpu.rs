@@ -11,6 +11,7 @@ use crate::{
             Leniency,
             Report, //
         },
+        lists::Host,
         registers::{
             Feature,
             Register, //
@@ -70,7 +71,7 @@ impl HostCpu for Vcpu {
     }
 
     fn supported_perf_capabilities(&self) -> u64 {
-        self.vendor_loaded().supported_perf_capabilities()
+        self.vendor_loaded().perf_capabilities()
     }
 
     fn predict(&self, data: u64) {
