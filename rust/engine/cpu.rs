@@ -31,7 +31,6 @@ pub(crate) trait Cpu:
     + Hypervisors
     + Lapic
     + Leniency
-    + MachineChecks
     + Mode
     + Mtrrs
     + Paravirtual
@@ -46,6 +45,15 @@ pub(crate) trait Fields {
     fn field(&self, field: Field) -> u64;
     /// Stores a value.
     fn set_field(&self, field: Field, value: u64);
+    /// Reads `IA32_MCi_CTL`, `_STATUS`, `_ADDR` or `_MISC`. `offset` is the distance from
+    /// `IA32_MC0_CTL`. An offset past the last bank wraps around.
+    fn mce_bank(&self, offset: usize) -> u64;
+    /// Stores one of these values.
+    fn set_mce_bank(&self, offset: usize, value: u64);
+    /// Reads `IA32_MCi_CTL2`. A number past the last bank wraps around.
+    fn mce_ctl2(&self, bank: usize) -> u64;
+    /// Stores `IA32_MCi_CTL2`.
+    fn set_mce_ctl2(&self, bank: usize, value: u64);
 }
 
 /// The guest's CPUID.
@@ -227,19 +235,6 @@ pub(crate) trait Fpu {
     fn xfd(&self) -> u64;
     /// Sets the guest's `IA32_XFD`.
     fn set_xfd(&self, xfd: u64);
-}
-
-/// The machine check banks. Offsets and bank numbers past the end wrap around.
-pub(crate) trait MachineChecks {
-    /// Reads `IA32_MCi_CTL`, `_STATUS`, `_ADDR` or `_MISC`. `offset` is the distance from
-    /// `IA32_MC0_CTL`.
-    fn mce_bank(&self, offset: usize) -> u64;
-    /// Stores one of these values.
-    fn set_mce_bank(&self, offset: usize, value: u64);
-    /// Reads `IA32_MCi_CTL2`.
-    fn mce_ctl2(&self, bank: usize) -> u64;
-    /// Stores `IA32_MCi_CTL2`.
-    fn set_mce_ctl2(&self, bank: usize, value: u64);
 }
 
 /// The time stamp counter.

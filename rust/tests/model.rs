@@ -262,6 +262,22 @@ impl Fields for Vcpu {
         self.note(Effect::Field(field, value));
         self.preset(field, value);
     }
+
+    fn mce_bank(&self, offset: usize) -> u64 {
+        MCE_BANKS + offset as u64
+    }
+
+    fn set_mce_bank(&self, offset: usize, value: u64) {
+        self.note(Effect::MceBank(offset, value));
+    }
+
+    fn mce_ctl2(&self, bank: usize) -> u64 {
+        MCE_CTL2 + bank as u64
+    }
+
+    fn set_mce_ctl2(&self, bank: usize, value: u64) {
+        self.note(Effect::MceCtl2(bank, value));
+    }
 }
 
 impl Cpuid for Vcpu {
@@ -491,24 +507,6 @@ impl Fpu for Vcpu {
 
     fn set_xfd(&self, xfd: u64) {
         self.note(Effect::Xfd(xfd));
-    }
-}
-
-impl MachineChecks for Vcpu {
-    fn mce_bank(&self, offset: usize) -> u64 {
-        MCE_BANKS + offset as u64
-    }
-
-    fn set_mce_bank(&self, offset: usize, value: u64) {
-        self.note(Effect::MceBank(offset, value));
-    }
-
-    fn mce_ctl2(&self, bank: usize) -> u64 {
-        MCE_CTL2 + bank as u64
-    }
-
-    fn set_mce_ctl2(&self, bank: usize, value: u64) {
-        self.note(Effect::MceCtl2(bank, value));
     }
 }
 

@@ -2,21 +2,18 @@
 
 //! vCPUs.
 //!
-//! The files of this folder each implement one of the engine's traits ([`crate::engine::cpu`]).
-//! This one has the vCPU's general purpose registers, counters and traces.
+//! The files of this folder implement the engine's traits ([`crate::engine::cpu`]). This one has
+//! the vCPU's general purpose registers, counters and traces.
 
 mod clocks;
 mod cpuid;
 mod fields;
 mod fpu;
 mod host_cpu;
-mod hypervisors;
 mod lapic;
-mod machine_check;
 mod mode;
-mod mtrr;
+mod owners;
 mod paravirtual;
-mod pmu;
 mod vendor;
 
 pub(crate) use fpu::GuestFpu;
