@@ -8,7 +8,6 @@ use super::{
 };
 use core::ptr;
 use kernel::{
-    bindings,
     prelude::*,
     sync::{
         atomic::{
@@ -34,6 +33,16 @@ pub(crate) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
+    /// Enters a section.
+    #[inline]
+    pub(super) fn enter(vm: &'a Vm) -> Self {
+        // INVARIANT: The guard keeps the task in the section.
+        Self {
+            vm,
+            _guard: Some(vm.srcu().read_lock()),
+        }
+    }
+
     /// Creates a section for a task that is already in one, e.g. in the run loop. It has no cost at
     /// run time.
     ///
@@ -59,31 +68,36 @@ impl<'a> Section<'a> {
     /// Reads the value that the engine keeps for the VM.
     #[inline]
     pub(crate) fn read(&self) -> Option<&Protected> {
-        let value = self.vm.protected().value.as_ptr();
+        let pointer = self.vm.protected();
 
         // As srcu_dereference(): a READ_ONCE(), whose address dependency pairs with the full
-        // ordering in `Vm::replace()`.
+        // ordering in `SrcuPtr::swap()`.
         // SAFETY: The pointer is to the atomic, which is valid, and all writes to it are atomic.
-        let value = unsafe { value.read_volatile() };
+        let value = unsafe { pointer.value.as_ptr().read_volatile() };
 
-        // SAFETY: The pointer is null, or to a value that `Vm::replace()` frees only after a grace
-        // period of this VM's domain. `self` proves that this task is in a section of that domain,
-        // so no grace period ends while the reference is used.
+        // SAFETY: The pointer is null, or to a value that is freed only after a grace period of
+        // this VM's domain, see `Replaced`. `self` proves that this task is in a section of that
+        // domain, so no grace period ends while the reference is used.
         unsafe { value.as_ref() }
     }
 }
 
-/// An optional `KBox` that SRCU protects. Each [`Vm`] has one.
+/// An optional `KBox` that SRCU protects.
 ///
 /// # Invariants
 ///
 /// `value` is null or comes from `KBox::into_raw`. A value is freed when this is dropped, or after
 /// it was replaced and a grace period of the VM's `kvm->srcu` has passed.
-pub(super) struct SrcuPtr {
-    value: Atomic<*mut Protected>,
+pub(super) struct SrcuPtr<T> {
+    value: Atomic<*mut T>,
 }
 
-impl SrcuPtr {
+// SAFETY: This owns a `T`, and readers on other CPUs have references to it.
+unsafe impl<T: Send + Sync> Send for SrcuPtr<T> {}
+// SAFETY: As above. The pointer itself is atomic.
+unsafe impl<T: Send + Sync> Sync for SrcuPtr<T> {}
+
+impl<T> SrcuPtr<T> {
     /// Creates a null pointer.
     pub(super) const fn null() -> Self {
         // INVARIANT: The pointer is null.
@@ -91,54 +105,38 @@ impl SrcuPtr {
             value: Atomic::new(ptr::null_mut()),
         }
     }
+
+    /// Publishes a new value, and returns the old one.
+    pub(super) fn swap(&self, new: Option<KBox<T>>) -> Replaced<T> {
+        // INVARIANT: The new pointer is null or comes from a box.
+        Replaced(
+            self.value
+                .xchg(new.map_or(ptr::null_mut(), KBox::into_raw), Full),
+        )
+    }
 }
 
-impl Drop for SrcuPtr {
+impl<T> Drop for SrcuPtr<T> {
     fn drop(&mut self) {
-        let value = *self.value.get_mut();
-
-        if !value.is_null() {
-            // SAFETY: Only `Vm::replace()` stores pointers, each from `KBox::into_raw`. There are
-            // no readers: they borrow the VM, and KVM detaches it only after its last use.
-            drop(unsafe { KBox::from_raw(value) });
-        }
+        // SAFETY: There are no readers: they borrow the VM, which has ended.
+        drop(unsafe { self.swap(None).into_box() });
     }
 }
 
-impl Vm {
-    /// Enters a read-side section of `kvm->srcu`.
-    #[inline]
-    pub(crate) fn read_section(&self) -> Section<'_> {
-        // INVARIANT: The guard keeps the task in the section.
-        Section {
-            vm: self,
-            _guard: Some(self.srcu().read_lock()),
-        }
-    }
+/// A value that was replaced. Readers may still use it.
+///
+/// It leaks unless [`Self::into_box`] is called.
+#[must_use]
+pub(super) struct Replaced<T>(*mut T);
 
-    /// Replaces the value that the engine keeps, waits for all readers of the old value, and frees
-    /// it. After this, nobody uses the old value.
+impl<T> Replaced<T> {
+    /// # Safety
     ///
-    /// Sleeps, and takes `kvm->lock`. Must not be called in a [`Section`] of the VM.
-    pub(crate) fn replace(&self, new: KBox<Protected>) {
-        // SAFETY: `self` is a valid VM.
-        let lock = unsafe { &raw mut (*self.as_raw()).lock }.cast();
-
-        // SAFETY: The VM is valid, so its lock is initialized.
-        unsafe { bindings::mutex_lock(lock) };
-        // INVARIANT: The new pointer comes from a box.
-        let old = self.protected().value.xchg(KBox::into_raw(new), Full);
-        // SAFETY: This task locked `kvm->lock` above.
-        unsafe { bindings::mutex_unlock(lock) };
-
-        // User space waits for the grace period, so it is expedited, as KVM's other grace periods
-        // of this domain are. A normal one could wait for timer ticks if another ended shortly
-        // before.
-        self.srcu().synchronize_expedited();
-        if !old.is_null() {
-            // SAFETY: The pointer comes from `KBox::into_raw`. It was replaced before the grace
-            // period that has just ended, so no reader uses it.
-            drop(unsafe { KBox::from_raw(old) });
-        }
+    /// No reader may use the value anymore: a grace period of the VM's `kvm->srcu` must have passed
+    /// since the value was replaced, or the VM must have ended.
+    pub(super) unsafe fn into_box(self) -> Option<KBox<T>> {
+        // SAFETY: A pointer in an `SrcuPtr` is null or comes from `KBox::into_raw`. The caller has
+        // waited for a grace period, so no reader uses it.
+        (!self.0.is_null()).then(|| unsafe { KBox::from_raw(self.0) })
     }
 }

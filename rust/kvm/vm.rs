@@ -8,6 +8,7 @@ use super::{
     Counter,
     DyingVm,
     NewVm,
+    Section,
     Vcpu, //
 };
 use crate::{
@@ -35,8 +36,8 @@ const _: () = {
 /// # Invariants
 ///
 /// This is a valid `struct kvm` after `kvm_msr_engine_ops::vm_init` and before `vm_destroy`. Its
-/// `arch.msr_engine` points to an `SrcuPtr` that comes from `KBox::into_raw`, and that only
-/// `vm_destroy` frees.
+/// `arch.msr_engine` points to an `SrcuPtr<Protected>` that comes from `KBox::into_raw`, and that
+/// only `vm_destroy` frees.
 #[repr(transparent)]
 pub(crate) struct Vm(Opaque<bindings::kvm>);
 
@@ -62,7 +63,7 @@ impl Vm {
 
     /// The pointer to the value that the engine keeps.
     #[inline]
-    pub(super) fn protected(&self) -> &SrcuPtr {
+    pub(super) fn protected(&self) -> &SrcuPtr<Protected> {
         // SAFETY: `attach()` stored a pointer to an `SrcuPtr`. Only `detach()` frees it, after
         // the last use of `self`, and nobody has a mutable reference to it before that.
         unsafe { &*(*self.as_raw()).arch.msr_engine.cast() }
@@ -78,6 +79,34 @@ impl Vm {
         // SAFETY: `kvm_create_vm()` initialized the domain before the VM was attached. It is part
         // of the VM, so it lives as long and does not move.
         unsafe { &*srcu.cast() }
+    }
+
+    /// Enters a read-side section of `kvm->srcu`.
+    #[inline]
+    pub(crate) fn read_section(&self) -> Section<'_> {
+        Section::enter(self)
+    }
+
+    /// Replaces the value that the engine keeps, waits for all readers of the old value, and frees
+    /// it. After this, nobody uses the old value.
+    ///
+    /// Sleeps, and takes `kvm->lock`. Must not be called in a [`Section`] of the VM.
+    pub(crate) fn replace(&self, new: KBox<Protected>) {
+        // SAFETY: `self` is a valid VM.
+        let lock = unsafe { &raw mut (*self.as_raw()).lock }.cast();
+
+        // SAFETY: The VM is valid, so its lock is initialized.
+        unsafe { kernel::bindings::mutex_lock(lock) };
+        let old = self.protected().swap(Some(new));
+        // SAFETY: This task locked `kvm->lock` above.
+        unsafe { kernel::bindings::mutex_unlock(lock) };
+
+        // User space waits for the grace period, so it is expedited, as KVM's other grace periods
+        // of this domain are. A normal one could wait for timer ticks if another ended shortly
+        // before.
+        self.srcu().synchronize_expedited();
+        // SAFETY: `old` was replaced before the grace period that has just ended.
+        drop(unsafe { old.into_box() });
     }
 
     /// Makes every vCPU update its intercepted MSRs before the next VM-entry.
@@ -134,7 +163,7 @@ impl NewVm {
     ///
     /// `ENOMEM`.
     pub(crate) fn attach(self) -> Result {
-        let protected = KBox::new(SrcuPtr::null(), GFP_KERNEL_ACCOUNT)?;
+        let protected = KBox::new(SrcuPtr::<Protected>::null(), GFP_KERNEL_ACCOUNT)?;
 
         // SAFETY: KVM passes a valid VM to `vm_init`, and nobody else uses it yet.
         unsafe { (*self.0).arch.msr_engine = KBox::into_raw(protected).cast() };
@@ -146,7 +175,7 @@ impl DyingVm {
     /// Detaches the VM, and frees the value that the engine kept for it.
     pub(crate) fn detach(self) {
         // SAFETY: KVM passes a valid VM to `vm_destroy`, and nobody else uses it anymore.
-        let protected: *mut SrcuPtr = unsafe { (*self.0).arch.msr_engine }.cast();
+        let protected: *mut SrcuPtr<Protected> = unsafe { (*self.0).arch.msr_engine }.cast();
 
         // SAFETY: `NewVm::attach()` got the pointer from `KBox::into_raw`, and nobody uses it
         // anymore.
