@@ -6,10 +6,8 @@
 #include <linux/kvm_host.h>
 
 #include <asm/intel_pt.h>
-#include <asm/svm.h>
 
 #include "reverse_cpuid.h"
-#include "vmx/vmcs12.h"
 #include "x86.h"
 
 extern bool kvm_msr_glue_enable;
@@ -27,14 +25,9 @@ bool kvm_msr_glue_can_set_feature_msrs(struct kvm_vcpu *vcpu);
 
 enum {
 	KVM_MSR_MCE_BANKS = KVM_MAX_MCE_BANKS,
-	KVM_MSR_WITH_SMM = IS_ENABLED(CONFIG_KVM_SMM),
-	KVM_MSR_TSC_AUX = MSR_TSC_AUX,
 	/* The kernel collects this bit in CPUID_LNX_*, KVM has it in CPUID's layout. */
 	KVM_MSR_FEATURE_PERFMON_V2 = KVM_X86_FEATURE_PERFMON_V2,
 	KVM_MSR_GET_ONE_REG = KVM_GET_ONE_REG,
-	KVM_MSR_VMCS12_SIZE = sizeof(struct vmcs12),
-	KVM_MSR_VMCB_CONTROL_SIZE = sizeof(struct vmcb_control_area),
-	KVM_MSR_VMCB_SAVE_SIZE = sizeof(struct vmcb_save_area),
 };
 
 int kvm_msr_glue_vendor_set_efer(struct kvm_vcpu *vcpu, u64 efer);

@@ -45,47 +45,29 @@ pub(crate) const REASON_FILTER: u32 = 1 << 2;
 
 const REASON_VALID_MASK: u32 = REASON_INVAL | REASON_UNKNOWN | REASON_FILTER;
 
-/// The exit reasons that user space enabled, a set of `REASON_*`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ReasonMask(u32);
-
-impl ReasonMask {
-    /// Takes `args[0]` of `KVM_ENABLE_CAP`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Invalid`] if it names a reason that is not defined.
-    pub(crate) fn from_cap(arg: u64) -> Result<Self> {
-        if arg & !u64::from(REASON_VALID_MASK) != 0 {
-            return Err(Error::Invalid);
-        }
-        // No bits are lost: the check allows only bits of the 32-bit mask.
-        Ok(Self(arg as u32))
+/// Converts `args[0]` of `KVM_ENABLE_CAP` to the set of reasons for which KVM exits to user space,
+/// `REASON_*`.
+///
+/// # Errors
+///
+/// [`Error::Invalid`] if it names a reason that is not defined.
+pub(crate) fn reasons_of_cap(arg: u64) -> Result<u32> {
+    if arg & !u64::from(REASON_VALID_MASK) != 0 {
+        return Err(Error::Invalid);
     }
+    // No bits are lost: the check allows only bits of the 32-bit mask.
+    Ok(arg as u32)
+}
 
-    /// Converts the mask that KVM stores for the VM.
-    #[inline]
-    pub(crate) fn from_raw(mask: u32) -> Self {
-        Self(mask)
-    }
-
-    /// The mask that KVM stores for the VM.
-    #[inline]
-    pub(crate) fn into_raw(self) -> u32 {
-        self.0
-    }
-
-    /// Returns the reason for an exit to user space, or [`None`] if user space did not enable that
-    /// reason.
-    ///
-    /// Any denial other than [`UNSUPPORTED`] and [`FILTERED`] means that the access is invalid.
-    #[inline]
-    pub(crate) fn reason_for(self, denial: Denial) -> Option<u32> {
-        let reason = match denial {
-            UNSUPPORTED => REASON_UNKNOWN,
-            FILTERED => REASON_FILTER,
-            _ => REASON_INVAL,
-        };
-        (self.0 & reason != 0).then_some(reason)
-    }
+/// Returns the reason for an exit to user space, or [`None`] if it is not in the set `enabled`.
+///
+/// Any denial other than [`UNSUPPORTED`] and [`FILTERED`] means that the access is invalid.
+#[inline]
+pub(crate) fn exit_reason(denial: Denial, enabled: u32) -> Option<u32> {
+    let reason = match denial {
+        UNSUPPORTED => REASON_UNKNOWN,
+        FILTERED => REASON_FILTER,
+        _ => REASON_INVAL,
+    };
+    (enabled & reason != 0).then_some(reason)
 }

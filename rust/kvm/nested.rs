@@ -32,13 +32,13 @@ const _: () = {
 };
 
 /// `sizeof(struct vmcs12)`, in bytes. It is less than the size of its area in the state.
-pub(crate) const SIZEOF_VMCS12: usize = bindings::KVM_MSR_VMCS12_SIZE as usize;
+pub(crate) const SIZEOF_VMCS12: usize = size_of::<bindings::vmcs12>();
 
 /// The size of vmcb12's control area, in bytes.
-pub(crate) const VMCB12_CONTROL_SIZE: usize = bindings::KVM_MSR_VMCB_CONTROL_SIZE as usize;
+pub(crate) const VMCB12_CONTROL_SIZE: usize = size_of::<bindings::vmcb_control_area>();
 
 /// The size of vmcb12's save area, in bytes.
-pub(crate) const VMCB12_SAVE_SIZE: usize = bindings::KVM_MSR_VMCB_SAVE_SIZE as usize;
+pub(crate) const VMCB12_SAVE_SIZE: usize = size_of::<bindings::vmcb_save_area>();
 
 /// Whether the vendor module supports nested virtualization.
 #[inline]

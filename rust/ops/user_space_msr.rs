@@ -5,8 +5,9 @@
 use super::AccessResult;
 use crate::{
     engine::exit::{
+        exit_reason,
+        reasons_of_cap,
         Denial,
-        ReasonMask,
         INVALID, //
     },
     kvm::{
@@ -24,7 +25,7 @@ use kernel::prelude::*;
 ///
 /// `EINVAL` if a reason is not defined.
 pub(crate) fn enable_user_space_msr(vm: &Vm, mask: u64) -> Result {
-    vm.set_user_space_msr_mask(ReasonMask::from_cap(mask)?.into_raw());
+    vm.set_user_space_msr_mask(reasons_of_cap(mask)?);
     Ok(())
 }
 
@@ -39,8 +40,7 @@ pub(super) fn offer<C: Completion>(
     write: Option<u64>,
     denial: Denial,
 ) -> bool {
-    let mask = ReasonMask::from_raw(vcpu.vm().user_space_msr_mask());
-    let Some(reason) = mask.reason_for(denial) else {
+    let Some(reason) = exit_reason(denial, vcpu.vm().user_space_msr_mask()) else {
         return false;
     };
 

@@ -56,7 +56,8 @@ use super::{
 /// Only guest writes have that effect: user space has an ioctl for it.
 pub(super) const XEN: core::ops::RangeInclusive<u32> = 0x4000_0000..=0x4fff_ffff;
 
-/// The result of an access. A [`Denial`] is one of KVM's reasons, or an errno.
+/// The result of an access. A [`Denial`] is one of KVM's reasons, e.g. [`UNSUPPORTED`] if the MSR
+/// does not exist, or an errno.
 pub(crate) type Result<T = ()> = core::result::Result<T, Denial>;
 
 /// Who accesses an MSR.
@@ -79,20 +80,12 @@ pub(crate) enum Access {
 
 /// Reads an MSR. An unknown MSR reads as 0 if user space reads it and it is listed, or with
 /// `ignore_msrs`.
-///
-/// # Errors
-///
-/// Why it can't be read; [`UNSUPPORTED`] if it does not exist.
 #[inline(always)]
 pub(crate) fn read<C: Cpu>(cpu: &C, index: u32, initiator: Initiator) -> Result<u64> {
     read_register(cpu, lookup(index), index, initiator)
 }
 
 /// Does what [`read`] does, given the MSR's declaration.
-///
-/// # Errors
-///
-/// As [`read`].
 #[inline(always)]
 pub(crate) fn read_register<C: Cpu>(
     cpu: &C,
@@ -118,10 +111,6 @@ pub(crate) fn read_register<C: Cpu>(
 }
 
 /// Reads an MSR; an unknown one is always denied.
-///
-/// # Errors
-///
-/// As [`read`].
 pub(crate) fn read_existing<C: Cpu>(cpu: &C, index: u32, initiator: Initiator) -> Result<u64> {
     read_declared(cpu, lookup(index), index, initiator)
 }
@@ -147,10 +136,6 @@ fn read_declared<C: Cpu>(
 }
 
 /// Reads an MSR for the vendor module, which does not serve it.
-///
-/// # Errors
-///
-/// As [`read`].
 pub(crate) fn read_common<C: Cpu>(cpu: &C, index: u32, initiator: Initiator) -> Result<u64> {
     read_own(cpu, lookup(index), index, initiator)
 }
@@ -189,20 +174,12 @@ fn read_own<C: Cpu>(cpu: &C, register: &Register, index: u32, initiator: Initiat
 
 /// Writes an MSR. The write of an unknown MSR succeeds if user space writes 0 and it is listed, or
 /// with `ignore_msrs`.
-///
-/// # Errors
-///
-/// Why it can't be written; [`UNSUPPORTED`] if it does not exist.
 #[inline(always)]
 pub(crate) fn write<C: Cpu>(cpu: &C, index: u32, data: u64, initiator: Initiator) -> Result {
     write_register(cpu, lookup(index), index, data, initiator)
 }
 
 /// Does what [`write`] does, given the MSR's declaration.
-///
-/// # Errors
-///
-/// As [`write`].
 #[inline(always)]
 pub(crate) fn write_register<C: Cpu>(
     cpu: &C,
@@ -220,10 +197,6 @@ pub(crate) fn write_register<C: Cpu>(
 }
 
 /// Writes an MSR; an unknown one is always denied.
-///
-/// # Errors
-///
-/// As [`write`].
 pub(crate) fn write_existing<C: Cpu>(
     cpu: &C,
     index: u32,
@@ -252,10 +225,6 @@ fn write_declared<C: Cpu>(
 }
 
 /// Writes an MSR for the vendor module, which does not serve it.
-///
-/// # Errors
-///
-/// As [`write`].
 #[inline]
 pub(crate) fn write_common<C: Cpu>(cpu: &C, index: u32, data: u64, initiator: Initiator) -> Result {
     let register = lookup(index);

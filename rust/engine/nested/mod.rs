@@ -5,6 +5,8 @@
 //! The state is a header, and data areas after it, which depend on the vendor's format: see [`vmx`]
 //! and [`svm`]. The layout and the flags are defined by `struct kvm_nested_state` in
 //! `arch/x86/include/uapi/asm/kvm.h`.
+//!
+//! All checks fail with [`Error::Invalid`].
 
 pub(crate) mod svm;
 pub(crate) mod vmx;

@@ -69,10 +69,6 @@ pub(crate) struct Cpu {
 }
 
 /// Checks the header. vmcb12 has to follow it if [`GUEST_MODE`] is set.
-///
-/// # Errors
-///
-/// [`Error::Invalid`](super::Error::Invalid).
 pub(crate) fn check(header: &Header, cpu: &Cpu) -> Result {
     let flags = header.flags();
     let guest_mode = header.has(GUEST_MODE);

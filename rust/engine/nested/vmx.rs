@@ -99,10 +99,6 @@ pub(crate) struct Cpu {
 }
 
 /// Checks the header, except for the current VMCS.
-///
-/// # Errors
-///
-/// [`Error::Invalid`].
 pub(crate) fn check(header: &Header, cpu: &Cpu) -> Result {
     let flags = header.flags();
     let smm = header.smm_flags();
@@ -175,10 +171,6 @@ pub(crate) fn has_shadow(vmcs12: &[u8]) -> bool {
 }
 
 /// Checks that the state is large enough for a shadow VMCS after vmcs12.
-///
-/// # Errors
-///
-/// [`Error::Invalid`].
 pub(crate) fn check_shadow_size(header: &Header, cpu: &Cpu) -> Result {
     let needed = (HEADER_SIZE + AREA_SIZE).saturating_add(cpu.vmcs12_size);
 

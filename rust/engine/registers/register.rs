@@ -10,6 +10,7 @@ use super::{
     Permission,
     PreCheck,
     Read,
+    Vendor,
     VendorSet,
     Write, //
 };
@@ -108,15 +109,18 @@ impl Register {
             matches!(self.read, Read::Field(_) | Read::Constant(_) | Read::HyperV)
                 && matches!(self.read_permission, Permission::Everybody)
                 && !self.pre_checks_reads
-                && !self.vendor.has_reads();
+                && !self.vendor.reads(Vendor::Amd)
+                && !self.vendor.reads(Vendor::Intel);
         self.is_stored = matches!(
             self.write,
             Write::Field(_) | Write::HostField(_) | Write::Ignore | Write::Pat
         ) && matches!(self.write_permission, Permission::Everybody)
             // A guest write may set up Xen's hypercall page.
             && !(self.first <= *XEN.end() && *XEN.start() <= self.last);
-        self.is_simple_write =
-            self.is_stored && matches!(self.pre_check, PreCheck::None) && !self.vendor.has_writes();
+        self.is_simple_write = self.is_stored
+            && matches!(self.pre_check, PreCheck::None)
+            && !self.vendor.writes(Vendor::Amd)
+            && !self.vendor.writes(Vendor::Intel);
         if self.nr_listed() != 0 {
             self.list_position = Some(listed_before);
         }

@@ -38,23 +38,9 @@ impl VendorSet {
         Self([intel | other_intel, amd | other_amd])
     }
 
-    /// Whether any vendor module serves reads while the vCPU runs L1.
-    pub(super) const fn has_reads(self) -> bool {
-        let Self([intel, amd]) = self;
-
-        (intel | amd) & Self::READ != 0
-    }
-
-    /// Whether any vendor module serves writes.
-    pub(super) const fn has_writes(self) -> bool {
-        let Self([intel, amd]) = self;
-
-        (intel | amd) & Self::WRITE != 0
-    }
-
-    /// Whether the vendor module serves reads.
+    /// Whether the vendor module serves reads while the vCPU runs L1.
     #[inline]
-    pub(crate) fn reads(self, vendor: Vendor) -> bool {
+    pub(crate) const fn reads(self, vendor: Vendor) -> bool {
         self.0[vendor as usize] & Self::READ != 0
     }
 
@@ -66,7 +52,7 @@ impl VendorSet {
 
     /// Whether the vendor module serves writes.
     #[inline]
-    pub(crate) fn writes(self, vendor: Vendor) -> bool {
+    pub(crate) const fn writes(self, vendor: Vendor) -> bool {
         self.0[vendor as usize] & Self::WRITE != 0
     }
 }

@@ -44,7 +44,7 @@ impl VendorLoaded<'_> {
         probed::can_switch_tsc_aux(|| {
             // SAFETY: The function searches a list that only the initialization of a vendor module
             // writes, and that is complete.
-            unsafe { bindings::kvm_find_user_return_msr(bindings::KVM_MSR_TSC_AUX) >= 0 }
+            unsafe { bindings::kvm_find_user_return_msr(bindings::MSR_TSC_AUX) >= 0 }
         })
     }
 }

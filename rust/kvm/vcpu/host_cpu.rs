@@ -58,7 +58,7 @@ impl HostCpu for Vcpu {
     }
 
     fn has_smm(&self) -> bool {
-        bindings::KVM_MSR_WITH_SMM != 0
+        cfg!(CONFIG_KVM_SMM)
     }
 
     fn has_sched_info(&self) -> bool {
