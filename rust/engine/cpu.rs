@@ -4,7 +4,7 @@
 //! vCPU's state.
 //!
 //! The module implements these traits for KVM's vCPU (`kvm/vcpu/`). The tests implement them for a
-//! model that records all calls (`tests/model.rs`).
+//! model that records all calls (`tests/model/`).
 
 use super::{
     access::{

@@ -11,7 +11,7 @@
 mod engine;
 #[cfg(test)]
 #[allow(dead_code)]
-#[path = "../../../rust/tests/model.rs"]
+#[path = "../../../rust/tests/model/mod.rs"]
 mod model;
 pub mod reference;
 

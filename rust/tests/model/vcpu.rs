@@ -1,146 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Models of a vCPU and a host, for tests of the rules.
-//!
-//! A [`Vcpu`] records each change that a rule makes as an [`Effect`]. The vendor module, the PMU
-//! and all other owners of MSRs return the same [`Vcpu::answer`].
+//! The model of a vCPU.
 
+use super::{
+    Effect,
+    Effects,
+    Features,
+    Owner,
+    ANSWER,
+    L1_TSC,
+    MCE_BANKS,
+    MCE_CTL2,
+    TSC,
+    TSC_DEADLINE,
+    WALL_CLOCK,
+    XFD, //
+};
 use crate::engine::{
     access::{
         Initiator,
         Result, //
     },
     cpu::*,
-    lists,
     registers::{
         Feature,
         Field,
         Pv,
         Register,
-        Trace,
         Vendor, //
     },
 };
 use core::cell::Cell;
-
-/// The values of state other than fields. All are different, and writes don't change them.
-pub(crate) const ANSWER: u64 = 0xa5_0000_0001;
-pub(crate) const WALL_CLOCK: u64 = 0xa5_0000_0002;
-pub(crate) const TSC_DEADLINE: u64 = 0xa5_0000_0003;
-pub(crate) const XFD: u64 = 0xa5_0000_0004;
-/// The TSC as L1 reads it, and as the running guest does.
-pub(crate) const L1_TSC: u64 = 0xa5_0000_0005;
-pub(crate) const TSC: u64 = 0xa5_0000_0006;
-/// The first value of the machine check banks. Each following value is larger by 1.
-pub(crate) const MCE_BANKS: u64 = 0xa5_0001_0000;
-pub(crate) const MCE_CTL2: u64 = 0xa5_0002_0000;
-
-/// The owner of an MSR that the engine does not serve itself, and the initiator that it gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Owner {
-    Vendor(Initiator),
-    Pmu(Initiator),
-    HyperV(Initiator),
-    Mtrr,
-    X2apic,
-    Xstate,
-    XenHypercallPage,
-}
-
-/// A change of a vCPU's state, or a call on its behalf.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Effect {
-    Read(Owner, u32),
-    Write(Owner, u32, u64),
-    Field(Field, u64),
-    MceBank(usize, u64),
-    MceCtl2(usize, u64),
-    VendorEfer(u64),
-    /// The old value and the new one.
-    EferChanged(u64, u64),
-    InvalidateCpuid,
-    RefreshPmu,
-    Request(Request),
-    Predict(u64),
-    FlushL1d,
-    Report(Report, u32, u64),
-    Unimplemented(u32, u64),
-    ApicBase(u64, Initiator),
-    TscDeadline(u64),
-    PvEoi(u64),
-    SynchronizeTsc(u64),
-    AdjustTscOffset(u64),
-    WallClock(u64),
-    BootClockIsOld(bool),
-    ClockAddress(Option<u64>),
-    AsyncPfAddress(u64),
-    AsyncPfVector(u8),
-    WakeAsyncPf,
-    ClearAsyncPf,
-    AcknowledgeAsyncPf,
-    Xfd(u64),
-}
-
-/// No effects.
-pub(crate) const NOTHING: [Effect; 0] = [];
-
-/// The effects of an access, in order. No access has more effects than fit here.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Effects {
-    all: [Effect; 8],
-    count: usize,
-}
-
-impl Effects {
-    /// Returns these effects, followed by another one.
-    pub(crate) fn and(mut self, effect: Effect) -> Self {
-        if let Some(slot) = self.all.get_mut(self.count) {
-            *slot = effect;
-            self.count += 1;
-        }
-        self
-    }
-}
-
-impl Default for Effects {
-    fn default() -> Self {
-        Self {
-            // The value does not matter.
-            all: [Effect::InvalidateCpuid; 8],
-            count: 0,
-        }
-    }
-}
-
-impl AsRef<[Effect]> for Effects {
-    fn as_ref(&self) -> &[Effect] {
-        self.all.get(..self.count).unwrap_or(&self.all)
-    }
-}
-
-impl<T: AsRef<[Effect]>> PartialEq<T> for Effects {
-    fn eq(&self, other: &T) -> bool {
-        self.as_ref() == other.as_ref()
-    }
-}
-
-/// A set of features.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Features(pub(crate) u32);
-
-impl Features {
-    pub(crate) const ALL: Self = Self(u32::MAX);
-
-    pub(crate) fn has(self, feature: Feature) -> bool {
-        self.0 & 1 << feature as u32 != 0
-    }
-
-    pub(crate) fn without(self, feature: Feature) -> Self {
-        Self(self.0 & !(1 << feature as u32))
-    }
-}
-
-const _: () = assert!(Feature::ALL.len() <= u32::BITS as usize);
 
 /// A vCPU.
 #[derive(Clone, Debug)]
@@ -589,132 +479,5 @@ impl Leniency for Vcpu {
 
     fn report(&self, report: Report, index: u32, data: u64) {
         self.note(Effect::Report(report, index, data));
-    }
-}
-
-/// A host.
-#[derive(Clone, Copy)]
-pub(crate) struct Host<'a> {
-    pub(crate) has: &'a dyn Fn(u32) -> bool,
-    pub(crate) emulates: &'a dyn Fn(u32) -> bool,
-    pub(crate) vendor_feature: &'a dyn Fn(u32) -> Result<u64>,
-    pub(crate) features: Features,
-    pub(crate) has_mpx: bool,
-    pub(crate) has_xss: bool,
-    pub(crate) has_hyperv: bool,
-    pub(crate) has_pmu: bool,
-    pub(crate) fixed_counters: u32,
-    pub(crate) general_counters: u32,
-    /// The capabilities of Intel PT.
-    pub(crate) cr3_filtering: bool,
-    pub(crate) trace_output: bool,
-    pub(crate) trace_ranges: u32,
-    pub(crate) arch_capabilities: u64,
-    pub(crate) perf_capabilities: u64,
-    pub(crate) microcode_revision: u64,
-    pub(crate) ignores_unknown: bool,
-    pub(crate) report: &'a dyn Fn(Report, u32),
-}
-
-impl Host<'_> {
-    /// A host with all features.
-    pub(crate) const fn new() -> Self {
-        Self {
-            has: &|_| true,
-            emulates: &|_| true,
-            vendor_feature: &|_| Ok(ANSWER),
-            features: Features::ALL,
-            has_mpx: true,
-            has_xss: true,
-            has_hyperv: true,
-            has_pmu: true,
-            fixed_counters: u32::MAX,
-            general_counters: u32::MAX,
-            cr3_filtering: true,
-            trace_output: true,
-            trace_ranges: u32::MAX,
-            arch_capabilities: u64::MAX,
-            perf_capabilities: u64::MAX,
-            microcode_revision: u64::MAX,
-            ignores_unknown: false,
-            report: &|_, _| (),
-        }
-    }
-}
-
-impl lists::Host for Host<'_> {
-    fn has(&self, _register: &Register, index: u32) -> bool {
-        (self.has)(index)
-    }
-
-    fn microcode_revision(&self) -> u64 {
-        self.microcode_revision
-    }
-
-    fn offers(&self, feature: Feature) -> bool {
-        self.features.has(feature)
-    }
-
-    fn offers_mpx(&self) -> bool {
-        self.has_mpx
-    }
-
-    fn offers_xss(&self) -> bool {
-        self.has_xss
-    }
-
-    fn has_hyperv(&self) -> bool {
-        self.has_hyperv
-    }
-
-    fn traces(&self, trace: Trace) -> bool {
-        match trace {
-            Trace::Any => true,
-            Trace::Cr3Filtering => self.cr3_filtering,
-            Trace::Output => self.trace_output,
-            Trace::Ranges(above) => above < self.trace_ranges,
-        }
-    }
-
-    fn has_pmu(&self) -> bool {
-        self.has_pmu
-    }
-
-    fn counters(&self, fixed: bool) -> u32 {
-        if fixed {
-            self.fixed_counters
-        } else {
-            self.general_counters
-        }
-    }
-
-    fn arch_capabilities(&self) -> u64 {
-        self.arch_capabilities
-    }
-
-    fn perf_capabilities(&self) -> u64 {
-        self.perf_capabilities
-    }
-
-    fn emulates(&self, index: u32) -> bool {
-        (self.emulates)(index)
-    }
-
-    fn vendor_feature(&self, index: u32) -> Result<u64> {
-        (self.vendor_feature)(index)
-    }
-}
-
-impl Leniency for Host<'_> {
-    fn ignores_unknown(&self) -> bool {
-        self.ignores_unknown
-    }
-
-    fn is_listed(&self, register: &Register, index: u32) -> bool {
-        lists::is_listed(self, register, index)
-    }
-
-    fn report(&self, report: Report, index: u32, _data: u64) {
-        (self.report)(report, index);
     }
 }
