@@ -336,14 +336,20 @@ void kvm_msr_glue_report_unimplemented(struct kvm_vcpu *vcpu, u32 index, u64 dat
 	kvm_pr_unimpl_wrmsr(vcpu, index, data);
 }
 
-void kvm_msr_glue_report_unknown(bool ignored, bool write, u32 index, u64 data)
+static const char *access_name(bool write)
 {
-	const char *access = write ? "wrmsr" : "rdmsr";
+	return write ? "wrmsr" : "rdmsr";
+}
 
-	if (!ignored)
-		kvm_debug_ratelimited("unhandled %s: 0x%x data 0x%llx\n", access, index, data);
-	else if (report_ignored_msrs)
-		kvm_pr_unimpl("ignored %s: 0x%x data 0x%llx\n", access, index, data);
+void kvm_msr_glue_report_unhandled(bool write, u32 index, u64 data)
+{
+	kvm_debug_ratelimited("unhandled %s: 0x%x data 0x%llx\n", access_name(write), index, data);
+}
+
+void kvm_msr_glue_report_ignored(bool write, u32 index, u64 data)
+{
+	if (report_ignored_msrs)
+		kvm_pr_unimpl("ignored %s: 0x%x data 0x%llx\n", access_name(write), index, data);
 }
 
 void kvm_msr_glue_trace_read(u32 index, u64 data)
@@ -356,9 +362,14 @@ void kvm_msr_glue_trace_write(u32 index, u64 data)
 	trace_kvm_msr_write(index, data);
 }
 
-void kvm_msr_glue_trace_exception(bool write, u32 index, u64 data)
+void kvm_msr_glue_trace_read_ex(u32 index)
 {
-	trace_kvm_msr(write, index, data, true);
+	trace_kvm_msr_read_ex(index);
+}
+
+void kvm_msr_glue_trace_write_ex(u32 index, u64 data)
+{
+	trace_kvm_msr_write_ex(index, data);
 }
 
 bool kvm_msr_glue_srcu_held(struct kvm *kvm)

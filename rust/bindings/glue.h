@@ -24,7 +24,6 @@ void kvm_msr_glue_put_guest_fpu(struct kvm_vcpu *vcpu);
 bool kvm_msr_glue_can_set_feature_msrs(struct kvm_vcpu *vcpu);
 
 enum {
-	KVM_MSR_MCE_BANKS = KVM_MAX_MCE_BANKS,
 	/* The kernel collects this bit in CPUID_LNX_*, KVM has it in CPUID's layout. */
 	KVM_MSR_FEATURE_PERFMON_V2 = KVM_X86_FEATURE_PERFMON_V2,
 	KVM_MSR_GET_ONE_REG = KVM_GET_ONE_REG,
@@ -78,11 +77,13 @@ int kvm_msr_glue_put_u64(u64 __user *to, u64 value);
 unsigned long kvm_msr_glue_clear_user(void __user *to, unsigned long size);
 
 void kvm_msr_glue_report_unimplemented(struct kvm_vcpu *vcpu, u32 index, u64 data);
-void kvm_msr_glue_report_unknown(bool ignored, bool write, u32 index, u64 data);
+void kvm_msr_glue_report_unhandled(bool write, u32 index, u64 data);
+void kvm_msr_glue_report_ignored(bool write, u32 index, u64 data);
 
 void kvm_msr_glue_trace_read(u32 index, u64 data);
 void kvm_msr_glue_trace_write(u32 index, u64 data);
-void kvm_msr_glue_trace_exception(bool write, u32 index, u64 data);
+void kvm_msr_glue_trace_read_ex(u32 index);
+void kvm_msr_glue_trace_write_ex(u32 index, u64 data);
 
 bool kvm_msr_glue_srcu_held(struct kvm *kvm);
 void kvm_msr_glue_recalc_intercepts(struct kvm *kvm);

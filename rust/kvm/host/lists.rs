@@ -75,6 +75,8 @@ impl Host for VendorLoaded<'_> {
         cfg!(CONFIG_KVM_HYPERV)
     }
 
+    // Not inlined: otherwise the checks of all MSRs would save registers for it.
+    #[inline(never)]
     fn traces(&self, trace: Trace) -> bool {
         // SAFETY: The function reads a capability that the PT driver determined at boot.
         let capability = |number| unsafe { bindings::kvm_msr_glue_pt_capability(number) };
@@ -150,13 +152,16 @@ impl Leniency for VendorLoaded<'_> {
     }
 
     fn report(&self, report: Report, index: u32, data: u64) {
-        let (ignored, access) = match report {
-            Report::Unhandled(access) => (false, access),
-            Report::Ignored(access) => (true, access),
-        };
-        let write = access == Access::Write;
-
-        // SAFETY: The function only writes to the log.
-        unsafe { bindings::kvm_msr_glue_report_unknown(ignored, write, index, data) }
+        // SAFETY: The functions only write to the log.
+        unsafe {
+            match report {
+                Report::Unhandled(access) => {
+                    bindings::kvm_msr_glue_report_unhandled(access == Access::Write, index, data)
+                }
+                Report::Ignored(access) => {
+                    bindings::kvm_msr_glue_report_ignored(access == Access::Write, index, data)
+                }
+            }
+        }
     }
 }

@@ -54,7 +54,7 @@ static OFFSETS: [u16; 256] = {
 
 /// The number of machine check banks. It is a power of two, so that a remainder is a mask, which
 /// keeps an index that the guest chose in bounds, even if the CPU mispredicts a branch.
-const BANKS: usize = bindings::KVM_MSR_MCE_BANKS as usize;
+const BANKS: usize = bindings::KVM_MAX_MCE_BANKS as usize;
 const _: () = assert!(BANKS.is_power_of_two());
 
 /// Each bank has `IA32_MCi_CTL`, `_STATUS`, `_ADDR` and `_MISC`.

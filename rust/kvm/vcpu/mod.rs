@@ -38,8 +38,10 @@ use kernel::{
 ///
 /// # Invariants
 ///
-/// This is a valid `struct kvm_vcpu` of a VM that meets the invariants of [`Vm`]. Only the
-/// current task uses it: the task has the vCPU loaded, or is creating it.
+/// - This is a valid `struct kvm_vcpu` of a VM that meets the invariants of [`Vm`].
+/// - Only the current task uses it: the task has the vCPU loaded, or is creating it.
+/// - The task writes an MSR whose value refers to the guest's memory only in a read-side section of
+///   the VM's `kvm->srcu`: that of the run loop, or one that KVM or the op of an ioctl has entered.
 #[repr(transparent)]
 pub(crate) struct Vcpu(Opaque<bindings::kvm_vcpu>);
 
@@ -217,7 +219,7 @@ impl Vcpu {
         unsafe {
             match read {
                 Ok(data) => bindings::kvm_msr_glue_trace_read(index, data),
-                Err(_) => bindings::kvm_msr_glue_trace_exception(false, index, 0),
+                Err(_) => bindings::kvm_msr_glue_trace_read_ex(index),
             }
         }
         #[cfg(not(CONFIG_TRACEPOINTS))]
@@ -232,7 +234,7 @@ impl Vcpu {
         unsafe {
             match write {
                 Ok(()) => bindings::kvm_msr_glue_trace_write(index, data),
-                Err(_) => bindings::kvm_msr_glue_trace_exception(true, index, data),
+                Err(_) => bindings::kvm_msr_glue_trace_write_ex(index, data),
             }
         }
         #[cfg(not(CONFIG_TRACEPOINTS))]

@@ -96,9 +96,7 @@ impl Hypervisors for Vcpu {
         let host = initiator == Initiator::Host;
 
         // SAFETY: `self` is a valid vCPU that this task has loaded. The function may write the
-        // guest's memory, which requires a section of `kvm->srcu`: `ops/msrs.rs` and
-        // `ops/one_reg.rs` enter one, and all other writes of MSRs happen in the run loop's
-        // section.
+        // guest's memory, and by the invariants of `Vcpu`, this task is in a section then.
         to_result(unsafe { bindings::kvm_hv_set_msr_common(self.as_raw(), index, data, host) })
     }
 

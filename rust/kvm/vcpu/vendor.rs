@@ -61,7 +61,8 @@ impl VendorModule for Vcpu {
         let mut msr = MsrData::new(index, data, initiator);
 
         // SAFETY: `self` is a valid vCPU that this task has loaded, its VM references the vendor
-        // module, and `msr` is valid for the call.
+        // module, and `msr` is valid for the call. The function may write the guest's memory, and by
+        // the invariants of `Vcpu`, this task is in a section then.
         to_result(unsafe { bindings::__SCT__kvm_x86_set_msr(self.as_raw(), &mut msr) })
     }
 
