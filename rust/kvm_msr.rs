@@ -17,20 +17,12 @@ mod tests;
 use crate::{
     kvm::{
         msr_engine_ops,
-        user::{
-            MsrList,
-            NestedState,
-            OneReg,
-            UserList, //
-        },
+        user,
         DeviceIoctl,
-        DyingVm,
         Emulation,
         Fastpath,
         InRunLoop,
         MsrData,
-        NewVm,
-        Registration,
         Run,
         Vcpu,
         Vm, //
@@ -55,16 +47,16 @@ msr_engine_ops! {
     const OPS: KvmMsr;
 
     enabled() -> bool = kvm::is_enabled;
-    vm_init(vm: NewVm) -> Result = NewVm::attach;
-    vm_destroy(vm: DyingVm) -> () = DyingVm::detach;
+    vm_init(vm: kvm::NewVm) -> Result = kvm::NewVm::attach;
+    vm_destroy(vm: kvm::DyingVm) -> () = kvm::DyingVm::detach;
     vm_debugfs(vm: &Vm) -> () = ops::debugfs::vm_debugfs;
     vendor_loaded() -> () = kvm::host::probed::forget;
 
-    get_msr_index_list(ioctl: DeviceIoctl<'_, UserList<u32>>) -> Result
+    get_msr_index_list(ioctl: DeviceIoctl<'_, user::UserList<u32>>) -> Result
         = ops::lists::get_msr_index_list;
-    get_feature_msr_index_list(ioctl: DeviceIoctl<'_, UserList<u32>>) -> Result
+    get_feature_msr_index_list(ioctl: DeviceIoctl<'_, user::UserList<u32>>) -> Result
         = ops::lists::get_feature_msr_index_list;
-    get_feature_msrs(ioctl: DeviceIoctl<'_, MsrList>) -> Result<usize>
+    get_feature_msrs(ioctl: DeviceIoctl<'_, user::MsrList>) -> Result<usize>
         = ops::lists::get_feature_msrs;
 
     set_msr_filter(vm: &Vm, argp: UserPtr, compat: bool) -> Result
@@ -72,14 +64,14 @@ msr_engine_ops! {
     enable_user_space_msr(vm: &Vm, mask: u64) -> Result
         = ops::user_space_msr::enable_user_space_msr;
 
-    get_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> = ops::msrs::get_msrs;
-    set_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> = ops::msrs::set_msrs;
-    get_set_one_reg(vcpu: &Vcpu, ioctl: u32, reg: OneReg) -> Result
+    get_msrs(vcpu: &Vcpu, list: user::MsrList) -> Result<usize> = ops::msrs::get_msrs;
+    set_msrs(vcpu: &Vcpu, list: user::MsrList) -> Result<usize> = ops::msrs::set_msrs;
+    get_set_one_reg(vcpu: &Vcpu, ioctl: u32, reg: user::OneReg) -> Result
         = ops::one_reg::get_set_one_reg;
-    get_reg_list(vcpu: &Vcpu, list: UserList<u64>) -> Result = ops::lists::get_reg_list;
-    get_nested_state(vcpu: &Vcpu, state: NestedState) -> Result
+    get_reg_list(vcpu: &Vcpu, list: user::UserList<u64>) -> Result = ops::lists::get_reg_list;
+    get_nested_state(vcpu: &Vcpu, state: user::NestedState) -> Result
         = ops::nested_state::get_nested_state;
-    set_nested_state(vcpu: &Vcpu, state: NestedState) -> Result<c_int>
+    set_nested_state(vcpu: &Vcpu, state: user::NestedState) -> Result<c_int>
         = ops::nested_state::set_nested_state;
 
     emulate_rdmsr(vcpu: InRunLoop<'_>) -> Run = ops::exits::emulate_rdmsr;
@@ -115,13 +107,13 @@ msr_engine_ops! {
 }
 
 struct KvmMsr {
-    _registration: Registration,
+    _registration: kvm::Registration,
 }
 
 impl kernel::Module for KvmMsr {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         // Nothing may fail after this, as VMs can attach from here on.
-        let registration = Registration::new(OPS).inspect_err(|error| {
+        let registration = kvm::Registration::new(OPS).inspect_err(|error| {
             if *error == EBUSY {
                 pr_err!("another MSR engine is loaded, unload that first\n");
             }

@@ -316,11 +316,6 @@ fault:
 	return -EFAULT;
 }
 
-int kvm_msr_glue_put_u32(u32 __user *to, u32 value)
-{
-	return put_user(value, to);
-}
-
 int kvm_msr_glue_put_u64(u64 __user *to, u64 value)
 {
 	return put_user(value, to);

@@ -71,7 +71,6 @@ u64 kvm_msr_glue_cr0(struct kvm_vcpu *vcpu);
 bool kvm_msr_glue_has_evmcs(struct kvm_vcpu *vcpu);
 int kvm_msr_glue_put_values(struct kvm_msr_entry __user *to, const struct kvm_msr_entry *from,
 			    unsigned long nr);
-int kvm_msr_glue_put_u32(u32 __user *to, u32 value);
 int kvm_msr_glue_get_words(u64 *to, const u64 __user *from, unsigned long nr);
 int kvm_msr_glue_put_u64(u64 __user *to, u64 value);
 unsigned long kvm_msr_glue_clear_user(void __user *to, unsigned long size);

@@ -15,7 +15,6 @@ use super::{
     },
     Emulation,
     Fastpath,
-    MsrData,
     Run,
     Section,
     Vcpu,
@@ -110,24 +109,8 @@ impl Parameter for &Vm {
 /// A VM that is being created. Nobody else uses it yet.
 pub(crate) struct NewVm(pub(super) *mut bindings::kvm);
 
-impl Parameter for NewVm {
-    type Raw = *mut bindings::kvm;
-
-    unsafe fn from_raw(raw: *mut bindings::kvm) -> Self {
-        Self(raw)
-    }
-}
-
 /// A VM that is being destroyed. Nobody else uses it anymore.
 pub(crate) struct DyingVm(pub(super) *mut bindings::kvm);
-
-impl Parameter for DyingVm {
-    type Raw = *mut bindings::kvm;
-
-    unsafe fn from_raw(raw: *mut bindings::kvm) -> Self {
-        Self(raw)
-    }
-}
 
 impl Parameter for &Vcpu {
     type Raw = *mut bindings::kvm_vcpu;
@@ -196,32 +179,20 @@ impl<T: Parameter> Parameter for DeviceIoctl<'_, T> {
     }
 }
 
-/// The variable to which KVM wants a value stored.
-impl Parameter for &mut u64 {
-    type Raw = *mut u64;
+/// A variable of KVM, e.g. the one to which it wants a value stored.
+impl<T> Parameter for &mut T {
+    type Raw = *mut T;
 
     #[inline]
-    unsafe fn from_raw(raw: *mut u64) -> Self {
+    unsafe fn from_raw(raw: *mut T) -> Self {
         // SAFETY: KVM passes a pointer to its caller's variable, which nobody else uses during the
         // call.
         unsafe { &mut *raw }
     }
 }
 
-/// An access that the vendor module passes on.
-impl Parameter for &mut MsrData {
-    type Raw = *mut MsrData;
-
-    #[inline]
-    unsafe fn from_raw(raw: *mut MsrData) -> Self {
-        // SAFETY: KVM passes a pointer to its caller's variable, which nobody else uses during the
-        // call.
-        unsafe { &mut *raw }
-    }
-}
-
-/// Parameters for which any value is valid: integers, and addresses in user memory, which are
-/// checked when they are used.
+/// Parameters that only wrap what KVM passes: integers, VMs that nobody uses yet or anymore, and
+/// addresses in user memory, which are checked when they are used.
 macro_rules! plain_parameters {
     ($($type:ty: $raw:ident as $raw_type:ty => $value:expr;)*) => {$(
         impl Parameter for $type {
@@ -240,6 +211,8 @@ plain_parameters! {
     u64: value as u64 => value;
     c_int: value as c_int => value;
     bool: value as bool => value;
+    NewVm: vm as *mut bindings::kvm => NewVm(vm);
+    DyingVm: vm as *mut bindings::kvm => DyingVm(vm);
     UserPtr: address as *mut c_void => UserPtr::from_ptr(address);
     OneReg: reg as *mut c_void => OneReg(UserPtr::from_ptr(reg));
     MsrList: list as *mut bindings::kvm_msrs => MsrList(UserPtr::from_ptr(list.cast()));

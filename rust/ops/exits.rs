@@ -4,8 +4,7 @@
 
 use super::{
     access,
-    user_space_msr,
-    AccessResult, //
+    user_space_msr, //
 };
 use crate::kvm::{
     Completion,
@@ -79,9 +78,7 @@ struct CompleteReadImm;
 struct CompleteWrite;
 
 fn complete(vcpu: &Vcpu, set: impl FnOnce(u64)) -> Run {
-    let access: AccessResult = user_space_msr::answer(vcpu).map(set);
-
-    vcpu.complete_access(access)
+    vcpu.complete_access(user_space_msr::answer(vcpu).map(set))
 }
 
 impl Completion for CompleteRead {

@@ -13,10 +13,7 @@ use crate::{
     engine::nested::Header, //
 };
 use core::mem::offset_of;
-use kernel::{
-    error::to_result,
-    prelude::*, //
-};
+use kernel::prelude::*;
 
 /// `struct kvm_nested_state` in user memory: a header, and data areas after it.
 pub(crate) struct NestedState(pub(in crate::kvm) UserPtr);
@@ -32,8 +29,7 @@ impl NestedState {
 
     /// Writes the size.
     pub(crate) fn write_size(&self, size: u32) -> Result {
-        // SAFETY: put_user() checks the user's address.
-        to_result(unsafe { bindings::kvm_msr_glue_put_u32(self.size().as_mut_ptr().cast(), size) })
+        write_slice(self.size(), &[size])
     }
 
     /// Reads the header.
