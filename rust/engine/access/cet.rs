@@ -6,6 +6,7 @@
 
 use super::{
     check_canonical,
+    require,
     Cpu,
     Feature,
     Result,
@@ -23,20 +24,15 @@ const WAIT_ENDBR: u64 = 1 << 11;
 
 /// Checks that the guest has shadow stacks or indirect branch tracking.
 pub(super) fn check<C: Cpu>(cpu: &C) -> Result {
-    if cpu.has(Feature::ShadowStack) || cpu.has(Feature::BranchTracking) {
-        Ok(())
-    } else {
-        Err(UNSUPPORTED)
-    }
+    require(
+        cpu.has(Feature::ShadowStack) || cpu.has(Feature::BranchTracking),
+        UNSUPPORTED,
+    )
 }
 
 /// Checks that the guest has shadow stacks.
 pub(super) fn check_shadow_stack<C: Cpu>(cpu: &C) -> Result {
-    if cpu.has(Feature::ShadowStack) {
-        Ok(())
-    } else {
-        Err(UNSUPPORTED)
-    }
+    require(cpu.has(Feature::ShadowStack), UNSUPPORTED)
 }
 
 /// Checks a value of `IA32_U_CET` or `IA32_S_CET`.
@@ -50,27 +46,21 @@ pub(super) fn check_settings<C: Cpu>(cpu: &C, data: u64) -> Result {
     // Tracking can't be suppressed while it waits for ENDBRANCH.
     let both = data & SUPPRESS != 0 && data & WAIT_ENDBR != 0;
 
-    if data & RESERVED != 0 || lacks_stacks || lacks_tracking || misaligned || both {
-        return Err(INVALID);
-    }
-    Ok(())
+    require(data & RESERVED == 0, INVALID)?;
+    require(!lacks_stacks && !lacks_tracking, INVALID)?;
+    require(!misaligned && !both, INVALID)
 }
 
 /// Checks a shadow stack pointer: it must be canonical and a multiple of 4.
 pub(super) fn check_pointer<C: Cpu>(cpu: &C, data: u64) -> Result {
     check_shadow_stack(cpu)?;
     check_canonical(cpu, data)?;
-    if data & 0b11 != 0 {
-        return Err(INVALID);
-    }
-    Ok(())
+    require(data & 0b11 == 0, INVALID)
 }
 
 /// Checks the address of the table of shadow stack pointers, which only 64-bit vCPUs have.
 pub(super) fn check_table<C: Cpu>(cpu: &C, data: u64) -> Result {
     check_shadow_stack(cpu)?;
-    if !cpu.has(Feature::Lm) {
-        return Err(UNSUPPORTED);
-    }
+    require(cpu.has(Feature::Lm), UNSUPPORTED)?;
     check_canonical(cpu, data)
 }

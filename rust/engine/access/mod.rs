@@ -369,7 +369,12 @@ fn check_permission<C: Cpu>(cpu: &C, permission: Permission, initiator: Initiato
         Permission::Smm => (host && cpu.has_smm(), INVALID),
     };
 
-    if allowed {
+    require(allowed, denial)
+}
+
+#[inline(always)]
+fn require(ok: bool, denial: Denial) -> Result {
+    if ok {
         Ok(())
     } else {
         Err(denial)
@@ -424,11 +429,7 @@ fn check_tsc_aux<C: Cpu>(cpu: &C, initiator: Initiator) -> Result {
     let readable =
         initiator == Initiator::Host || cpu.has(Feature::Rdtscp) || cpu.has(Feature::Rdpid);
 
-    if cpu.can_switch_tsc_aux() && readable {
-        Ok(())
-    } else {
-        Err(INVALID)
-    }
+    require(cpu.can_switch_tsc_aux() && readable, INVALID)
 }
 
 /// Sign-extends an address from the highest bit that the CPU implements.
@@ -439,9 +440,5 @@ fn canonical<C: Cpu>(cpu: &C, address: u64) -> u64 {
 }
 
 fn check_canonical<C: Cpu>(cpu: &C, address: u64) -> Result {
-    if canonical(cpu, address) == address {
-        Ok(())
-    } else {
-        Err(INVALID)
-    }
+    require(canonical(cpu, address) == address, INVALID)
 }
