@@ -261,8 +261,6 @@ bool kvm_msr_glue_has_evmcs(struct kvm_vcpu *vcpu)
 int kvm_msr_glue_put_values(struct kvm_msr_entry __user *to, const struct kvm_msr_entry *from,
 			    unsigned long nr)
 {
-	unsigned long i;
-
 	might_fault();
 	if (!nr)
 		return 0;
@@ -275,12 +273,18 @@ int kvm_msr_glue_put_values(struct kvm_msr_entry __user *to, const struct kvm_ms
 	 */
 	unsafe_put_user(from->index, &to->index, fault);
 	unsafe_put_user(from->reserved, &to->reserved, fault);
-	for (i = 0; i + 2 <= nr; i += 2) {
-		unsafe_put_user(from[i].data, &to[i].data, fault);
-		unsafe_put_user(from[i + 1].data, &to[i + 1].data, fault);
+	for (; nr >= 8; nr -= 8, to += 8, from += 8) {
+		unsafe_put_user(from[0].data, &to[0].data, fault);
+		unsafe_put_user(from[1].data, &to[1].data, fault);
+		unsafe_put_user(from[2].data, &to[2].data, fault);
+		unsafe_put_user(from[3].data, &to[3].data, fault);
+		unsafe_put_user(from[4].data, &to[4].data, fault);
+		unsafe_put_user(from[5].data, &to[5].data, fault);
+		unsafe_put_user(from[6].data, &to[6].data, fault);
+		unsafe_put_user(from[7].data, &to[7].data, fault);
 	}
-	if (i < nr)
-		unsafe_put_user(from[i].data, &to[i].data, fault);
+	for (; nr; nr--, to++, from++)
+		unsafe_put_user(from->data, &to->data, fault);
 
 	user_write_access_end();
 	return 0;
@@ -289,7 +293,7 @@ fault:
 	return -EFAULT;
 }
 
-/* Copies four words at a time: for a few hundred bytes, faster than copy_from_user(). */
+/* Copies eight words at a time: for a few hundred bytes, faster than copy_from_user(). */
 int kvm_msr_glue_get_words(u64 *to, const u64 __user *from, unsigned long nr)
 {
 	unsigned long i;
@@ -300,11 +304,15 @@ int kvm_msr_glue_get_words(u64 *to, const u64 __user *from, unsigned long nr)
 	if (!user_read_access_begin(from, nr * sizeof(*from)))
 		return -EFAULT;
 
-	for (i = 0; i + 4 <= nr; i += 4) {
+	for (i = 0; i < (nr & ~7UL); i += 8) {
 		unsafe_get_user(to[i], &from[i], fault);
 		unsafe_get_user(to[i + 1], &from[i + 1], fault);
 		unsafe_get_user(to[i + 2], &from[i + 2], fault);
 		unsafe_get_user(to[i + 3], &from[i + 3], fault);
+		unsafe_get_user(to[i + 4], &from[i + 4], fault);
+		unsafe_get_user(to[i + 5], &from[i + 5], fault);
+		unsafe_get_user(to[i + 6], &from[i + 6], fault);
+		unsafe_get_user(to[i + 7], &from[i + 7], fault);
 	}
 	for (; i < nr; i++)
 		unsafe_get_user(to[i], &from[i], fault);

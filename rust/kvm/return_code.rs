@@ -11,6 +11,16 @@ use kernel::prelude::*;
 /// Converts a return code to a result.
 #[inline]
 pub(super) fn to_result(code: c_int) -> Result {
+    if code == 0 {
+        return Ok(());
+    }
+    denied(code)
+}
+
+/// Not inlined, so that the compiler keeps successful accesses apart, without a result to test.
+#[cold]
+#[inline(never)]
+fn denied(code: c_int) -> Result {
     Denial::new(code.into()).map_or(Ok(()), Err)
 }
 

@@ -39,21 +39,12 @@ pub(crate) fn get_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
     let _section = vcpu.vm().read_section();
     let (mut entries, user) = list.read()?;
     let is_simple = |register: &Register| register.is_simple_read;
-    let nr = for_each(
-        vcpu,
-        &mut entries,
-        is_simple,
-        |register, entry| match read_register(vcpu, register, entry.index, Initiator::Host) {
-            Ok(value) => {
-                entry.data = value;
-                true
-            }
-            Err(_) => {
-                entry.data = 0;
-                false
-            }
-        },
-    );
+    let nr = for_each(vcpu, &mut entries, is_simple, |register, entry| {
+        let read = read_register(vcpu, register, entry.index, Initiator::Host);
+
+        entry.data = read.unwrap_or(0);
+        read.is_ok()
+    });
 
     vcpu.count(Counter::HostReads, nr as u64);
     user.write_values(&entries)?;
@@ -89,18 +80,21 @@ fn for_each(
     mut access: impl FnMut(&Register, &mut MsrEntry) -> bool,
 ) -> usize {
     let mut fpu = None;
+    let total = entries.len();
+    let mut left = entries;
 
-    for (nr, entry) in entries.iter_mut().enumerate() {
+    while let [entry, others @ ..] = left {
         let register = lookup(entry.index);
 
         if !is_simple(register) && register.is_xstate {
             load_fpu(&mut fpu, vcpu, register);
         }
         if !access(register, entry) {
-            return nr;
+            return total.wrapping_sub(others.len()).wrapping_sub(1);
         }
+        left = others;
     }
-    entries.len()
+    total
 }
 
 #[cold]

@@ -94,20 +94,35 @@ pub(crate) fn read_register<C: Cpu>(
     initiator: Initiator,
 ) -> Result<u64> {
     // A shortcut for the frequent kinds. `read_declared()` has the same result.
-    let read = if register.is_simple_read && !cpu.is_unusual() {
+    if register.is_simple_read && !cpu.is_unusual() {
         match register.read {
-            Read::Field(field) => Ok(cpu.field(field)),
-            Read::HyperV => cpu.read_hyperv(index, initiator),
-            Read::Constant(value) => Ok(value),
-            _ => read_declared(cpu, register, index, initiator),
+            Read::Field(field) => return Ok(cpu.field(field)),
+            Read::HyperV => {
+                return match cpu.read_hyperv(index, initiator) {
+                    Ok(value) => Ok(value),
+                    Err(denial) => tolerate_read(denial, cpu, register, index, initiator),
+                }
+            }
+            Read::Constant(value) => return Ok(value),
+            _ => (),
         }
-    } else {
-        read_declared(cpu, register, index, initiator)
-    };
+    }
+    match read_declared(cpu, register, index, initiator) {
+        Ok(value) => Ok(value),
+        Err(denial) => tolerate_read(denial, cpu, register, index, initiator),
+    }
+}
 
-    read.or_else(|denial| {
-        tolerate(denial, cpu, register, index, 0, initiator, Access::Read).map(|()| 0)
-    })
+/// Returns 0 if a read that failed succeeds nevertheless.
+#[inline(always)]
+fn tolerate_read<C: Cpu>(
+    denial: Denial,
+    cpu: &C,
+    register: &Register,
+    index: u32,
+    initiator: Initiator,
+) -> Result<u64> {
+    tolerate(denial, cpu, register, index, 0, initiator, Access::Read).map(|()| 0)
 }
 
 /// Reads an MSR; an unknown one is always denied.
@@ -143,7 +158,7 @@ pub(crate) fn read_common<C: Cpu>(cpu: &C, index: u32, initiator: Initiator) -> 
 #[inline(never)]
 fn read_own<C: Cpu>(cpu: &C, register: &Register, index: u32, initiator: Initiator) -> Result<u64> {
     if register.read_permission != Permission::Everybody {
-        check_permission(cpu, register.read_permission, initiator)?;
+        check_permission(cpu, &register.read_permission, initiator)?;
     }
     match register.read {
         Read::Field(field) => Ok(cpu.field(field)),
@@ -261,7 +276,7 @@ fn write_own<C: Cpu>(
         }
     }
     if register.write_permission != Permission::Everybody {
-        check_permission(cpu, register.write_permission, initiator)?;
+        check_permission(cpu, &register.write_permission, initiator)?;
     }
     match register.write {
         Write::Field(_) | Write::HostField(_) | Write::Ignore | Write::Pat => {
@@ -356,9 +371,9 @@ pub(crate) fn tolerate<L: Leniency>(
 }
 
 #[inline(always)]
-fn check_permission<C: Cpu>(cpu: &C, permission: Permission, initiator: Initiator) -> Result {
+fn check_permission<C: Cpu>(cpu: &C, permission: &Permission, initiator: Initiator) -> Result {
     let host = initiator == Initiator::Host;
-    let (allowed, denial) = match permission {
+    let (allowed, denial) = match *permission {
         Permission::Everybody => (true, INVALID),
         Permission::Feature(feature) => (cpu.has(feature), UNSUPPORTED),
         Permission::FeatureElseInvalid(feature) => (cpu.has(feature), INVALID),

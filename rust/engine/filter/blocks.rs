@@ -21,7 +21,8 @@ type Words = [u64; 2];
 const ROOM: usize = 32;
 
 /// The words of uniform blocks, in which a kind of access is allowed to all indices or to none.
-/// Most blocks are uniform, so they share these words, which are at the start of the array.
+/// Most blocks are uniform, so they share these words, which are at the start of the array, flipped
+/// if the default allows.
 const UNIFORM: [Words; 4] = [[0, 0], [!0, 0], [0, !0], [!0, !0]];
 
 /// The words of all blocks.
@@ -55,14 +56,10 @@ impl Blocks {
     /// Applies the default to all blocks. It must be called before [`Self::set`], as it keeps the
     /// blocks' numbers.
     pub(super) fn set_default(&mut self, allow: bool) {
-        let uniform = self.words.iter_mut().zip(UNIFORM);
+        let default = if allow { !0 } else { 0 };
 
-        for (words, [read, write]) in uniform {
-            *words = if allow {
-                [!read, !write]
-            } else {
-                [read, write]
-            };
+        for (words, [read, write]) in self.words.iter_mut().zip(UNIFORM) {
+            *words = [read ^ default, write ^ default];
         }
     }
 
@@ -109,24 +106,26 @@ impl Blocks {
         }
     }
 
-    /// Allows all accesses to a range of MSRs that consists of whole blocks.
+    /// Allows all accesses to a range of MSRs that consists of whole blocks of one page.
+    #[inline]
     pub(super) fn allow(&mut self, indices: RangeInclusive<u32>) {
+        let [first, last] = [indices.start(), indices.end()].map(|&i| Location::of(i).block());
         let Some(number) = self.uniform([!0; 2]) else {
             return;
         };
 
-        for index in indices.step_by(WORD_BITS as usize) {
-            self.numbers[Location::of(index).block()] = number;
+        if let Some(numbers) = self.numbers.get_mut(first..=last) {
+            numbers.fill(number);
         }
     }
 
     /// The position of uniform words, or [`None`] if the words are not uniform.
-    fn uniform(&self, words: Words) -> Option<u8> {
-        let uniform = self.words.iter().take(UNIFORM.len());
+    #[inline]
+    fn uniform(&self, [read, write]: Words) -> Option<u8> {
+        let [default, _] = self.words[0];
+        let flipped = [read ^ default, write ^ default];
 
-        uniform
-            .zip(0..)
-            .find_map(|(uniform, number)| (*uniform == words).then_some(number))
+        (UNIFORM.iter().zip(0..)).find_map(|(words, number)| (*words == flipped).then_some(number))
     }
 
     /// Sets `count` verdicts of a block, from bit `first` on. The verdicts are in the low bits of

@@ -6,8 +6,7 @@ use super::{
     Access,
     Filter,
     Placed,
-    Words,
-    MAX_RANGES, //
+    Words, //
 };
 use core::{
     iter,
@@ -60,7 +59,7 @@ impl<W: Words> Filter<W> {
     fn next_cut(&self, above: u32) -> Option<u32> {
         self.ranges
             .iter()
-            .take(self.nr_ranges.min(MAX_RANGES))
+            .take(self.nr_ranges)
             .filter_map(|placed| {
                 let base = placed.range.base;
 
