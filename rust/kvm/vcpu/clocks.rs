@@ -54,6 +54,7 @@ impl Clocks for Vcpu {
         offset.wrapping_sub(self.l1_tsc_offset())
     }
 
+    #[inline]
     fn adjust_tsc_offset(&self, delta: u64) {
         let offset = self.l1_tsc_offset().wrapping_add(delta);
 

@@ -33,6 +33,7 @@ impl Vcpu {
 }
 
 impl HostCpu for Vcpu {
+    #[inline]
     fn host_has(&self, feature: Feature) -> bool {
         // SAFETY: The function reads a bit of the kernel's CPUID words. `number()` returns the
         // kernel's number, which is in bounds.
