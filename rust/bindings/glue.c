@@ -366,7 +366,7 @@ fault:
 	return -EFAULT;
 }
 
-/* Copies four words at a time: for a few hundred bytes, faster than copy_from_user(). */
+/* Copies eight words at a time: for a few hundred bytes, faster than copy_from_user(). */
 int kvm_msr_glue_get_words(u64 *to, const u64 __user *from, unsigned long nr)
 {
 	unsigned long i;
@@ -377,11 +377,15 @@ int kvm_msr_glue_get_words(u64 *to, const u64 __user *from, unsigned long nr)
 	if (!user_read_access_begin(from, nr * sizeof(*from)))
 		return -EFAULT;
 
-	for (i = 0; i + 4 <= nr; i += 4) {
+	for (i = 0; i + 8 <= nr; i += 8) {
 		unsafe_get_user(to[i], &from[i], fault);
 		unsafe_get_user(to[i + 1], &from[i + 1], fault);
 		unsafe_get_user(to[i + 2], &from[i + 2], fault);
 		unsafe_get_user(to[i + 3], &from[i + 3], fault);
+		unsafe_get_user(to[i + 4], &from[i + 4], fault);
+		unsafe_get_user(to[i + 5], &from[i + 5], fault);
+		unsafe_get_user(to[i + 6], &from[i + 6], fault);
+		unsafe_get_user(to[i + 7], &from[i + 7], fault);
 	}
 	for (; i < nr; i++)
 		unsafe_get_user(to[i], &from[i], fault);

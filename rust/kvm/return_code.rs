@@ -6,12 +6,13 @@ use crate::engine::{
     access::Result,
     exit::Denial, //
 };
+use core::num::NonZero;
 use kernel::prelude::*;
 
 /// Converts a return code to a result.
 #[inline]
 pub(super) fn to_result(code: c_int) -> Result {
-    Denial::new(code.into()).map_or(Ok(()), Err)
+    NonZero::new(code).map_or(Ok(()), |code| Err(code.into()))
 }
 
 /// Converts a denial to a return code.

@@ -27,6 +27,7 @@ use crate::engine::{
         write,
         write_common,
         write_existing,
+        write_unchecked,
         Access, //
         Initiator,
     },
@@ -37,6 +38,7 @@ use crate::engine::{
         UNSUPPORTED, //
     },
     registers::{
+        lookup,
         Field,
         Permission,
         PreCheck,
@@ -351,6 +353,14 @@ fn is_short_way_right(vcpu: &Vcpu, index: u32, initiator: Initiator) -> bool {
             unhandled(Access::Write, data),
             |vcpu| write_existing(vcpu, index, data, initiator),
             |vcpu| write(vcpu, index, data, initiator),
+        ) && is_excused(
+            vcpu,
+            unhandled(Access::Write, data),
+            |vcpu| write_existing(vcpu, index, data, initiator),
+            |vcpu| {
+                write_unchecked(vcpu, lookup(index), index, data, initiator)
+                    .unwrap_or_else(|| write(vcpu, index, data, initiator))
+            },
         )
     })
 }
