@@ -6,6 +6,7 @@ use crate::engine::{
     access::Result,
     exit::Denial, //
 };
+use core::num::NonZero;
 use kernel::prelude::*;
 
 /// Converts a return code to a result.

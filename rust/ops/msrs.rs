@@ -6,9 +6,9 @@ use crate::{
     engine::{
         access::{
             needs_fpu,
-            read,
             read_register,
             write_register,
+            write_unchecked,
             Initiator, //
         },
         registers::{
@@ -38,8 +38,11 @@ use kernel::prelude::*;
 pub(crate) fn get_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
     let _section = vcpu.vm().read_section();
     let (mut entries, user) = list.read()?;
-    let is_simple = |register: &Register| register.is_simple_read;
-    let nr = for_each(vcpu, &mut entries, is_simple, |register, entry| {
+    let mut fpu = None;
+    let nr = for_each(&mut entries, |register, entry| {
+        if !register.is_simple_read && register.is_xstate {
+            load_fpu(&mut fpu, vcpu, register);
+        }
         let read = read_register(vcpu, register, entry.index, Initiator::Host);
 
         entry.data = read.unwrap_or(0);
@@ -60,36 +63,34 @@ pub(crate) fn get_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
 pub(crate) fn set_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
     let _section = vcpu.vm().read_section();
     let (mut entries, _) = list.read()?;
-    let is_simple = |register: &Register| register.is_simple_write;
-    let nr = for_each(vcpu, &mut entries, is_simple, |register, entry| {
-        write(vcpu, register, entry.index, entry.data)
+    let mut fpu = None;
+    let nr = for_each(&mut entries, |register, entry| {
+        let (index, data) = (entry.index, entry.data);
+
+        if let Some(written) = write_unchecked(vcpu, register, index, data, Initiator::Host) {
+            return written.is_ok();
+        }
+        if register.is_xstate {
+            load_fpu(&mut fpu, vcpu, register);
+        }
+        write(vcpu, register, index, data)
     });
 
     vcpu.count(Counter::HostWrites, nr as u64);
     Ok(nr)
 }
 
-/// Calls `access` for each entry until it fails, and returns the number of successes. Loads the
-/// guest's FPU state at the first MSR that needs it. `is_simple` is a quick test that an MSR does
-/// not.
+/// Calls `access` for each entry until it fails, and returns the number of successes.
 #[inline(always)]
 fn for_each(
-    vcpu: &Vcpu,
     entries: &mut [MsrEntry],
-    is_simple: impl Fn(&Register) -> bool,
     mut access: impl FnMut(&Register, &mut MsrEntry) -> bool,
 ) -> usize {
-    let mut fpu = None;
     let total = entries.len();
     let mut left = entries;
 
     while let [entry, others @ ..] = left {
-        let register = lookup(entry.index);
-
-        if !is_simple(register) && register.is_xstate {
-            load_fpu(&mut fpu, vcpu, register);
-        }
-        if !access(register, entry) {
+        if !access(lookup(entry.index), entry) {
             return total.wrapping_sub(others.len()).wrapping_sub(1);
         }
         left = others;
@@ -97,6 +98,7 @@ fn for_each(
     total
 }
 
+/// Loads the guest's FPU state at the first MSR that needs it.
 #[cold]
 fn load_fpu<'a>(fpu: &mut Option<GuestFpu<'a>>, vcpu: &'a Vcpu, register: &Register) {
     if fpu.is_none() && needs_fpu(vcpu, register) {
@@ -109,11 +111,14 @@ fn load_fpu<'a>(fpu: &mut Option<GuestFpu<'a>>, vcpu: &'a Vcpu, register: &Regis
 /// reset.
 #[inline(always)]
 pub(super) fn write(vcpu: &Vcpu, register: &Register, index: u32, data: u64) -> bool {
-    if register.is_immutable()
-        && !vcpu.can_set_feature_msrs()
-        && read(vcpu, index, Initiator::Host) != Ok(data)
-    {
+    if register.is_immutable() && !may_set_immutable(vcpu, register, index, data) {
         return false;
     }
     write_register(vcpu, register, index, data, Initiator::Host).is_ok()
+}
+
+/// Whether user space may write a value to an immutable feature MSR.
+#[cold]
+fn may_set_immutable(vcpu: &Vcpu, register: &Register, index: u32, data: u64) -> bool {
+    vcpu.can_set_feature_msrs() || read_register(vcpu, register, index, Initiator::Host) == Ok(data)
 }

@@ -2,10 +2,14 @@
 
 //! The lists of `KVM_GET_MSRS` and `KVM_SET_MSRS`, and which MSRs need the guest's FPU state.
 
+use super::VENDORS;
 use crate::engine::{
     error::Error,
     io,
-    registers::lookup, //
+    registers::{
+        lookup,
+        Register, //
+    },
 };
 use kernel::prelude::*;
 
@@ -30,6 +34,20 @@ mod cases {
         assert_eq!(nr, 18 + 3);
         assert!(lookup(0xc001_1029).is_immutable());
         assert!(!lookup(0x8b).is_immutable());
+    }
+
+    #[test]
+    fn user_space_writes_some_msrs_with_a_check() {
+        let is_unchecked = |register: &Register, vendor| {
+            register.is_simple_write || register.vendor.writes_unchecked(vendor)
+        };
+
+        for vendor in VENDORS {
+            assert!((0..0x2000)
+                .map(lookup)
+                .filter(|register| register.is_immutable() || register.is_xstate)
+                .all(|register| !is_unchecked(register, vendor)));
+        }
     }
 
     #[test]

@@ -211,6 +211,29 @@ pub(crate) fn write_register<C: Cpu>(
         .or_else(|denial| tolerate(denial, cpu, register, index, data, initiator, Access::Write))
 }
 
+/// Does what [`write_register`] does, or returns [`None`] if the engine has to check anything before
+/// the MSR is written.
+#[inline(always)]
+pub(crate) fn write_unchecked<C: Cpu>(
+    cpu: &C,
+    register: &Register,
+    index: u32,
+    data: u64,
+    initiator: Initiator,
+) -> Option<Result> {
+    if register.vendor.writes_unchecked(cpu.vendor()) {
+        let written = cpu.vendor_write(index, data, initiator);
+
+        return Some(written.or_else(|denial| {
+            tolerate(denial, cpu, register, index, data, initiator, Access::Write)
+        }));
+    }
+    if register.is_simple_write && !cpu.is_unusual() {
+        return Some(store(cpu, register, data, initiator));
+    }
+    None
+}
+
 /// Writes an MSR; an unknown one is always denied.
 pub(crate) fn write_existing<C: Cpu>(
     cpu: &C,

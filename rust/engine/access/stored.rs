@@ -14,7 +14,8 @@ use super::{
 };
 use crate::engine::registers::index::PLATFORM_INFO_CPUID_FAULT;
 
-const PAT_RESERVED: u64 = 0xf8f8_f8f8_f8f8_f8f8;
+/// The bits of the memory types.
+const PAT_TYPES: u64 = 0x0707_0707_0707_0707;
 const PAT_BIT_1: u64 = 0x0202_0202_0202_0202;
 
 const MISC_ENABLE_EMON: u64 = 1 << 7;
@@ -35,9 +36,9 @@ const MISC_FEATURES_CPUID_FAULT: u64 = 1 << 0;
 /// Returns whether a value is valid for `IA32_PAT`, and for `G_PAT` of a VMCB.
 pub(crate) const fn is_pat(data: u64) -> bool {
     // Each byte is a memory type. 0, 1 and 4 to 7 are defined, so bit 1 requires bit 2.
-    let types_with_bit_1 = data & PAT_BIT_1;
+    let required = (data & PAT_BIT_1) << 1;
 
-    data & PAT_RESERVED == 0 && types_with_bit_1 << 1 & !data == 0
+    data | required == data & PAT_TYPES
 }
 
 pub(super) fn write_pat<C: Cpu>(cpu: &C, data: u64) -> Result {

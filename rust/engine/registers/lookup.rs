@@ -83,8 +83,8 @@ static NUMBERS: [u32; SLOTS] = {
 };
 
 /// For each [`Location`], the position of its declaration in [`REGISTERS`].
-static POSITIONS: [u8; SLOTS * PAGE] = {
-    let mut positions = [0; SLOTS * PAGE];
+static POSITIONS: [[u8; PAGE]; SLOTS] = {
+    let mut positions = [[0; PAGE]; SLOTS];
     // In reverse order: a declaration overrides later ones, e.g. a range that contains its index.
     let mut at = table::REGISTERS.len();
 
@@ -93,7 +93,9 @@ static POSITIONS: [u8; SLOTS * PAGE] = {
         let mut index = register.first;
 
         while index <= register.last {
-            positions[Location::of(index).0 as usize] = at as u8;
+            let Location { slot, offset } = Location::of(index);
+
+            positions[slot][offset] = at as u8;
             index += 1;
         }
         at -= 1;
@@ -108,7 +110,10 @@ const fn slot_of(number: u32) -> usize {
 /// The position of an index in the pages with declarations. Indices in other pages are mapped to
 /// some position, too: [`Self::is_of`] tells them apart.
 #[derive(Clone, Copy)]
-pub(crate) struct Location(u32);
+pub(crate) struct Location {
+    slot: usize,
+    offset: usize,
+}
 
 impl Location {
     /// The number of blocks of 64 indices.
@@ -117,22 +122,23 @@ impl Location {
     /// Returns the location of an index.
     #[inline]
     pub(crate) const fn of(index: u32) -> Self {
-        let slot = slot_of(index >> PAGE_BITS) as u32;
-
-        Self((slot << PAGE_BITS) | (index % PAGE as u32))
+        Self {
+            slot: slot_of(index >> PAGE_BITS),
+            offset: index as usize % PAGE,
+        }
     }
 
     /// Whether this is the location of `index` and of no other page, i.e. whether its page has
     /// declarations.
     #[inline]
     pub(crate) fn is_of(self, index: u32) -> bool {
-        NUMBERS[self.0 as usize / PAGE % SLOTS] == index >> PAGE_BITS
+        NUMBERS[self.slot % SLOTS] == index >> PAGE_BITS
     }
 
     /// The number of the location's block of 64 indices, less than [`Self::BLOCKS`].
     #[inline]
     pub(crate) const fn block(self) -> usize {
-        self.0 as usize / 64 % Self::BLOCKS
+        (self.slot * (PAGE / 64) + self.offset / 64) % Self::BLOCKS
     }
 }
 
@@ -144,5 +150,7 @@ pub(crate) fn lookup(index: u32) -> &'static Register {
     if !location.is_of(index) {
         return &REGISTERS[0];
     }
-    &REGISTERS[usize::from(POSITIONS[location.0 as usize % POSITIONS.len()])]
+    let Location { slot, offset } = location;
+
+    &REGISTERS[usize::from(POSITIONS[slot % SLOTS][offset % PAGE])]
 }

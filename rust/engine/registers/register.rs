@@ -117,10 +117,14 @@ impl Register {
         ) && matches!(self.write_permission, Permission::Everybody)
             // A guest write may set up Xen's hypercall page.
             && !(self.first <= *XEN.end() && *XEN.start() <= self.last);
-        self.is_simple_write = self.is_stored
-            && matches!(self.pre_check, PreCheck::None)
-            && !self.vendor.writes(Vendor::Amd)
-            && !self.vendor.writes(Vendor::Intel);
+        if matches!(self.pre_check, PreCheck::None)
+            && !matches!(self.feature, FeatureMsr::Immutable)
+            && !self.is_xstate
+        {
+            self.is_simple_write = self.is_stored && !self.vendor.writes(Vendor::Amd)
+                && !self.vendor.writes(Vendor::Intel);
+            self.vendor = self.vendor.unchecked();
+        }
         if self.nr_listed() != 0 {
             self.list_position = Some(listed_before);
         }

@@ -20,6 +20,8 @@ impl VendorSet {
     const READ: u8 = 1 << 0;
     const WRITE: u8 = 1 << 1;
     const NESTED_READ: u8 = 1 << 2;
+    /// Set with [`Self::WRITE`] only.
+    const UNCHECKED_WRITE: u8 = 1 << 3;
 
     pub(super) const NONE: Self = Self([0, 0]);
     pub(super) const AMD: Self = Self([0, Self::READ | Self::WRITE]);
@@ -38,6 +40,19 @@ impl VendorSet {
         Self([intel | other_intel, amd | other_amd])
     }
 
+    /// The same set, given that the engine checks nothing before the vendor module gets a write.
+    pub(super) const fn unchecked(self) -> Self {
+        let Self([mut intel, mut amd]) = self;
+
+        if intel & Self::WRITE != 0 {
+            intel |= Self::UNCHECKED_WRITE;
+        }
+        if amd & Self::WRITE != 0 {
+            amd |= Self::UNCHECKED_WRITE;
+        }
+        Self([intel, amd])
+    }
+
     /// Whether the vendor module serves reads while the vCPU runs L1.
     #[inline]
     pub(crate) const fn reads(self, vendor: Vendor) -> bool {
@@ -54,5 +69,11 @@ impl VendorSet {
     #[inline]
     pub(crate) const fn writes(self, vendor: Vendor) -> bool {
         self.0[vendor as usize] & Self::WRITE != 0
+    }
+
+    /// Whether the vendor module serves writes, and the engine checks nothing before.
+    #[inline]
+    pub(crate) fn writes_unchecked(self, vendor: Vendor) -> bool {
+        self.0[vendor as usize] & Self::UNCHECKED_WRITE != 0
     }
 }

@@ -12,12 +12,16 @@ use crate::{
             read_existing,
             write,
             write_existing,
+            write_unchecked,
             Access,
             Initiator, //
         },
         cpu::Report,
         exit::UNSUPPORTED,
-        registers::Register,
+        registers::{
+            lookup,
+            Register, //
+        },
     },
     tests::{
         model::{
@@ -91,6 +95,14 @@ pub(super) fn is_short_way_right(vcpu: &Vcpu, index: u32, initiator: Initiator) 
             unhandled(Access::Write, data),
             |vcpu| write_existing(vcpu, index, data, initiator),
             |vcpu| write(vcpu, index, data, initiator),
+        ) && is_excused(
+            vcpu,
+            unhandled(Access::Write, data),
+            |vcpu| write_existing(vcpu, index, data, initiator),
+            |vcpu| {
+                write_unchecked(vcpu, lookup(index), index, data, initiator)
+                    .unwrap_or_else(|| write(vcpu, index, data, initiator))
+            },
         )
     })
 }
