@@ -6,7 +6,6 @@ use crate::engine::{
     access::Result,
     exit::Denial, //
 };
-use core::num::NonZero;
 use kernel::prelude::*;
 
 /// Converts a return code to a result.
