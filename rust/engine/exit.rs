@@ -6,7 +6,7 @@
 //! Source: `Documentation/virt/kvm/api.rst`, sections `KVM_EXIT_X86_RDMSR`, `KVM_EXIT_X86_WRMSR`
 //! and `KVM_CAP_X86_USER_SPACE_MSR`.
 
-use super::error::{
+use super::request::{
     Error,
     Result, //
 };

@@ -10,11 +10,10 @@
 
 pub(crate) mod access;
 pub(crate) mod cpu;
-pub(crate) mod error;
 pub(crate) mod exit;
 pub(crate) mod filter;
-pub(crate) mod io;
 pub(crate) mod lists;
 pub(crate) mod nested;
 pub(crate) mod one_reg;
 pub(crate) mod registers;
+pub(crate) mod request;

@@ -8,7 +8,7 @@
 //! and the architecture (8).
 
 use super::{
-    error::{
+    request::{
         Error,
         Result, //
     },

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The outcomes of a guest access: KVM resumes the guest, injects #GP, or exits to user space.
+//! The outcomes of guest accesses, and the return codes of KVM's functions that access MSRs.
 
 use super::{
-    return_code::return_code,
     Counter,
     Vcpu, //
 };
 use crate::{
     bindings,
-    engine::exit::Denial, //
+    engine::{
+        access::Result,
+        exit::Denial, //
+    },
 };
 use kernel::prelude::*;
 
@@ -122,7 +124,7 @@ impl Vcpu {
     /// Completes an RDMSR or WRMSR exit: skips the instruction, or injects `#GP` if the access was
     /// denied.
     #[inline]
-    pub(crate) fn complete_access(&self, access: Result<(), Denial>) -> Run {
+    pub(crate) fn complete_access(&self, access: Result) -> Run {
         let err = access.map_or_else(return_code, |()| 0);
 
         // SAFETY: `self` is a valid vCPU that this task has loaded, and its VM references the
@@ -158,4 +160,36 @@ impl Vcpu {
         unsafe { bindings::kvm_msr_glue_inject_gp(self.as_raw()) };
         Run::GUEST
     }
+}
+
+/// Converts a return code to a result.
+#[inline]
+pub(super) fn to_result(code: c_int) -> Result {
+    if code == 0 {
+        return Ok(());
+    }
+    denied(code)
+}
+
+/// Not inlined, so that the compiler keeps successful accesses apart, without a result to test.
+#[cold]
+#[inline(never)]
+fn denied(code: c_int) -> Result {
+    Denial::new(code.into()).map_or(Ok(()), Err)
+}
+
+/// Converts a denial to a return code.
+#[inline]
+pub(super) fn return_code(denial: Denial) -> c_int {
+    // It fits: denials are return codes of KVM's functions, or small constants.
+    denial.get() as c_int
+}
+
+/// Calls a function that stores the value it reads, and returns that value.
+#[inline]
+pub(super) fn read_with(read: impl FnOnce(*mut u64) -> c_int) -> Result<u64> {
+    let mut data = 0;
+
+    to_result(read(&mut data))?;
+    Ok(data)
 }

@@ -6,7 +6,7 @@
 
 use super::{
     host::VendorLoaded,
-    return_code::return_code,
+    exit::return_code,
     user::{
         MsrList,
         NestedState,

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A pointer that is read under a VM's `kvm->srcu`, and written under its `kvm->lock`.
+//! What requires a read-side section of a VM's `kvm->srcu`: pointers that are written under its
+//! `kvm->lock`, and guest memory, as user space can move memory slots at any time.
 
 use super::{
     Protected,
     Vm, //
 };
+use crate::bindings;
 use core::ptr;
 use kernel::{
     prelude::*,
@@ -54,7 +56,7 @@ impl<'a> Section<'a> {
     pub(super) unsafe fn enclosing(vm: &'a Vm) -> Self {
         #[cfg(CONFIG_PROVE_RCU)]
         // SAFETY: `vm` is a valid VM, and the function only queries lockdep.
-        kernel::warn_on!(!unsafe { crate::bindings::kvm_msr_glue_srcu_held(vm.as_raw()) });
+        kernel::warn_on!(!unsafe { bindings::kvm_msr_glue_srcu_held(vm.as_raw()) });
 
         // INVARIANT: The caller is in a section that outlives this.
         Self { vm, _guard: None }
@@ -79,6 +81,27 @@ impl<'a> Section<'a> {
         // this VM's domain, see `Replaced`. `self` proves that this task is in a section of that
         // domain, so no grace period ends while the reference is used.
         unsafe { value.as_ref() }
+    }
+
+    /// Reads `N` bytes of the guest's memory. Returns [`None`] if not all of them can be read.
+    pub(super) fn read_guest<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        // SAFETY: The VM is valid, and `self` proves that this task is in a section of its
+        // `kvm->srcu`. `bytes` has room for `N` bytes.
+        let ret = unsafe {
+            bindings::kvm_read_guest(self.vm.as_raw(), address, bytes.as_mut_ptr().cast(), N)
+        };
+
+        (ret == 0).then_some(bytes)
+    }
+
+    /// Writes the guest's memory, and returns whether all bytes were written.
+    pub(super) fn write_guest(&self, address: u64, bytes: &[u8]) -> bool {
+        let (vm, len) = (self.vm.as_raw(), bytes.len());
+
+        // SAFETY: The VM is valid, and `self` proves that this task is in a section of its
+        // `kvm->srcu`. `bytes` can be read.
+        unsafe { bindings::kvm_write_guest(vm, address, bytes.as_ptr().cast(), len) == 0 }
     }
 }
 

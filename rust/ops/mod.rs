@@ -18,7 +18,7 @@ pub(crate) mod one_reg;
 pub(crate) mod user_space_msr;
 
 use crate::engine::{
-    error::Error,
+    request::Error,
     exit::Denial, //
 };
 use kernel::prelude::*;

@@ -4,7 +4,7 @@
 
 use crate::engine::{
     access::Access,
-    error::Error,
+    request::Error,
     filter::{
         default_allows,
         Filter,

@@ -4,11 +4,13 @@
 
 use super::VENDORS;
 use crate::engine::{
-    error::Error,
-    io,
     registers::{
         lookup,
         Register, //
+    },
+    request::{
+        self,
+        Error, //
     },
 };
 use kernel::prelude::*;
@@ -19,10 +21,10 @@ mod cases {
 
     #[test]
     fn counts() {
-        assert_eq!(io::check_count(0), Ok(()));
-        assert_eq!(io::check_count(255), Ok(()));
-        assert_eq!(io::check_count(256), Err(Error::TooBig));
-        assert_eq!(io::check_count(u32::MAX), Err(Error::TooBig));
+        assert_eq!(request::check_count(0), Ok(()));
+        assert_eq!(request::check_count(255), Ok(()));
+        assert_eq!(request::check_count(256), Err(Error::TooBig));
+        assert_eq!(request::check_count(u32::MAX), Err(Error::TooBig));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(crate) use self::describe::Segment;
 use self::blocks::Blocks;
 use super::{
     access::Access,
-    error::{
+    request::{
         Error,
         Result, //
     },

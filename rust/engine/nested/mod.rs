@@ -11,7 +11,7 @@
 pub(crate) mod svm;
 pub(crate) mod vmx;
 
-use super::error::{
+use super::request::{
     Error,
     Result, //
 };

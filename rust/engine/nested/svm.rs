@@ -22,7 +22,7 @@ use super::{
 };
 use crate::engine::{
     access::is_pat,
-    error::Result, //
+    request::Result, //
 };
 
 /// The size of the control area, in bytes. The save area follows it.

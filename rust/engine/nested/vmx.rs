@@ -28,7 +28,7 @@ use super::{
     HEADER_SIZE,
     RUN_PENDING, //
 };
-use crate::engine::error::{
+use crate::engine::request::{
     Error,
     Result, //
 };

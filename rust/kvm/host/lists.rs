@@ -30,7 +30,7 @@ use crate::{
     },
     kvm::{
         feature,
-        return_code::read_with, //
+        exit::read_with, //
     },
 };
 

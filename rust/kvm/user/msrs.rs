@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     bindings,
-    engine::io::check_count, //
+    engine::request::check_count, //
 };
 use core::mem::offset_of;
 use kernel::{

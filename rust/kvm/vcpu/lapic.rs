@@ -13,7 +13,7 @@ use crate::{
         cpu::Lapic,
         exit::INVALID,
     },
-    kvm::return_code::{
+    kvm::exit::{
         read_with,
         to_result, //
     },

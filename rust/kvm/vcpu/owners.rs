@@ -20,7 +20,7 @@ use crate::{
             Pmu, //
         },
     },
-    kvm::return_code::{
+    kvm::exit::{
         read_with,
         to_result, //
     },

@@ -13,7 +13,7 @@ use crate::{
         exit::INVALID, //
     },
     kvm::{
-        return_code::to_result,
+        exit::to_result,
         Section, //
     },
 };

@@ -18,7 +18,7 @@ use crate::{
     },
     kvm::{
         host,
-        return_code::to_result, //
+        exit::to_result, //
     },
 };
 

@@ -2,7 +2,7 @@
 
 //! `KVM_CAP_X86_USER_SPACE_MSR`: which masks are valid, and which failures exit to user space.
 
-use crate::engine::{error::Error, exit::*};
+use crate::engine::{exit::*, request::Error};
 use proptest::prelude::*;
 use std::num::NonZero;
 

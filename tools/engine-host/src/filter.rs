@@ -3,7 +3,7 @@
 //! `KVM_X86_SET_MSR_FILTER`: compares the compiled filter with a model that checks range after
 //! range.
 
-use crate::engine::{access::Access, error::Error, filter::*};
+use crate::engine::{access::Access, filter::*, request::Error};
 use proptest::{collection::vec, prelude::*};
 
 impl Words for Vec<u64> {

@@ -2,7 +2,7 @@
 
 //! `KVM_GET_MSRS` and `KVM_SET_MSRS`: the list, and what each MSR needs.
 
-use crate::engine::{error::Error, io::*, registers::lookup};
+use crate::engine::{registers::lookup, request::*};
 
 #[test]
 fn takes_up_to_255_entries() {
