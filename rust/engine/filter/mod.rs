@@ -21,11 +21,11 @@ pub(crate) use self::describe::Segment;
 use self::blocks::Blocks;
 use super::{
     access::Access,
+    registers::Location,
     request::{
         Error,
         Result, //
     },
-    registers::Location,
 };
 use core::ops::RangeInclusive;
 
