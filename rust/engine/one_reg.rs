@@ -8,11 +8,11 @@
 //! and the architecture (8).
 
 use super::{
+    registers::index::KVM_INTERNAL_GUEST_SSP,
     request::{
         Error,
         Result, //
     },
-    registers::index::KVM_INTERNAL_GUEST_SSP,
 };
 
 /// The architecture's bits (`KVM_REG_ARCH_MASK`), and their value for x86.

@@ -13,6 +13,7 @@ use crate::{
         exit::Denial, //
     },
 };
+use core::mem::MaybeUninit;
 use kernel::prelude::*;
 
 /// What the run loop does after a VM-exit was handled: a positive value resumes the guest, 0 exits
@@ -186,10 +187,15 @@ pub(super) fn return_code(denial: Denial) -> c_int {
 }
 
 /// Calls a function that stores the value it reads, and returns that value.
+///
+/// # Safety
+///
+/// The function must store a value whenever it returns 0.
 #[inline]
-pub(super) fn read_with(read: impl FnOnce(*mut u64) -> c_int) -> Result<u64> {
-    let mut data = 0;
+pub(super) unsafe fn read_with(read: impl FnOnce(*mut u64) -> c_int) -> Result<u64> {
+    let mut data = MaybeUninit::uninit();
 
-    to_result(read(&mut data))?;
-    Ok(data)
+    to_result(read(data.as_mut_ptr()))?;
+    // SAFETY: The function returned 0, so it has stored a value.
+    Ok(unsafe { data.assume_init() })
 }

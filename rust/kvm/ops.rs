@@ -5,8 +5,8 @@
 //! C header: `arch/x86/kvm/msr_engine.h`.
 
 use super::{
-    host::VendorLoaded,
     exit::return_code,
+    host::VendorLoaded,
     user::{
         MsrList,
         NestedState,

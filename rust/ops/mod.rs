@@ -18,8 +18,8 @@ pub(crate) mod one_reg;
 pub(crate) mod user_space_msr;
 
 use crate::engine::{
-    request::Error,
     exit::Denial, //
+    request::Error,
 };
 use kernel::prelude::*;
 

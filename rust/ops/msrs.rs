@@ -6,7 +6,9 @@ use crate::{
     engine::{
         access::{
             needs_fpu,
+            read_fully,
             read_register,
+            read_simple,
             write_register,
             write_unchecked,
             Initiator, //
@@ -40,13 +42,26 @@ pub(crate) fn get_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
     let (mut entries, user) = list.read()?;
     let mut fpu = None;
     let nr = for_each(&mut entries, |register, entry| {
-        if !register.is_simple_read && register.is_xstate {
-            load_fpu(&mut fpu, vcpu, register);
-        }
-        let read = read_register(vcpu, register, entry.index, Initiator::Host);
+        let read = match read_simple(vcpu, register, entry.index, Initiator::Host) {
+            Some(read) => read,
+            None => {
+                if register.is_xstate {
+                    load_fpu(&mut fpu, vcpu, register);
+                }
+                read_fully(vcpu, register, entry.index, Initiator::Host)
+            }
+        };
 
-        entry.data = read.unwrap_or(0);
-        read.is_ok()
+        match read {
+            Ok(value) => {
+                entry.data = value;
+                true
+            }
+            Err(_) => {
+                entry.data = 0;
+                false
+            }
+        }
     });
 
     vcpu.count(Counter::HostReads, nr as u64);
@@ -87,13 +102,12 @@ fn for_each(
     mut access: impl FnMut(&Register, &mut MsrEntry) -> bool,
 ) -> usize {
     let total = entries.len();
-    let mut left = entries;
+    let mut left = entries.iter_mut();
 
-    while let [entry, others @ ..] = left {
+    while let Some(entry) = left.next() {
         if !access(lookup(entry.index), entry) {
-            return total.wrapping_sub(others.len()).wrapping_sub(1);
+            return total.wrapping_sub(left.len()).wrapping_sub(1);
         }
-        left = others;
     }
     total
 }

@@ -4,7 +4,6 @@
 
 use crate::engine::{
     access::Access,
-    request::Error,
     filter::{
         default_allows,
         Filter,
@@ -16,6 +15,7 @@ use crate::engine::{
         READ,
         WRITE, //
     },
+    request::Error,
 };
 use kernel::prelude::*;
 

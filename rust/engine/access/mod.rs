@@ -93,20 +93,42 @@ pub(crate) fn read_register<C: Cpu>(
     index: u32,
     initiator: Initiator,
 ) -> Result<u64> {
-    // A shortcut for the frequent kinds. `read_declared()` has the same result.
-    if register.is_simple_read && !cpu.is_unusual() {
-        match register.read {
-            Read::Field(field) => return Ok(cpu.field(field)),
-            Read::HyperV => {
-                return match cpu.read_hyperv(index, initiator) {
-                    Ok(value) => Ok(value),
-                    Err(denial) => tolerate_read(denial, cpu, register, index, initiator),
-                }
-            }
-            Read::Constant(value) => return Ok(value),
-            _ => (),
-        }
+    if let Some(read) = read_simple(cpu, register, index, initiator) {
+        return read;
     }
+    read_fully(cpu, register, index, initiator)
+}
+
+/// Does what [`read_fully`] does for the frequent kinds of MSRs, or returns [`None`] for the others.
+#[inline(always)]
+pub(crate) fn read_simple<C: Cpu>(
+    cpu: &C,
+    register: &Register,
+    index: u32,
+    initiator: Initiator,
+) -> Option<Result<u64>> {
+    if !register.is_simple_read || cpu.is_unusual() {
+        return None;
+    }
+    match register.read {
+        Read::Field(field) => Some(Ok(cpu.field(field))),
+        Read::HyperV => match cpu.read_hyperv(index, initiator) {
+            Ok(value) => Some(Ok(value)),
+            Err(denial) => Some(tolerate_read(denial, cpu, register, index, initiator)),
+        },
+        Read::Constant(value) => Some(Ok(value)),
+        _ => None,
+    }
+}
+
+/// Does what [`read_register`] does, without the shortcut.
+#[inline(always)]
+pub(crate) fn read_fully<C: Cpu>(
+    cpu: &C,
+    register: &Register,
+    index: u32,
+    initiator: Initiator,
+) -> Result<u64> {
     match read_declared(cpu, register, index, initiator) {
         Ok(value) => Ok(value),
         Err(denial) => tolerate_read(denial, cpu, register, index, initiator),

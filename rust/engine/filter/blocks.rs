@@ -17,8 +17,9 @@ use super::{
 /// allows.
 type Words = [u64; 2];
 
-/// The maximum number of different pairs of words.
-const ROOM: usize = 32;
+/// The number of positions of [`Words`], two for each block that has words of its own. With more,
+/// each new filter would take longer to allocate and to clear.
+const POSITIONS: usize = 64;
 
 /// The words of uniform blocks, in which a kind of access is allowed to all indices or to none.
 /// Most blocks are uniform, so they share these words, which are at the start of the array, flipped
@@ -29,16 +30,25 @@ const UNIFORM: [Words; 4] = [[0, 0], [!0, 0], [0, !0], [!0, !0]];
 ///
 /// # Invariants
 ///
-/// The first `used` elements of `words` are in use, and `used` is at most [`ROOM`]. Every number in
-/// `numbers` is below `used`. The element at position 0 has the default's verdicts.
+/// The first `used` elements of `words` are in use, and `used` is at most [`POSITIONS`]. Every
+/// position in `positions` is even, and below `used`. The words at position 0 have the default's
+/// verdicts.
 pub(super) struct Blocks {
-    /// For each block, the position of its words.
-    numbers: [u8; Location::BLOCKS],
-    words: [Words; ROOM],
+    /// For each block, the position of its [`Words`].
+    positions: [u8; Location::BLOCKS],
+    /// The last element is there for odd positions, which do not occur.
+    words: [u64; POSITIONS + 1],
     used: usize,
     /// Whether `words` was too small. Blocks without words of their own deny everything, and
     /// [`super::Filter`] searches the ranges then.
     full: bool,
+}
+
+/// The number of the first word at a position. The remainder lets the compiler omit bounds checks,
+/// and holds under speculation.
+#[inline]
+fn first_word(position: u8) -> usize {
+    usize::from(position) % POSITIONS
 }
 
 impl Blocks {
@@ -46,9 +56,9 @@ impl Blocks {
     #[inline]
     pub(super) const fn new() -> Self {
         Self {
-            numbers: [0; Location::BLOCKS],
-            words: [[0; 2]; ROOM],
-            used: UNIFORM.len(),
+            positions: [0; Location::BLOCKS],
+            words: [0; POSITIONS + 1],
+            used: UNIFORM.len() * 2,
             full: false,
         }
     }
@@ -58,8 +68,8 @@ impl Blocks {
     pub(super) fn set_default(&mut self, allow: bool) {
         let default = if allow { !0 } else { 0 };
 
-        for (words, [read, write]) in self.words.iter_mut().zip(UNIFORM) {
-            *words = [read ^ default, write ^ default];
+        for (word, uniform) in self.words.iter_mut().zip(UNIFORM.as_flattened()) {
+            *word = uniform ^ default;
         }
     }
 
@@ -67,11 +77,9 @@ impl Blocks {
     /// search the ranges.
     #[inline]
     pub(super) fn allow_access(&self, location: Location, index: u32, access: Access) -> bool {
-        let number = self.numbers[location.block()];
+        let position = self.positions[location.block()];
 
-        // The number is below `ROOM`. The remainder lets the compiler omit the bounds check, and
-        // holds under speculation.
-        self.words[usize::from(number) % ROOM][access as usize] >> (index % WORD_BITS) & 1 != 0
+        self.words[first_word(position) + access as usize] >> (index % WORD_BITS) & 1 != 0
     }
 
     /// Whether there was no room for the words of some block.
@@ -110,55 +118,69 @@ impl Blocks {
     #[inline]
     pub(super) fn allow(&mut self, indices: RangeInclusive<u32>) {
         let [first, last] = [indices.start(), indices.end()].map(|&i| Location::of(i).block());
-        let Some(number) = self.uniform([!0; 2]) else {
+        let Some(position) = self.uniform([!0; 2]) else {
             return;
         };
 
-        if let Some(numbers) = self.numbers.get_mut(first..=last) {
-            numbers.fill(number);
+        if let Some(positions) = self.positions.get_mut(first..=last) {
+            positions.fill(position);
         }
     }
 
     /// The position of uniform words, or [`None`] if the words are not uniform.
     #[inline]
     fn uniform(&self, [read, write]: Words) -> Option<u8> {
-        let [default, _] = self.words[0];
+        let default = self.words[0];
         let flipped = [read ^ default, write ^ default];
+        let mut all = UNIFORM.iter().zip((0..).step_by(2));
 
-        (UNIFORM.iter().zip(0..)).find_map(|(words, number)| (*words == flipped).then_some(number))
+        all.find_map(|(words, position)| (*words == flipped).then_some(position))
     }
 
     /// Sets `count` verdicts of a block, from bit `first` on. The verdicts are in the low bits of
     /// `bits`.
     fn decide(&mut self, location: Location, first: u32, count: u32, bits: u64, flags: u32) {
         let block = location.block();
-        let number = self.numbers[block];
+        let position = self.positions[block];
         let mask = u64::MAX >> (WORD_BITS - count) << first;
-        let mut words = self.words[usize::from(number) % ROOM];
+        let mut words = self.words_at(position);
 
         for (word, kind) in words.iter_mut().zip([READ, WRITE]) {
             if flags & kind != 0 {
                 *word = *word & !mask | bits << first & mask;
             }
         }
-        self.numbers[block] = match self.uniform(words) {
+        self.positions[block] = match self.uniform(words) {
             Some(uniform) => uniform,
             // Words that are not uniform belong to one block only, and can be changed.
-            None if usize::from(number) >= UNIFORM.len() => {
-                self.words[usize::from(number) % ROOM] = words;
-                number
+            None if usize::from(position) >= UNIFORM.len() * 2 => {
+                self.set_words(position, words);
+                position
             }
-            None if self.used < ROOM => {
-                let number = self.used;
+            None if self.used < POSITIONS => {
+                let unused = self.used as u8;
 
-                self.words[number % ROOM] = words;
-                self.used = number + 1;
-                number as u8
+                self.set_words(unused, words);
+                self.used += words.len();
+                unused
             }
             None => {
                 self.full = true;
                 self.uniform([0; 2]).unwrap_or(0)
             }
         };
+    }
+
+    fn words_at(&self, position: u8) -> Words {
+        let first = first_word(position);
+
+        [self.words[first], self.words[first + 1]]
+    }
+
+    fn set_words(&mut self, position: u8, [read, write]: Words) {
+        let first = first_word(position);
+
+        self.words[first] = read;
+        self.words[first + 1] = write;
     }
 }

@@ -138,7 +138,7 @@ impl Location {
     /// The number of the location's block of 64 indices, less than [`Self::BLOCKS`].
     #[inline]
     pub(crate) const fn block(self) -> usize {
-        (self.slot * (PAGE / 64) + self.offset / 64) % Self::BLOCKS
+        (self.slot * PAGE + self.offset) / 64 % Self::BLOCKS
     }
 }
 

@@ -121,7 +121,8 @@ impl Register {
             && !matches!(self.feature, FeatureMsr::Immutable)
             && !self.is_xstate
         {
-            self.is_simple_write = self.is_stored && !self.vendor.writes(Vendor::Amd)
+            self.is_simple_write = self.is_stored
+                && !self.vendor.writes(Vendor::Amd)
                 && !self.vendor.writes(Vendor::Intel);
             self.vendor = self.vendor.unchecked();
         }

@@ -29,8 +29,8 @@ use crate::{
         },
     },
     kvm::{
-        feature,
         exit::read_with, //
+        feature,
     },
 };
 
@@ -133,9 +133,9 @@ impl Host for VendorLoaded<'_> {
     }
 
     fn vendor_feature(&self, index: u32) -> Result<u64> {
-        // SAFETY: The function calls the vendor module, which is loaded, and accepts any index.
-        // `data` is valid.
-        read_with(|data| unsafe { bindings::kvm_msr_glue_vendor_feature(index, data) })
+        // SAFETY: The function calls the vendor module, which is loaded, and accepts any index. It
+        // stores a value if it returns 0.
+        unsafe { read_with(|data| bindings::kvm_msr_glue_vendor_feature(index, data)) }
     }
 }
 

@@ -26,9 +26,9 @@ impl Lapic for Vcpu {
     }
 
     fn read_x2apic(&self, index: u32) -> Result<u64> {
-        // SAFETY: `self` is a valid vCPU that this task has loaded, and `data` is valid. The
-        // function refuses if there is no local APIC in x2APIC mode, and an unknown index.
-        read_with(|data| unsafe { bindings::kvm_x2apic_msr_read(self.as_raw(), index, data) })
+        // SAFETY: `self` is a valid vCPU that this task has loaded. The function refuses if there
+        // is no local APIC in x2APIC mode, and an unknown index; otherwise it stores a value.
+        unsafe { read_with(|data| bindings::kvm_x2apic_msr_read(self.as_raw(), index, data)) }
     }
 
     fn write_x2apic(&self, index: u32, data: u64) -> Result {

@@ -67,9 +67,9 @@ impl Vcpu {
 
 impl Mtrrs for Vcpu {
     fn read_mtrr(&self, index: u32) -> Result<u64> {
-        // SAFETY: `self` is a valid vCPU that this task has loaded, and `data` is valid. The
-        // function refuses an index that is not one of an MTRR.
-        read_with(|data| unsafe { bindings::kvm_mtrr_get_msr(self.as_raw(), index, data) })
+        // SAFETY: `self` is a valid vCPU that this task has loaded. The function refuses an index
+        // that is not one of an MTRR; otherwise it stores a value.
+        unsafe { read_with(|data| bindings::kvm_mtrr_get_msr(self.as_raw(), index, data)) }
     }
 
     fn write_mtrr(&self, index: u32, data: u64) -> Result {
@@ -85,10 +85,11 @@ impl Hypervisors for Vcpu {
     fn read_hyperv(&self, index: u32, initiator: Initiator) -> Result<u64> {
         let host = initiator == Initiator::Host;
 
-        // SAFETY: `self` is a valid vCPU that this task has loaded, and `data` is valid.
-        read_with(|data| unsafe {
-            bindings::kvm_hv_get_msr_common(self.as_raw(), index, data, host)
-        })
+        // SAFETY: `self` is a valid vCPU that this task has loaded. The function stores a value if
+        // it returns 0.
+        unsafe {
+            read_with(|data| bindings::kvm_hv_get_msr_common(self.as_raw(), index, data, host))
+        }
     }
 
     #[cfg(CONFIG_KVM_HYPERV)]

@@ -17,8 +17,8 @@ use crate::{
         registers::Vendor,
     },
     kvm::{
-        host,
         exit::to_result, //
+        host,
     },
 };
 
