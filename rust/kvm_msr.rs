@@ -21,15 +21,20 @@ use crate::{
         DeviceIoctl,
         Emulation,
         Fastpath,
+        InFastpath,
         InRunLoop,
         MsrData,
         Run,
         Vcpu,
         Vm, //
     },
-    ops::AccessResult, //
+    ops::{
+        device::DeviceFile,
+        AccessResult, //
+    },
 };
 use kernel::{
+    miscdevice::MiscDeviceRegistration,
     prelude::*,
     uaccess::UserPtr, //
 };
@@ -80,8 +85,8 @@ msr_engine_ops! {
     emulate_wrmsr(vcpu: InRunLoop<'_>) -> Run = ops::exits::emulate_wrmsr;
     emulate_wrmsr_imm(vcpu: InRunLoop<'_>, index: u32, reg: c_int) -> Run
         = ops::exits::emulate_wrmsr_imm;
-    fastpath_wrmsr(vcpu: &Vcpu) -> Fastpath = ops::fastpath::fastpath_wrmsr;
-    fastpath_wrmsr_imm(vcpu: &Vcpu, index: u32, reg: c_int) -> Fastpath
+    fastpath_wrmsr(vcpu: InFastpath<'_>) -> Fastpath = ops::fastpath::fastpath_wrmsr;
+    fastpath_wrmsr_imm(vcpu: InFastpath<'_>, index: u32, reg: c_int) -> Fastpath
         = ops::fastpath::fastpath_wrmsr_imm;
     emulator_get_msr_with_filter(vcpu: InRunLoop<'_>, index: u32, data: &mut u64) -> Emulation
         = ops::emulator::emulator_get_msr_with_filter;
@@ -106,28 +111,37 @@ msr_engine_ops! {
     valid_efer(vcpu: &Vcpu, efer: u64) -> bool = ops::access::valid_efer;
 }
 
+#[pin_data(PinnedDrop)]
 struct KvmMsr {
+    #[pin]
+    _device: MiscDeviceRegistration<DeviceFile>,
     _registration: kvm::Registration,
 }
 
-impl kernel::Module for KvmMsr {
-    fn init(_module: &'static ThisModule) -> Result<Self> {
-        // Nothing may fail after this, as VMs can attach from here on.
-        let registration = kvm::Registration::new(OPS).inspect_err(|error| {
-            if *error == EBUSY {
-                pr_err!("another MSR engine is loaded, unload that first\n");
-            }
-        })?;
-
-        pr_info!("serving the MSRs of new VMs from Rust (set enable=N to leave new VMs to C)\n");
-        Ok(Self {
-            _registration: registration,
+impl kernel::InPlaceModule for KvmMsr {
+    fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        try_pin_init!(Self {
+            _device <- ops::device::register(),
+            // Nothing may fail after this, as VMs can attach from here on.
+            _registration: register()?,
         })
     }
 }
 
-impl Drop for KvmMsr {
-    fn drop(&mut self) {
+fn register() -> Result<kvm::Registration> {
+    let registration = kvm::Registration::new(OPS).inspect_err(|error| {
+        if *error == EBUSY {
+            pr_err!("another MSR engine is loaded, unload that first\n");
+        }
+    })?;
+
+    pr_info!("serving the MSRs of new VMs from Rust (set enable=N to leave new VMs to C)\n");
+    Ok(registration)
+}
+
+#[pinned_drop]
+impl PinnedDrop for KvmMsr {
+    fn drop(self: Pin<&mut Self>) {
         pr_info!("unloading, C serves the MSRs of new VMs from now on\n");
     }
 }

@@ -395,3 +395,88 @@ void kvm_msr_glue_debugfs_create(struct kvm *kvm, const char *name,
 {
 	debugfs_create_file(name, 0444, kvm->debugfs_dentry, kvm, fops);
 }
+
+int kvm_msr_glue_copy_struct_from_user(void *to, unsigned long ksize, const void __user *from,
+				       unsigned long usize)
+{
+	return copy_struct_from_user(to, ksize, from, usize);
+}
+
+int kvm_msr_glue_copy_struct_to_user(void __user *to, unsigned long usize, const void *from,
+				     unsigned long ksize)
+{
+	return copy_struct_to_user(to, usize, from, ksize, NULL);
+}
+
+bool kvm_msr_glue_is_own(struct kvm *kvm)
+{
+	return kvm->mm == current->mm;
+}
+
+/* Waits until each vCPU has left the guest, and so has seen the requests made before. */
+void kvm_msr_glue_leave_guest_mode(struct kvm *kvm)
+{
+	kvm_make_all_cpus_request(kvm, KVM_REQ_OUTSIDE_GUEST_MODE);
+}
+
+struct kvm_vcpu *kvm_msr_glue_vcpu_by_id(struct kvm *kvm, u32 id)
+{
+	return id < KVM_MAX_VCPU_IDS ? kvm_get_vcpu_by_id(kvm, id) : NULL;
+}
+
+/*
+ * Polls, as a mutex can't be waited for with a timeout.  KVM_RUN holds it until it
+ * returns to user space, so a shorter interval would not find it free more often.
+ */
+int kvm_msr_glue_lock_vcpu(struct kvm_vcpu *vcpu, u32 timeout_ms)
+{
+	unsigned long end = jiffies + msecs_to_jiffies(timeout_ms);
+
+	while (!mutex_trylock(&vcpu->mutex)) {
+		if (time_after_eq(jiffies, end))
+			return -EBUSY;
+		schedule_timeout_interruptible(1);
+		if (signal_pending(current))
+			return -EINTR;
+	}
+	if (vcpu->kvm->vm_dead) {
+		mutex_unlock(&vcpu->mutex);
+		return -EIO;
+	}
+	vcpu_load(vcpu);
+	return 0;
+}
+
+void kvm_msr_glue_unlock_vcpu(struct kvm_vcpu *vcpu)
+{
+	vcpu_put(vcpu);
+	mutex_unlock(&vcpu->mutex);
+}
+
+int kvm_msr_glue_put_results(struct kmsr_entry __user *to, const struct kmsr_entry *from,
+			     unsigned long nr)
+{
+	unsigned long i;
+
+	might_fault();
+	if (!user_write_access_begin(to, nr * sizeof(*to)))
+		return -EFAULT;
+
+	for (i = 0; i < nr; i++) {
+		unsafe_put_user(from[i].status, &to[i].status, fault);
+		unsafe_put_user(from[i].data, &to[i].data, fault);
+	}
+
+	user_write_access_end();
+	return 0;
+fault:
+	user_write_access_end();
+	return -EFAULT;
+}
+
+/* Lets other tasks run, between parts of a long ioctl. */
+int kvm_msr_glue_pause(void)
+{
+	cond_resched();
+	return signal_pending(current) ? -EINTR : 0;
+}

@@ -7,6 +7,7 @@
 
 #include <asm/intel_pt.h>
 
+#include "../uapi/kvm-msr.h"
 #include "reverse_cpuid.h"
 #include "x86.h"
 
@@ -27,6 +28,14 @@ enum {
 	/* The kernel collects this bit in CPUID_LNX_*, KVM has it in CPUID's layout. */
 	KVM_MSR_FEATURE_PERFMON_V2 = KVM_X86_FEATURE_PERFMON_V2,
 	KVM_MSR_GET_ONE_REG = KVM_GET_ONE_REG,
+	KMSR_INFO_IOCTL = KMSR_INFO,
+	KMSR_ATTACH_IOCTL = KMSR_ATTACH,
+	KMSR_SET_POLICY_IOCTL = KMSR_SET_POLICY,
+	KMSR_GET_POLICY_IOCTL = KMSR_GET_POLICY,
+	KMSR_LEARN_IOCTL = KMSR_LEARN,
+	KMSR_STATS_IOCTL = KMSR_STATS,
+	KMSR_BATCH_IOCTL = KMSR_BATCH,
+	KMSR_SAVE_LIST_IOCTL = KMSR_SAVE_LIST,
 };
 
 int kvm_msr_glue_vendor_set_efer(struct kvm_vcpu *vcpu, u64 efer);
@@ -90,5 +99,19 @@ void kvm_msr_glue_recalc_intercepts(struct kvm *kvm);
 struct kvm_vcpu *kvm_msr_glue_get_vcpu(struct kvm *kvm, int i);
 void kvm_msr_glue_debugfs_create(struct kvm *kvm, const char *name,
 				 const struct file_operations *fops);
+
+
+int kvm_msr_glue_copy_struct_from_user(void *to, unsigned long ksize, const void __user *from,
+				       unsigned long usize);
+int kvm_msr_glue_copy_struct_to_user(void __user *to, unsigned long usize, const void *from,
+				     unsigned long ksize);
+int kvm_msr_glue_put_results(struct kmsr_entry __user *to, const struct kmsr_entry *from,
+			     unsigned long nr);
+int kvm_msr_glue_pause(void);
+bool kvm_msr_glue_is_own(struct kvm *kvm);
+void kvm_msr_glue_leave_guest_mode(struct kvm *kvm);
+struct kvm_vcpu *kvm_msr_glue_vcpu_by_id(struct kvm *kvm, u32 id);
+int kvm_msr_glue_lock_vcpu(struct kvm_vcpu *vcpu, u32 timeout_ms);
+void kvm_msr_glue_unlock_vcpu(struct kvm_vcpu *vcpu);
 
 #endif

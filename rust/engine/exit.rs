@@ -27,6 +27,12 @@ pub(crate) const UNSUPPORTED: Denial = denial(2);
 /// The filter denies the access (`KVM_MSR_RET_FILTERED`).
 pub(crate) const FILTERED: Denial = denial(3);
 
+/// A rule of a policy denies the access with #GP, which user space is not asked about.
+///
+/// The low 32 bits are those of [`INVALID`], which callers in C get: their return codes have 32
+/// bits. No return code has the higher bit.
+pub(crate) const FORBIDDEN: Denial = denial(1 << 32 | 1);
+
 const fn denial(reason: i64) -> Denial {
     match Denial::new(reason) {
         Some(denial) => denial,
@@ -61,12 +67,14 @@ pub(crate) fn reasons_of_cap(arg: u64) -> Result<u32> {
 
 /// Returns the reason for an exit to user space, or [`None`] if it is not in the set `enabled`.
 ///
-/// Any denial other than [`UNSUPPORTED`] and [`FILTERED`] means that the access is invalid.
+/// There is none for [`FORBIDDEN`]. Any denial other than [`UNSUPPORTED`] and [`FILTERED`] means
+/// that the access is invalid.
 #[inline]
 pub(crate) fn exit_reason(denial: Denial, enabled: u32) -> Option<u32> {
     let reason = match denial {
         UNSUPPORTED => REASON_UNKNOWN,
         FILTERED => REASON_FILTER,
+        FORBIDDEN => return None,
         _ => REASON_INVAL,
     };
     (enabled & reason != 0).then_some(reason)

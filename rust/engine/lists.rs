@@ -13,6 +13,7 @@ use super::{
         Result, //
     },
     cpu::Leniency,
+    exit::UNSUPPORTED,
     registers::{
         index::*,
         lookup,
@@ -110,23 +111,17 @@ pub(crate) fn feature_indices<H: Host>(host: &H) -> impl Iterator<Item = u32> + 
 ///
 /// # Errors
 ///
-/// [`UNSUPPORTED`](super::exit::UNSUPPORTED) if the MSR is not a feature MSR, or the vendor module
+/// [`UNSUPPORTED`] if the MSR is not a feature MSR, or the vendor module
 /// does not know it.
 pub(crate) fn read_feature<H: Host + Leniency>(host: &H, index: u32) -> Result<u64> {
-    read_existing_feature(host, index).or_else(|denial| {
-        let register = lookup(index);
+    match read_existing_feature(host, index) {
+        Err(UNSUPPORTED) => {
+            let register = lookup(index);
 
-        tolerate(
-            denial,
-            host,
-            register,
-            index,
-            0,
-            Initiator::Host,
-            Access::Read,
-        )
-        .map(|()| 0)
-    })
+            tolerate(host, register, index, 0, Initiator::Host, Access::Read).map(|()| 0)
+        }
+        read => read,
+    }
 }
 
 /// Reads a feature MSR; an unknown one is always denied.

@@ -122,6 +122,13 @@ impl Vcpu {
         }
     }
 
+    /// The index of the MSR that user space was asked for, or any other if user space has changed it
+    /// in the meantime.
+    pub(crate) fn user_space_index(&self) -> u32 {
+        // SAFETY: `self` is a valid vCPU, and its `run` page is valid as long as the vCPU.
+        unsafe { (&raw const (*(*self.as_raw()).run).__bindgen_anon_1.msr.index).read_volatile() }
+    }
+
     /// Completes an RDMSR or WRMSR exit: skips the instruction, or injects `#GP` if the access was
     /// denied.
     #[inline]

@@ -15,6 +15,7 @@ use super::{
     },
     Emulation,
     Fastpath,
+    Overlay,
     Run,
     Section,
     Vcpu,
@@ -126,6 +127,7 @@ impl Parameter for &Vcpu {
 ///
 /// The run loop is in a read-side section of `kvm->srcu`. It leaves the section only to run the
 /// guest, to block, and to handle requests.
+#[derive(Clone, Copy)]
 pub(crate) struct InRunLoop<'a>(&'a Vcpu);
 
 impl<'a> InRunLoop<'a> {
@@ -147,6 +149,44 @@ impl Deref for InRunLoop<'_> {
 }
 
 impl Parameter for InRunLoop<'_> {
+    type Raw = *mut bindings::kvm_vcpu;
+
+    #[inline]
+    unsafe fn from_raw(raw: *mut bindings::kvm_vcpu) -> Self {
+        // SAFETY: KVM passes loaded vCPUs of attached VMs.
+        Self(unsafe { Vcpu::from_raw(raw) })
+    }
+}
+
+/// A vCPU that handles a VM-exit on the fast path.
+///
+/// `vcpu->mode` is `IN_GUEST_MODE` then, and interrupts are disabled. So whoever waits until the
+/// vCPU has left guest mode waits for the fast path.
+#[derive(Clone, Copy)]
+pub(crate) struct InFastpath<'a>(&'a Vcpu);
+
+impl InFastpath<'_> {
+    /// What `/dev/kvm-msr` has set up for the VM, if anything.
+    #[inline]
+    pub(crate) fn overlay(&self) -> Option<&Overlay> {
+        let overlay = self.0.vm().state().overlay.load_raw();
+
+        // SAFETY: The pointer is null, or to an overlay that `VmState::replace_overlay()` frees only
+        // after all vCPUs have left guest mode, which this one does after the fast path.
+        unsafe { overlay.as_ref() }
+    }
+}
+
+impl Deref for InFastpath<'_> {
+    type Target = Vcpu;
+
+    #[inline]
+    fn deref(&self) -> &Vcpu {
+        self.0
+    }
+}
+
+impl Parameter for InFastpath<'_> {
     type Raw = *mut bindings::kvm_vcpu;
 
     #[inline]

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What requires a read-side section of a VM's `kvm->srcu`: pointers that are written under its
-//! `kvm->lock`, and guest memory, as user space can move memory slots at any time.
+//! What requires a read-side section of a VM's `kvm->srcu`: what the engine keeps for the VM, and
+//! guest memory, as user space can move memory slots at any time.
 
 use super::{
+    Overlay,
     Protected,
     Vm, //
 };
@@ -67,15 +68,24 @@ impl<'a> Section<'a> {
         self.vm
     }
 
-    /// Reads the value that the engine keeps for the VM.
+    /// The filter, if user space has set one.
     #[inline]
-    pub(crate) fn read(&self) -> Option<&Protected> {
-        let pointer = self.vm.protected();
+    pub(crate) fn filter(&self) -> Option<&Protected> {
+        self.read(&self.vm.state().filter)
+    }
 
+    /// What `/dev/kvm-msr` has set up for the VM, if anything.
+    #[inline]
+    pub(crate) fn overlay(&self) -> Option<&Overlay> {
+        self.read(&self.vm.state().overlay)
+    }
+
+    /// Reads a pointer of this VM's state.
+    #[inline]
+    fn read<T>(&self, pointer: &SrcuPtr<T>) -> Option<&T> {
         // As srcu_dereference(): a READ_ONCE(), whose address dependency pairs with the full
         // ordering in `SrcuPtr::swap()`.
-        // SAFETY: The pointer is to the atomic, which is valid, and all writes to it are atomic.
-        let value = unsafe { pointer.value.as_ptr().read_volatile() };
+        let value = pointer.load_raw();
 
         // SAFETY: The pointer is null, or to a value that is freed only after a grace period of
         // this VM's domain, see `Replaced`. `self` proves that this task is in a section of that
@@ -127,6 +137,13 @@ impl<T> SrcuPtr<T> {
         Self {
             value: Atomic::new(ptr::null_mut()),
         }
+    }
+
+    /// The pointer, for a task that is not in a section, but that keeps the value otherwise.
+    #[inline]
+    pub(super) fn load_raw(&self) -> *mut T {
+        // SAFETY: The pointer is to the atomic, which is valid, and all writes to it are atomic.
+        unsafe { self.value.as_ptr().read_volatile() }
     }
 
     /// Publishes a new value, and returns the old one.

@@ -3,13 +3,13 @@
 //! Virtual machines.
 
 use super::{
-    srcu::SrcuPtr,
     user::FilterWords,
     Counter,
     DyingVm,
     NewVm,
     Section,
-    Vcpu, //
+    Vcpu,
+    VmState, //
 };
 use crate::{
     bindings,
@@ -17,12 +17,15 @@ use crate::{
 };
 use kernel::{
     prelude::*,
-    sync::Srcu,
+    sync::{
+        Arc,
+        ArcBorrow,
+        Srcu, //
+    },
     types::Opaque, //
 };
 
-/// The value that the engine keeps for a VM, which `kvm->srcu` protects: the MSR filter, if user
-/// space has set one.
+/// The MSR filter of a VM, which `kvm->srcu` protects.
 pub(crate) type Protected = Filter<FilterWords>;
 
 // All vCPUs of a VM read the value.
@@ -36,8 +39,8 @@ const _: () = {
 /// # Invariants
 ///
 /// This is a valid `struct kvm` after `kvm_msr_engine_ops::vm_init` and before `vm_destroy`. Its
-/// `arch.msr_engine` points to an `SrcuPtr<Protected>` that comes from `KBox::into_raw`, and that
-/// only `vm_destroy` frees.
+/// `arch.msr_engine` points to a `VmState` that comes from `Arc::into_raw`, whose reference only
+/// `vm_destroy` drops.
 #[repr(transparent)]
 pub(crate) struct Vm(Opaque<bindings::kvm>);
 
@@ -61,12 +64,19 @@ impl Vm {
         self.0.get()
     }
 
-    /// The pointer to the value that the engine keeps.
+    /// What the engine keeps for the VM.
     #[inline]
-    pub(super) fn protected(&self) -> &SrcuPtr<Protected> {
-        // SAFETY: `attach()` stored a pointer to an `SrcuPtr`. Only `detach()` frees it, after
-        // the last use of `self`, and nobody has a mutable reference to it before that.
+    pub(crate) fn state(&self) -> &VmState {
+        // SAFETY: `attach()` stored a pointer to a `VmState` of which the VM has a reference.
+        // Only `detach()` drops that, after the last use of `self`.
         unsafe { &*(*self.as_raw()).arch.msr_engine.cast() }
+    }
+
+    /// What the engine keeps for the VM, as a reference that can outlive the VM.
+    pub(super) fn shared_state(&self) -> ArcBorrow<'_, VmState> {
+        // SAFETY: The pointer comes from `Arc::into_raw`, and the VM has a reference, see
+        // `state()`.
+        unsafe { ArcBorrow::from_raw((*self.as_raw()).arch.msr_engine.cast_const().cast()) }
     }
 
     /// The SRCU domain `kvm->srcu`.
@@ -87,8 +97,8 @@ impl Vm {
         Section::enter(self)
     }
 
-    /// Replaces the value that the engine keeps, waits for all readers of the old value, and frees
-    /// it. After this, nobody uses the old value.
+    /// Replaces the filter, waits for all readers of the old one, and frees it. After this, nobody
+    /// uses the old filter.
     ///
     /// Sleeps, and takes `kvm->lock`. Must not be called in a [`Section`] of the VM.
     pub(crate) fn replace(&self, new: KBox<Protected>) {
@@ -97,22 +107,34 @@ impl Vm {
 
         // SAFETY: The VM is valid, so its lock is initialized.
         unsafe { kernel::bindings::mutex_lock(lock) };
-        let old = self.protected().swap(Some(new));
+        let old = self.state().filter.swap(Some(new));
         // SAFETY: This task locked `kvm->lock` above.
         unsafe { kernel::bindings::mutex_unlock(lock) };
 
+        self.synchronize();
+        // SAFETY: `old` was replaced before the grace period that has just ended.
+        drop(unsafe { old.into_box() });
+    }
+
+    /// Waits until all sections have ended that exist now.
+    pub(super) fn synchronize(&self) {
         // User space waits for the grace period, so it is expedited, as KVM's other grace periods
         // of this domain are. A normal one could wait for timer ticks if another ended shortly
         // before.
         self.srcu().synchronize_expedited();
-        // SAFETY: `old` was replaced before the grace period that has just ended.
-        drop(unsafe { old.into_box() });
     }
 
     /// Makes every vCPU update its intercepted MSRs before the next VM-entry.
     pub(crate) fn recalc_intercepts(&self) {
         // SAFETY: `self` is a valid VM.
         unsafe { bindings::kvm_msr_glue_recalc_intercepts(self.as_raw()) }
+    }
+
+    /// Waits until every vCPU has left the guest. Before it enters the guest again, it handles the
+    /// requests that were made before, e.g. by [`Self::recalc_intercepts`].
+    pub(super) fn leave_guest_mode(&self) {
+        // SAFETY: `self` is a valid VM.
+        unsafe { bindings::kvm_msr_glue_leave_guest_mode(self.as_raw()) }
     }
 
     /// Whether KVM keeps a historical behavior: one of `KVM_X86_QUIRK_*`.
@@ -137,14 +159,17 @@ impl Vm {
         unsafe { (&raw mut (*self.as_raw()).arch.user_space_msr_mask).write_volatile(mask) }
     }
 
+    /// The number of the VM's current vCPUs.
+    pub(crate) fn nr_vcpus(&self) -> c_int {
+        // SAFETY: `self` is a valid VM. Another task may create a vCPU concurrently.
+        unsafe { (&raw const (*self.as_raw()).online_vcpus.counter).read_volatile() }
+    }
+
     /// The VM's current vCPUs. They are raw pointers, as the vCPUs are not loaded.
     pub(super) fn vcpus(&self) -> impl Iterator<Item = *mut bindings::kvm_vcpu> + '_ {
-        // SAFETY: `self` is a valid VM. Another task may create a vCPU concurrently.
-        let nr = unsafe { (&raw const (*self.as_raw()).online_vcpus.counter).read_volatile() };
-
         // SAFETY: `self` is a valid VM, and vCPUs below the online number stay until the VM is
         // destroyed.
-        (0..nr).map(|i| unsafe { bindings::kvm_msr_glue_get_vcpu(self.as_raw(), i) })
+        (0..self.nr_vcpus()).map(|i| unsafe { bindings::kvm_msr_glue_get_vcpu(self.as_raw(), i) })
     }
 
     /// The sum of a counter over all vCPUs.
@@ -163,22 +188,27 @@ impl NewVm {
     ///
     /// `ENOMEM`.
     pub(crate) fn attach(self) -> Result {
-        let protected = KBox::new(SrcuPtr::<Protected>::null(), GFP_KERNEL_ACCOUNT)?;
+        let state = Arc::pin_init(VmState::new(self.0), GFP_KERNEL_ACCOUNT)?;
 
+        // CAST: KVM stores the pointer as mutable, but nobody writes through it.
         // SAFETY: KVM passes a valid VM to `vm_init`, and nobody else uses it yet.
-        unsafe { (*self.0).arch.msr_engine = KBox::into_raw(protected).cast() };
+        unsafe { (*self.0).arch.msr_engine = Arc::into_raw(state).cast_mut().cast() };
         Ok(())
     }
 }
 
 impl DyingVm {
-    /// Detaches the VM, and frees the value that the engine kept for it.
+    /// Detaches the VM, and frees what the engine kept for it, but for what files of the device
+    /// still refer to.
     pub(crate) fn detach(self) {
         // SAFETY: KVM passes a valid VM to `vm_destroy`, and nobody else uses it anymore.
-        let protected: *mut SrcuPtr<Protected> = unsafe { (*self.0).arch.msr_engine }.cast();
+        let state: *const VmState = unsafe { (*self.0).arch.msr_engine }.cast();
 
-        // SAFETY: `NewVm::attach()` got the pointer from `KBox::into_raw`, and nobody uses it
-        // anymore.
-        drop(unsafe { KBox::from_raw(protected) });
+        // SAFETY: `NewVm::attach()` got the pointer from `Arc::into_raw`, and the VM gives up its
+        // reference here.
+        let state = unsafe { Arc::from_raw(state) };
+
+        // SAFETY: The VM has ended, so there is no reader.
+        unsafe { state.end() };
     }
 }

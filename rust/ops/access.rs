@@ -5,6 +5,7 @@
 
 use super::{
     msr_filter,
+    overlaid,
     AccessResult, //
 };
 use crate::{
@@ -14,42 +15,106 @@ use crate::{
             Access,
             Initiator, //
         },
-        exit::FILTERED,
-        registers::lookup,
+        exit::{
+            FILTERED,
+            UNSUPPORTED, //
+        },
+        learn::Path,
+        registers::{
+            lookup,
+            Register, //
+        },
+        stats::Event,
     },
     kvm::{
         Counter,
         MsrData,
+        Overlay,
         Section,
         Vcpu, //
     },
 };
 
-/// Reads an MSR for the guest, if the filter allows it.
-#[inline(always)]
-pub(super) fn read(vcpu: &Vcpu, section: &Section<'_>, index: u32) -> AccessResult<u64> {
-    // Before the filter: its lookup can reuse the index's location.
-    let register = lookup(index);
-
+/// Reads an MSR for the guest, if the filter and the policy allow it.
+pub(super) fn read(
+    vcpu: &Vcpu,
+    section: &Section<'_>,
+    index: u32,
+    path: Path,
+) -> AccessResult<u64> {
     vcpu.count(Counter::Reads, 1);
-    if !msr_filter::allows(section, index, Access::Read) {
-        vcpu.count(Counter::Filtered, 1);
-        return Err(FILTERED);
+    match section.overlay() {
+        None => read_filtered(vcpu, section, lookup(index), index, None),
+        Some(overlay) => overlaid::read(vcpu, section, overlay, index, path),
     }
-    access::read_register(vcpu, register, index, Initiator::Guest)
 }
 
-/// Writes an MSR for the guest, if the filter allows it.
+/// Reads an MSR if the filter allows it. If KVM does not have the MSR, the overlay's policy decides.
 #[inline(always)]
-pub(super) fn write(vcpu: &Vcpu, section: &Section<'_>, index: u32, data: u64) -> AccessResult {
-    let register = lookup(index);
-
-    vcpu.count(Counter::Writes, 1);
-    if !msr_filter::allows(section, index, Access::Write) {
+pub(super) fn read_filtered(
+    vcpu: &Vcpu,
+    section: &Section<'_>,
+    register: &Register,
+    index: u32,
+    overlay: Option<&Overlay>,
+) -> AccessResult<u64> {
+    if !msr_filter::allows(section, index, Access::Read) {
         vcpu.count(Counter::Filtered, 1);
+        if let Some(overlay) = overlay {
+            overlay.note(index, Access::Read, Event::Denied);
+        }
         return Err(FILTERED);
     }
-    access::write_register(vcpu, register, index, data, Initiator::Guest)
+    let Some(overlay) = overlay else {
+        return access::read_register(vcpu, register, index, Initiator::Guest);
+    };
+
+    match access::read_declared(vcpu, register, index, Initiator::Guest) {
+        Err(UNSUPPORTED) => overlaid::read_unsupported(vcpu, overlay, register, index),
+        read => read,
+    }
+}
+
+/// Writes an MSR for the guest, if the filter and the policy allow it.
+pub(super) fn write(
+    vcpu: &Vcpu,
+    section: &Section<'_>,
+    index: u32,
+    data: u64,
+    path: Path,
+) -> AccessResult {
+    vcpu.count(Counter::Writes, 1);
+    match section.overlay() {
+        None => write_filtered(vcpu, section, lookup(index), index, data, None),
+        Some(overlay) => overlaid::write(vcpu, section, overlay, index, data, path),
+    }
+}
+
+/// Writes an MSR as [`read_filtered`] reads it.
+#[inline(always)]
+pub(super) fn write_filtered(
+    vcpu: &Vcpu,
+    section: &Section<'_>,
+    register: &Register,
+    index: u32,
+    data: u64,
+    overlay: Option<&Overlay>,
+) -> AccessResult {
+    if !msr_filter::allows(section, index, Access::Write) {
+        vcpu.count(Counter::Filtered, 1);
+        if let Some(overlay) = overlay {
+            overlay.note(index, Access::Write, Event::Denied);
+        }
+        return Err(FILTERED);
+    }
+    let Some(overlay) = overlay else {
+        return access::write_register(vcpu, register, index, data, Initiator::Guest);
+    };
+
+    match access::write_declared(vcpu, register, index, data, Initiator::Guest) {
+        Err(UNSUPPORTED) => overlaid::write_unsupported(vcpu, overlay, register, index, data),
+        written => written,
+    }
 }
 
 /// Stores the value that was read, or 0 if the read failed, as not all callers check the result.
@@ -62,13 +127,17 @@ pub(super) fn store(read: AccessResult<u64>, data: &mut u64) -> AccessResult {
 /// A guest read as part of another operation, e.g. nested VM-exit.
 pub(crate) fn emulate_msr_read(vcpu: &Vcpu, index: u32, data: &mut u64) -> AccessResult {
     // The vendor module also calls this outside of the run loop, so this enters a section.
-    store(read(vcpu, &vcpu.vm().read_section(), index), data)
+    let section = vcpu.vm().read_section();
+
+    store(read(vcpu, &section, index, Path::Nested), data)
 }
 
 /// A guest write as part of another operation, e.g. nested VM-entry.
 pub(crate) fn emulate_msr_write(vcpu: &Vcpu, index: u32, data: u64) -> AccessResult {
     // The vendor module also calls this outside of the run loop, so this enters a section.
-    write(vcpu, &vcpu.vm().read_section(), index, data)
+    let section = vcpu.vm().read_section();
+
+    write(vcpu, &section, index, data, Path::Nested)
 }
 
 /// A guest read that bypasses the filter.

@@ -9,10 +9,27 @@ use crate::{
             Segment,
             Words, //
         },
+        policy::{
+            RawRule,
+            ACTION_ALLOW,
+            ACTION_CONSTANT,
+            ACTION_EXIT,
+            ACTION_GP,
+            ACTION_IGNORE,
+            ACTION_MASK,
+            ACTION_MATCH,
+            READ,
+            WRITE, //
+        },
+        stats::{
+            Event,
+            Row, //
+        },
     },
     kvm::{
         Counter,
         File,
+        Stats,
         Vm, //
     },
 };
@@ -30,6 +47,8 @@ pub(crate) fn vm_debugfs(vm: &Vm) {
     vm.create_file::<MsrEngine>();
     vm.create_file::<MsrFilter>();
     vm.create_file::<MsrCounters>();
+    vm.create_file::<MsrPolicy>();
+    vm.create_file::<MsrStats>();
 }
 
 /// The engine that serves the VM.
@@ -40,6 +59,12 @@ struct MsrFilter;
 
 /// The engine's counters, summed over all vCPUs.
 struct MsrCounters;
+
+/// The policy, as `kvmsr policy` reads it.
+struct MsrPolicy;
+
+/// The statistics that a file of `/dev/kvm-msr` counts now.
+struct MsrStats;
 
 impl File for MsrEngine {
     const NAME: &'static CStr = c"msr_engine";
@@ -54,7 +79,7 @@ impl File for MsrFilter {
 
     fn show(vm: &Vm, to: &SeqFile) {
         let section = vm.read_section();
-        let Some(filter) = section.read() else {
+        let Some(filter) = section.filter() else {
             seq_print!(to, "no filter\n");
             return;
         };
@@ -83,6 +108,110 @@ impl File for MsrCounters {
         ] {
             seq_print!(to, "{name} {}\n", vm.count_of(counter));
         }
+    }
+}
+
+// The files below take no lock: KVM waits for their readers when it destroys a VM.
+
+impl File for MsrPolicy {
+    const NAME: &'static CStr = c"msr_policy";
+
+    fn show(vm: &Vm, to: &SeqFile) {
+        let section = vm.read_section();
+        let Some(policy) = section
+            .overlay()
+            .and_then(|overlay| overlay.policy.as_ref())
+        else {
+            seq_print!(to, "# no policy\n");
+            return;
+        };
+
+        for rule in policy.rules() {
+            show_rule(&rule.raw(), to);
+        }
+    }
+}
+
+fn show_rule(rule: &RawRule, to: &SeqFile) {
+    let (action, has_value) = match rule.action {
+        ACTION_ALLOW => ("allow", false),
+        ACTION_GP => ("gp", false),
+        ACTION_EXIT => ("exit", false),
+        ACTION_IGNORE => ("ignore", false),
+        ACTION_CONSTANT => ("constant", true),
+        ACTION_MASK => ("mask", true),
+        ACTION_MATCH => ("match", true),
+        _ => return,
+    };
+    let access = match rule.access {
+        READ => "read",
+        WRITE => "write",
+        _ => "rw",
+    };
+    let when = match rule.when {
+        0 => "always",
+        _ => "unsupported",
+    };
+
+    seq_print!(to, "{action}");
+    if has_value {
+        seq_print!(to, "={:#x}", rule.value);
+    }
+    seq_print!(
+        to,
+        " {access} when {when} {:#010x}-{:#010x}\n",
+        rule.first,
+        rule.last
+    );
+}
+
+impl File for MsrStats {
+    const NAME: &'static CStr = c"msr_stats";
+
+    fn show(vm: &Vm, to: &SeqFile) {
+        let section = vm.read_section();
+        let Some(stats) = section
+            .overlay()
+            .and_then(|overlay| overlay.counting.stats())
+        else {
+            seq_print!(to, "no statistics\n");
+            return;
+        };
+
+        seq_print!(
+            to,
+            "msr access count denied unsupported user_exits gp bucket:count\n"
+        );
+        for (row, index) in stats.rows() {
+            show_counts(stats, row, format_args!("{index:#010x}"), to);
+        }
+        show_counts(stats, Row::LOST, format_args!("lost"), to);
+    }
+}
+
+/// Shows a line for each kind of access that there was.
+fn show_counts(stats: &Stats, row: Row, name: core::fmt::Arguments<'_>, to: &SeqFile) {
+    for (access, kind) in [(Access::Read, "read"), (Access::Write, "write")] {
+        let totals = stats.totals(row, access);
+
+        if totals.count() == 0 {
+            continue;
+        }
+        seq_print!(to, "{name} {kind} {}", totals.count());
+        for event in [
+            Event::Denied,
+            Event::Unsupported,
+            Event::UserSpaceExit,
+            Event::GeneralProtection,
+        ] {
+            seq_print!(to, " {}", totals.events[event as usize]);
+        }
+        for (bucket, count) in totals.buckets.iter().enumerate() {
+            if *count != 0 {
+                seq_print!(to, " {bucket}:{count}");
+            }
+        }
+        seq_print!(to, "\n");
     }
 }
 

@@ -15,13 +15,14 @@ use crate::{
         access::{
             read,
             read_existing,
+            Access,
             Initiator, //
         },
+        learn::Path,
         registers::index::KVM_INTERNAL_GUEST_SSP,
     },
     kvm::{
         Completion,
-        Counter,
         Emulation,
         InRunLoop,
         Run,
@@ -35,17 +36,17 @@ pub(crate) fn emulator_get_msr_with_filter(
     index: u32,
     data: &mut u64,
 ) -> Emulation {
-    let read = access::read(&vcpu, &vcpu.section(), index);
+    let read = access::read(&vcpu, &vcpu.section(), index, Path::Emulator);
 
     *data = 0;
     if let Err(denial) = read {
         if Run::errno(denial).is_some() {
             return Emulation::Unhandleable;
         }
-        if user_space_msr::offer::<CompleteRead>(&vcpu, index, None, denial) {
+        if user_space_msr::offer::<CompleteRead>(vcpu, index, None, denial) {
             return Emulation::UserSpace;
         }
-        vcpu.count(Counter::GeneralProtection, 1);
+        user_space_msr::count_gp(vcpu, index, Access::Read);
     }
     vcpu.trace_read(index, read);
     match read {
@@ -63,16 +64,16 @@ pub(crate) fn emulator_set_msr_with_filter(
     index: u32,
     data: u64,
 ) -> Emulation {
-    let write = access::write(&vcpu, &vcpu.section(), index, data);
+    let write = access::write(&vcpu, &vcpu.section(), index, data, Path::Emulator);
 
     if let Err(denial) = write {
         if Run::errno(denial).is_some() {
             return Emulation::Unhandleable;
         }
-        if user_space_msr::offer::<CompleteWrite>(&vcpu, index, Some(data), denial) {
+        if user_space_msr::offer::<CompleteWrite>(vcpu, index, Some(data), denial) {
             return Emulation::UserSpace;
         }
-        vcpu.count(Counter::GeneralProtection, 1);
+        user_space_msr::count_gp(vcpu, index, Access::Write);
     }
     vcpu.trace_write(index, data, write);
     match write {
@@ -96,8 +97,8 @@ pub(crate) fn emulator_get_msr(vcpu: &Vcpu, index: u32, data: &mut u64) -> Acces
 struct CompleteRead;
 struct CompleteWrite;
 
-fn complete(vcpu: &Vcpu, set: impl FnOnce(u64)) -> Run {
-    match user_space_msr::answer(vcpu).map(set) {
+fn complete(vcpu: &Vcpu, access: Access, set: impl FnOnce(u64)) -> Run {
+    match user_space_msr::answer(vcpu, access).map(set) {
         Ok(()) => vcpu.complete_emulation(),
         Err(_) => vcpu.inject_gp(),
     }
@@ -105,12 +106,12 @@ fn complete(vcpu: &Vcpu, set: impl FnOnce(u64)) -> Run {
 
 impl Completion for CompleteRead {
     fn complete(vcpu: &Vcpu) -> Run {
-        complete(vcpu, |data| vcpu.set_edx_eax(data))
+        complete(vcpu, Access::Read, |data| vcpu.set_edx_eax(data))
     }
 }
 
 impl Completion for CompleteWrite {
     fn complete(vcpu: &Vcpu) -> Run {
-        complete(vcpu, |_| ())
+        complete(vcpu, Access::Write, |_| ())
     }
 }

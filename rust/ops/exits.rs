@@ -4,20 +4,50 @@
 
 use super::{
     access,
-    user_space_msr, //
+    msr_filter,
+    overlaid,
+    user_space_msr,
+    AccessResult, //
 };
-use crate::kvm::{
-    Completion,
-    Counter,
-    InRunLoop,
-    Run,
-    Vcpu, //
+use crate::{
+    engine::{
+        access::{
+            load,
+            reads_simply,
+            store_unchecked,
+            writes_simply,
+            Access, //
+        },
+        exit::FILTERED,
+        learn::Path,
+        registers::{
+            lookup,
+            lookup_at,
+            Location,
+            Register, //
+        },
+    },
+    kvm::{
+        Completion,
+        Counter,
+        InRunLoop,
+        Overlay,
+        Run,
+        Section,
+        Timer,
+        Vcpu,
+        Way, //
+    },
 };
 use kernel::prelude::*;
 
+// Most VM-exits are for MSRs that are only loaded or stored. The functions of the ops handle these
+// without a call that returns, so they save no registers. All other accesses are left to functions
+// that are not inlined.
+
 /// RDMSR: the index is in ECX, the value goes to EDX:EAX.
 pub(crate) fn emulate_rdmsr(vcpu: InRunLoop<'_>) -> Run {
-    read::<CompleteRead>(&vcpu, vcpu.ecx(), |data| vcpu.set_edx_eax(data))
+    read::<Rdmsr>(vcpu, vcpu.ecx())
 }
 
 /// RDMSR with an immediate index: the value goes to one register.
@@ -25,30 +55,160 @@ pub(crate) fn emulate_rdmsr_imm(vcpu: InRunLoop<'_>, index: u32, reg: c_int) -> 
     // Stored for the completion: the VM-exit's information is no longer valid when user space
     // answers.
     vcpu.set_rdmsr_imm_reg(reg);
-    read::<CompleteReadImm>(&vcpu, index, |data| vcpu.set_operand(reg, data))
+    read::<RdmsrImm>(vcpu, index)
 }
 
 /// WRMSR: the index is in ECX, the value in EDX:EAX.
 pub(crate) fn emulate_wrmsr(vcpu: InRunLoop<'_>) -> Run {
-    write(&vcpu, vcpu.ecx(), vcpu.edx_eax())
+    write::<Wrmsr>(vcpu, vcpu.ecx(), || vcpu.edx_eax())
 }
 
 /// WRMSR with an immediate index: the value is in one register.
 pub(crate) fn emulate_wrmsr_imm(vcpu: InRunLoop<'_>, index: u32, reg: c_int) -> Run {
-    write(&vcpu, index, vcpu.operand(reg))
+    write::<WrmsrImm>(vcpu, index, || vcpu.operand(reg))
+}
+
+/// An instruction that accesses an MSR.
+trait Instruction: Completion {
+    const PATH: Path;
+}
+
+/// An instruction that reads an MSR.
+trait ReadInstruction: Instruction {
+    /// Sets the register, or registers, to the value.
+    fn set(vcpu: &Vcpu, data: u64);
+}
+
+/// Whether an access can be handled at once.
+#[derive(Clone, Copy)]
+enum Fast {
+    /// The filter allows it, and the MSR is of a frequent kind.
+    Yes,
+    /// The access takes more than one lookup in the filter and to load or store a value.
+    No,
+    /// The filter denies the access.
+    Denied,
 }
 
 #[inline(always)]
-fn read<C: Completion>(vcpu: &InRunLoop<'_>, index: u32, set: impl FnOnce(u64)) -> Run {
-    let read = access::read(vcpu, &vcpu.section(), index);
+fn is_fast(section: &Section<'_>, is_simple: bool, index: u32, access: Access) -> Fast {
+    if !is_simple {
+        return Fast::No;
+    }
+    match msr_filter::verdict(section, index, access) {
+        Some(true) => Fast::Yes,
+        Some(false) => Fast::Denied,
+        None => Fast::No,
+    }
+}
 
+#[inline(always)]
+fn read<I: ReadInstruction>(vcpu: InRunLoop<'_>, index: u32) -> Run {
+    let section = vcpu.section();
+    let location = Location::of(index);
+
+    vcpu.count(Counter::Reads, 1);
+    let Some(overlay) = section.overlay() else {
+        let register = lookup(index);
+
+        let run = match is_fast(
+            &section,
+            reads_simply(&*vcpu, register),
+            index,
+            Access::Read,
+        ) {
+            Fast::Yes => read_fast::<I>(vcpu, register, index, None),
+            Fast::No => None,
+            Fast::Denied => return read_denied::<I>(vcpu, index),
+        };
+
+        return run.unwrap_or_else(|| read_plain::<I>(vcpu, register, index));
+    };
+    let timer = match overlay.way(&vcpu, location, index, Access::Read) {
+        Way::Judged => return read_overlaid::<I>(vcpu, overlay, None, index),
+        Way::Plain => None,
+        Way::Counted(histogram) => Some(Timer::start(histogram)),
+    };
+    let register = lookup_at(location);
+    let run = match is_fast(
+        &section,
+        reads_simply(&*vcpu, register),
+        index,
+        Access::Read,
+    ) {
+        Fast::Yes => read_fast::<I>(vcpu, register, index, timer),
+        Fast::No | Fast::Denied => None,
+    };
+
+    run.unwrap_or_else(|| read_overlaid::<I>(vcpu, overlay, timer, index))
+}
+
+/// Handles a read that [`is_fast`], or returns [`None`] if it takes more than to load a value.
+#[inline(always)]
+fn read_fast<I: ReadInstruction>(
+    vcpu: InRunLoop<'_>,
+    register: &Register,
+    index: u32,
+    timer: Option<Timer<'_>>,
+) -> Option<Run> {
+    let data = load(&*vcpu, register)?;
+
+    if let Some(timer) = timer {
+        timer.stop();
+    }
+    I::set(&vcpu, data);
+    vcpu.trace_read(index, Ok(data));
+    Some(vcpu.complete_access(Ok(())))
+}
+
+/// Reads in a VM without an overlay.
+#[inline(never)]
+fn read_plain<I: ReadInstruction>(vcpu: InRunLoop<'_>, register: &Register, index: u32) -> Run {
+    let read = access::read_filtered(&vcpu, &vcpu.section(), register, index, None);
+
+    end_read::<I>(vcpu, index, read)
+}
+
+/// Ends a read that the filter denies, in a VM without an overlay.
+#[inline(never)]
+fn read_denied<I: ReadInstruction>(vcpu: InRunLoop<'_>, index: u32) -> Run {
+    vcpu.count(Counter::Filtered, 1);
+    end_read::<I>(vcpu, index, Err(FILTERED))
+}
+
+/// Reads in a VM with an overlay. There is a timer if the read, besides being counted, needs only the
+/// filter and KVM.
+#[inline(never)]
+fn read_overlaid<I: ReadInstruction>(
+    vcpu: InRunLoop<'_>,
+    overlay: &Overlay,
+    timer: Option<Timer<'_>>,
+    index: u32,
+) -> Run {
+    let section = vcpu.section();
+    let read = match timer {
+        Some(timer) => {
+            let register = lookup(index);
+            let read = access::read_filtered(&vcpu, &section, register, index, Some(overlay));
+
+            timer.stop();
+            read
+        }
+        None => overlaid::read(&vcpu, &section, overlay, index, I::PATH),
+    };
+
+    end_read::<I>(vcpu, index, read)
+}
+
+#[inline(always)]
+fn end_read<I: ReadInstruction>(vcpu: InRunLoop<'_>, index: u32, read: AccessResult<u64>) -> Run {
     match read {
-        Ok(data) => set(data),
+        Ok(data) => I::set(&vcpu, data),
         Err(denial) => {
-            if user_space_msr::offer::<C>(vcpu, index, None, denial) {
+            if user_space_msr::offer::<I>(vcpu, index, None, denial) {
                 return Run::TO_USER_SPACE;
             }
-            vcpu.count(Counter::GeneralProtection, 1);
+            user_space_msr::count_gp(vcpu, index, Access::Read);
         }
     }
     vcpu.trace_read(index, read);
@@ -56,45 +216,197 @@ fn read<C: Completion>(vcpu: &InRunLoop<'_>, index: u32, set: impl FnOnce(u64)) 
 }
 
 #[inline(always)]
-fn write(vcpu: &InRunLoop<'_>, index: u32, data: u64) -> Run {
-    let write = access::write(vcpu, &vcpu.section(), index, data);
+fn write<I: Instruction>(vcpu: InRunLoop<'_>, index: u32, data: impl Fn() -> u64) -> Run {
+    let section = vcpu.section();
+    let location = Location::of(index);
 
+    vcpu.count(Counter::Writes, 1);
+    let Some(overlay) = section.overlay() else {
+        let register = lookup(index);
+
+        let run = match is_fast(
+            &section,
+            writes_simply(&*vcpu, register),
+            index,
+            Access::Write,
+        ) {
+            Fast::Yes => write_fast(vcpu, register, index, data(), None),
+            Fast::No => None,
+            Fast::Denied => return write_denied::<I>(vcpu, index, data()),
+        };
+
+        return run.unwrap_or_else(|| write_plain::<I>(vcpu, register, index, data()));
+    };
+    let timer = match overlay.way(&vcpu, location, index, Access::Write) {
+        Way::Judged => return write_overlaid::<I>(vcpu, overlay, None, index, data()),
+        Way::Plain => None,
+        Way::Counted(histogram) => Some(Timer::start(histogram)),
+    };
+    let register = lookup_at(location);
+    let run = match is_fast(
+        &section,
+        writes_simply(&*vcpu, register),
+        index,
+        Access::Write,
+    ) {
+        Fast::Yes => write_fast(vcpu, register, index, data(), timer),
+        Fast::No | Fast::Denied => None,
+    };
+
+    run.unwrap_or_else(|| write_overlaid::<I>(vcpu, overlay, timer, index, data()))
+}
+
+/// Handles a write that [`is_fast`], or returns [`None`] if it takes more than to store a value.
+#[inline(always)]
+fn write_fast(
+    vcpu: InRunLoop<'_>,
+    register: &Register,
+    index: u32,
+    data: u64,
+    timer: Option<Timer<'_>>,
+) -> Option<Run> {
+    if !store_unchecked(&*vcpu, register, data) {
+        return None;
+    }
+    if let Some(timer) = timer {
+        timer.stop();
+    }
+    vcpu.trace_write(index, data, Ok(()));
+    Some(vcpu.complete_access(Ok(())))
+}
+
+/// Writes in a VM without an overlay.
+#[inline(never)]
+fn write_plain<I: Instruction>(
+    vcpu: InRunLoop<'_>,
+    register: &Register,
+    index: u32,
+    data: u64,
+) -> Run {
+    let write = access::write_filtered(&vcpu, &vcpu.section(), register, index, data, None);
+
+    end_write::<I>(vcpu, index, data, write)
+}
+
+/// Ends a write that the filter denies, in a VM without an overlay.
+#[inline(never)]
+fn write_denied<I: Instruction>(vcpu: InRunLoop<'_>, index: u32, data: u64) -> Run {
+    vcpu.count(Counter::Filtered, 1);
+    end_write::<I>(vcpu, index, data, Err(FILTERED))
+}
+
+/// Writes as [`read_overlaid`] reads.
+#[inline(never)]
+fn write_overlaid<I: Instruction>(
+    vcpu: InRunLoop<'_>,
+    overlay: &Overlay,
+    timer: Option<Timer<'_>>,
+    index: u32,
+    data: u64,
+) -> Run {
+    let section = vcpu.section();
+    let write = match timer {
+        Some(timer) => {
+            let register = lookup(index);
+            let write =
+                access::write_filtered(&vcpu, &section, register, index, data, Some(overlay));
+
+            timer.stop();
+            write
+        }
+        None => overlaid::write(&vcpu, &section, overlay, index, data, I::PATH),
+    };
+
+    end_write::<I>(vcpu, index, data, write)
+}
+
+#[inline(always)]
+fn end_write<I: Instruction>(
+    vcpu: InRunLoop<'_>,
+    index: u32,
+    data: u64,
+    write: AccessResult,
+) -> Run {
     if let Err(denial) = write {
-        if user_space_msr::offer::<CompleteWrite>(vcpu, index, Some(data), denial) {
+        if user_space_msr::offer::<I>(vcpu, index, Some(data), denial) {
             return Run::TO_USER_SPACE;
         }
         // An errno is an error of KVM, not of the guest: it fails KVM_RUN instead of injecting #GP.
         if let Some(failed) = Run::errno(denial) {
             return failed;
         }
-        vcpu.count(Counter::GeneralProtection, 1);
+        user_space_msr::count_gp(vcpu, index, Access::Write);
     }
     vcpu.trace_write(index, data, write);
     vcpu.complete_access(write)
 }
 
-struct CompleteRead;
-struct CompleteReadImm;
-struct CompleteWrite;
+struct Rdmsr;
+struct RdmsrImm;
+struct Wrmsr;
+struct WrmsrImm;
 
-fn complete(vcpu: &Vcpu, set: impl FnOnce(u64)) -> Run {
-    vcpu.complete_access(user_space_msr::answer(vcpu).map(set))
+impl Instruction for Rdmsr {
+    const PATH: Path = Path::Exit;
 }
 
-impl Completion for CompleteRead {
-    fn complete(vcpu: &Vcpu) -> Run {
-        complete(vcpu, |data| vcpu.set_edx_eax(data))
+impl Instruction for RdmsrImm {
+    const PATH: Path = Path::Immediate;
+}
+
+impl Instruction for Wrmsr {
+    const PATH: Path = Path::Exit;
+}
+
+impl Instruction for WrmsrImm {
+    const PATH: Path = Path::Immediate;
+}
+
+impl ReadInstruction for Rdmsr {
+    #[inline(always)]
+    fn set(vcpu: &Vcpu, data: u64) {
+        vcpu.set_edx_eax(data);
     }
 }
 
-impl Completion for CompleteReadImm {
-    fn complete(vcpu: &Vcpu) -> Run {
-        complete(vcpu, |data| vcpu.set_operand(vcpu.rdmsr_imm_reg(), data))
+impl ReadInstruction for RdmsrImm {
+    #[inline(always)]
+    fn set(vcpu: &Vcpu, data: u64) {
+        vcpu.set_operand(vcpu.rdmsr_imm_reg(), data);
     }
 }
 
-impl Completion for CompleteWrite {
+impl Completion for Rdmsr {
     fn complete(vcpu: &Vcpu) -> Run {
-        complete(vcpu, |_| ())
+        complete_read::<Self>(vcpu)
     }
+}
+
+impl Completion for RdmsrImm {
+    fn complete(vcpu: &Vcpu) -> Run {
+        complete_read::<Self>(vcpu)
+    }
+}
+
+impl Completion for Wrmsr {
+    fn complete(vcpu: &Vcpu) -> Run {
+        complete_write(vcpu)
+    }
+}
+
+impl Completion for WrmsrImm {
+    fn complete(vcpu: &Vcpu) -> Run {
+        complete_write(vcpu)
+    }
+}
+
+#[inline(always)]
+fn complete_read<I: ReadInstruction>(vcpu: &Vcpu) -> Run {
+    let answer = user_space_msr::answer(vcpu, Access::Read);
+
+    vcpu.complete_access(answer.map(|data| I::set(vcpu, data)))
+}
+
+fn complete_write(vcpu: &Vcpu) -> Run {
+    vcpu.complete_access(user_space_msr::answer(vcpu, Access::Write).map(|_| ()))
 }

@@ -7,6 +7,7 @@
 
 pub(crate) mod access;
 pub(crate) mod debugfs;
+pub(crate) mod device;
 pub(crate) mod emulator;
 pub(crate) mod exits;
 pub(crate) mod fastpath;
@@ -15,6 +16,7 @@ pub(crate) mod msr_filter;
 pub(crate) mod msrs;
 pub(crate) mod nested_state;
 pub(crate) mod one_reg;
+mod overlaid;
 pub(crate) mod user_space_msr;
 
 use crate::engine::{

@@ -59,9 +59,18 @@ pub(crate) fn set_msr_filter(vm: &Vm, argp: UserPtr, compat: bool) -> Result {
 /// Returns whether the guest may access an MSR.
 #[inline(always)]
 pub(super) fn allows(section: &Section<'_>, index: u32, access: Access) -> bool {
-    match section.read() {
+    match section.filter() {
         Some(filter) => filter.allows(index, access),
         None => true,
+    }
+}
+
+/// Does what [`allows`] does by one lookup, or returns [`None`] if that does not tell.
+#[inline(always)]
+pub(super) fn verdict(section: &Section<'_>, index: u32, access: Access) -> Option<bool> {
+    match section.filter() {
+        Some(filter) => filter.verdict(index, access),
+        None => Some(true),
     }
 }
 
@@ -74,5 +83,10 @@ pub(crate) fn msr_allowed(vcpu: &Vcpu, index: u32, kind: u32) -> bool {
 
     // The vendor module also calls this outside of the run loop, when a vCPU is created and in
     // ioctls, so this enters a section.
-    allows(&vcpu.vm().read_section(), index, access)
+    let section = vcpu.vm().read_section();
+
+    allows(&section, index, access)
+        && section
+            .overlay()
+            .is_none_or(|overlay| overlay.passes_through(index, access))
 }

@@ -2,6 +2,7 @@
 
 //! `KVM_GET_MSRS` and `KVM_SET_MSRS` on a vCPU.
 
+use super::AccessResult;
 use crate::{
     engine::{
         access::{
@@ -13,6 +14,7 @@ use crate::{
             write_unchecked,
             Initiator, //
         },
+        exit::INVALID,
         registers::{
             lookup,
             Register, //
@@ -88,7 +90,7 @@ pub(crate) fn set_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
         if register.is_xstate {
             load_fpu(&mut fpu, vcpu, register);
         }
-        write(vcpu, register, index, data)
+        write(vcpu, register, index, data).is_ok()
     });
 
     vcpu.count(Counter::HostWrites, nr as u64);
@@ -120,15 +122,15 @@ fn load_fpu<'a>(fpu: &mut Option<GuestFpu<'a>>, vcpu: &'a Vcpu, register: &Regis
     }
 }
 
-/// Writes an MSR for user space, and returns whether this succeeded. Once the vCPU has run, only
+/// Writes an MSR for user space. Once the vCPU has run, only
 /// the current value may be written to an immutable feature MSR: user space writes all MSRs back on
 /// reset.
 #[inline(always)]
-pub(super) fn write(vcpu: &Vcpu, register: &Register, index: u32, data: u64) -> bool {
+pub(super) fn write(vcpu: &Vcpu, register: &Register, index: u32, data: u64) -> AccessResult {
     if register.is_immutable() && !may_set_immutable(vcpu, register, index, data) {
-        return false;
+        return Err(INVALID);
     }
-    write_register(vcpu, register, index, data, Initiator::Host).is_ok()
+    write_register(vcpu, register, index, data, Initiator::Host)
 }
 
 /// Whether user space may write a value to an immutable feature MSR.

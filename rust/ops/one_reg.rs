@@ -49,7 +49,7 @@ pub(crate) fn get_set_one_reg(vcpu: &Vcpu, ioctl: u32, reg: OneReg) -> Result {
     }
     let data = value.read()?;
 
-    if !msrs::write(vcpu, register, index, data) {
+    if msrs::write(vcpu, register, index, data).is_err() {
         return Err(EINVAL);
     }
     vcpu.count(Counter::HostWrites, 1);

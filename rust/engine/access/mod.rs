@@ -19,6 +19,7 @@
 
 mod cet;
 pub(crate) mod efer;
+pub(crate) mod judged;
 mod machine_check;
 mod paravirtual;
 mod speculation;
@@ -107,14 +108,15 @@ pub(crate) fn read_simple<C: Cpu>(
     index: u32,
     initiator: Initiator,
 ) -> Option<Result<u64>> {
-    if !register.is_simple_read || cpu.is_unusual() {
+    if !reads_simply(cpu, register) {
         return None;
     }
     match register.read {
         Read::Field(field) => Some(Ok(cpu.field(field))),
         Read::HyperV => match cpu.read_hyperv(index, initiator) {
             Ok(value) => Some(Ok(value)),
-            Err(denial) => Some(tolerate_read(denial, cpu, register, index, initiator)),
+            Err(UNSUPPORTED) => Some(tolerate_read(cpu, register, index, initiator)),
+            Err(denial) => Some(Err(denial)),
         },
         Read::Constant(value) => Some(Ok(value)),
         _ => None,
@@ -131,20 +133,36 @@ pub(crate) fn read_fully<C: Cpu>(
 ) -> Result<u64> {
     match read_declared(cpu, register, index, initiator) {
         Ok(value) => Ok(value),
-        Err(denial) => tolerate_read(denial, cpu, register, index, initiator),
+        Err(UNSUPPORTED) => tolerate_read(cpu, register, index, initiator),
+        Err(denial) => Err(denial),
     }
 }
 
-/// Returns 0 if a read that failed succeeds nevertheless.
+/// Decides a read of an unknown MSR: it may read as 0.
 #[inline(always)]
 fn tolerate_read<C: Cpu>(
-    denial: Denial,
     cpu: &C,
     register: &Register,
     index: u32,
     initiator: Initiator,
 ) -> Result<u64> {
-    tolerate(denial, cpu, register, index, 0, initiator, Access::Read).map(|()| 0)
+    tolerate(cpu, register, index, 0, initiator, Access::Read).map(|()| 0)
+}
+
+/// Whether an MSR is of a frequent kind, and the vCPU in no state that needs more checks.
+#[inline(always)]
+pub(crate) fn reads_simply<C: Cpu>(cpu: &C, register: &Register) -> bool {
+    register.is_simple_read && !cpu.is_unusual()
+}
+
+/// Does what [`read_simple`] does, given that [`reads_simply`], if the value is only loaded.
+#[inline(always)]
+pub(crate) fn load<C: Cpu>(cpu: &C, register: &Register) -> Option<u64> {
+    match register.read {
+        Read::Field(field) => Some(cpu.field(field)),
+        Read::Constant(value) => Some(value),
+        _ => None,
+    }
 }
 
 /// Reads an MSR; an unknown one is always denied.
@@ -152,8 +170,9 @@ pub(crate) fn read_existing<C: Cpu>(cpu: &C, index: u32, initiator: Initiator) -
     read_declared(cpu, lookup(index), index, initiator)
 }
 
+/// Does what [`read_existing`] does, given the MSR's declaration.
 #[inline(always)]
-fn read_declared<C: Cpu>(
+pub(crate) fn read_declared<C: Cpu>(
     cpu: &C,
     register: &Register,
     index: u32,
@@ -226,11 +245,31 @@ pub(crate) fn write_register<C: Cpu>(
     initiator: Initiator,
 ) -> Result {
     // A shortcut, as in `read_register()`.
-    if register.is_simple_write && !cpu.is_unusual() {
+    if writes_simply(cpu, register) {
         return store(cpu, register, data, initiator);
     }
-    write_declared(cpu, register, index, data, initiator)
-        .or_else(|denial| tolerate(denial, cpu, register, index, data, initiator, Access::Write))
+    match write_declared(cpu, register, index, data, initiator) {
+        Err(UNSUPPORTED) => tolerate(cpu, register, index, data, initiator, Access::Write),
+        written => written,
+    }
+}
+
+/// Whether an MSR's value is only stored or dropped, see [`reads_simply`].
+#[inline(always)]
+pub(crate) fn writes_simply<C: Cpu>(cpu: &C, register: &Register) -> bool {
+    register.is_simple_write && !cpu.is_unusual()
+}
+
+/// Writes an MSR for the guest, given that [`writes_simply`]. Returns false, and writes nothing, if
+/// the value has to be checked.
+#[inline(always)]
+pub(crate) fn store_unchecked<C: Cpu>(cpu: &C, register: &Register, data: u64) -> bool {
+    match register.write {
+        Write::Field(field) => cpu.set_field(field, data),
+        Write::HostField(_) | Write::Ignore => (),
+        _ => return false,
+    }
+    true
 }
 
 /// Does what [`write_register`] does, or returns [`None`] if the engine has to check anything before
@@ -244,13 +283,12 @@ pub(crate) fn write_unchecked<C: Cpu>(
     initiator: Initiator,
 ) -> Option<Result> {
     if register.vendor.writes_unchecked(cpu.vendor()) {
-        let written = cpu.vendor_write(index, data, initiator);
-
-        return Some(written.or_else(|denial| {
-            tolerate(denial, cpu, register, index, data, initiator, Access::Write)
-        }));
+        return Some(match cpu.vendor_write(index, data, initiator) {
+            Err(UNSUPPORTED) => tolerate(cpu, register, index, data, initiator, Access::Write),
+            written => written,
+        });
     }
-    if register.is_simple_write && !cpu.is_unusual() {
+    if writes_simply(cpu, register) {
         return Some(store(cpu, register, data, initiator));
     }
     None
@@ -266,8 +304,9 @@ pub(crate) fn write_existing<C: Cpu>(
     write_declared(cpu, lookup(index), index, data, initiator)
 }
 
+/// Does what [`write_existing`] does, given the MSR's declaration.
 #[inline(always)]
-fn write_declared<C: Cpu>(
+pub(crate) fn write_declared<C: Cpu>(
     cpu: &C,
     register: &Register,
     index: u32,
@@ -390,10 +429,9 @@ pub(crate) fn needs_fpu<C: Cpu>(cpu: &C, register: &Register) -> bool {
 ///
 /// # Errors
 ///
-/// The denial, if the access fails.
+/// [`UNSUPPORTED`], if the access fails.
 #[cold]
 pub(crate) fn tolerate<L: Leniency>(
-    denial: Denial,
     leniency: &L,
     register: &Register,
     index: u32,
@@ -401,9 +439,6 @@ pub(crate) fn tolerate<L: Leniency>(
     initiator: Initiator,
     access: Access,
 ) -> Result {
-    if denial != UNSUPPORTED {
-        return Err(denial);
-    }
     if initiator == Initiator::Host && data == 0 && leniency.is_listed(register, index) {
         return Ok(());
     }

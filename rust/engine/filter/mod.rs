@@ -46,7 +46,7 @@ pub(crate) const DEFAULT_DENY: u32 = 1 << 0;
 
 /// The MSRs of the x2APIC. Filters don't apply to them (api.rst), as the guest can access most of
 /// them without a VM-exit.
-const X2APIC: RangeInclusive<u32> = 0x800..=0x8ff;
+pub(crate) const X2APIC: RangeInclusive<u32> = 0x800..=0x8ff;
 
 const WORD_BITS: u32 = u64::BITS;
 const WORD_BYTES: usize = size_of::<u64>();
@@ -209,17 +209,22 @@ impl<W: Words> Filter<W> {
     /// Returns whether the guest may access an MSR.
     #[inline]
     pub(crate) fn allows(&self, index: u32, access: Access) -> bool {
+        self.verdict(index, access)
+            .unwrap_or_else(|| self.search(index, access))
+    }
+
+    /// Does what [`Self::allows`] does by one lookup, or returns [`None`] if that does not tell.
+    #[inline(always)]
+    pub(crate) fn verdict(&self, index: u32, access: Access) -> Option<bool> {
         let location = Location::of(index);
 
-        if location.is_of(index) {
-            if self.blocks.allow_access(location, index, access) {
-                return true;
-            }
-            if !self.blocks.is_full() {
-                return false;
-            }
+        if !location.is_of(index) {
+            return None;
         }
-        self.search(index, access)
+        if self.blocks.allow_access(location, index, access) {
+            return Some(true);
+        }
+        (!self.blocks.is_full()).then_some(false)
     }
 
     /// Searches the ranges to decide whether the guest may access an MSR.

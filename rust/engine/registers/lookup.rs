@@ -83,8 +83,8 @@ static NUMBERS: [u32; SLOTS] = {
 };
 
 /// For each [`Location`], the position of its declaration in [`REGISTERS`].
-static POSITIONS: [[u8; PAGE]; SLOTS] = {
-    let mut positions = [[0; PAGE]; SLOTS];
+static POSITIONS: [u8; Location::COUNT] = {
+    let mut positions = [0; Location::COUNT];
     // In reverse order: a declaration overrides later ones, e.g. a range that contains its index.
     let mut at = table::REGISTERS.len();
 
@@ -93,14 +93,51 @@ static POSITIONS: [[u8; PAGE]; SLOTS] = {
         let mut index = register.first;
 
         while index <= register.last {
-            let Location { slot, offset } = Location::of(index);
-
-            positions[slot][offset] = at as u8;
+            positions[Location::of(index).position()] = at as u8;
             index += 1;
         }
         at -= 1;
     }
     positions
+};
+
+/// The first and last index of each page with declarations, sorted.
+static PAGES: [(u32, u32); NR_PAGES] = {
+    let mut pages = [(0, 0); NR_PAGES];
+    let mut count = 0;
+
+    while count < NR_PAGES {
+        // The lowest page above those that were found.
+        let mut lowest = u32::MAX;
+        let mut slot = 0;
+
+        while slot < SLOTS {
+            let number = NUMBERS[slot];
+
+            if number < lowest && (count == 0 || number > pages[count - 1].0 >> PAGE_BITS) {
+                lowest = number;
+            }
+            slot += 1;
+        }
+        let first = lowest << PAGE_BITS;
+
+        pages[count] = (first, first + (PAGE as u32 - 1));
+        count += 1;
+    }
+    pages
+};
+
+const NR_PAGES: usize = {
+    let mut count = 0;
+    let mut slot = 0;
+
+    while slot < SLOTS {
+        if NUMBERS[slot] != u32::MAX {
+            count += 1;
+        }
+        slot += 1;
+    }
+    count
 };
 
 const fn slot_of(number: u32) -> usize {
@@ -119,6 +156,12 @@ impl Location {
     /// The number of blocks of 64 indices.
     pub(crate) const BLOCKS: usize = SLOTS * PAGE / 64;
 
+    /// The number of locations.
+    pub(crate) const COUNT: usize = SLOTS * PAGE;
+
+    /// The first and last index of each page with declarations, sorted.
+    pub(crate) const PAGES: &'static [(u32, u32)] = &PAGES;
+
     /// Returns the location of an index.
     #[inline]
     pub(crate) const fn of(index: u32) -> Self {
@@ -135,10 +178,16 @@ impl Location {
         NUMBERS[self.slot % SLOTS] == index >> PAGE_BITS
     }
 
+    /// The location's position, less than [`Self::COUNT`].
+    #[inline(always)]
+    pub(crate) const fn position(self) -> usize {
+        (self.slot * PAGE + self.offset) % Self::COUNT
+    }
+
     /// The number of the location's block of 64 indices, less than [`Self::BLOCKS`].
     #[inline]
     pub(crate) const fn block(self) -> usize {
-        (self.slot * PAGE + self.offset) / 64 % Self::BLOCKS
+        self.position() / 64
     }
 }
 
@@ -150,7 +199,11 @@ pub(crate) fn lookup(index: u32) -> &'static Register {
     if !location.is_of(index) {
         return &REGISTERS[0];
     }
-    let Location { slot, offset } = location;
+    lookup_at(location)
+}
 
-    &REGISTERS[usize::from(POSITIONS[slot % SLOTS][offset % PAGE])]
+/// Does what [`lookup`] does, given the location of an index in a page with declarations.
+#[inline]
+pub(crate) fn lookup_at(location: Location) -> &'static Register {
+    &REGISTERS[usize::from(POSITIONS[location.position()])]
 }

@@ -50,6 +50,8 @@ mod table;
 mod vendor;
 
 // Only the module uses these, cargo's tests don't.
+#[cfg(MODULE)]
+pub(crate) use self::lookup::lookup_at;
 #[allow(unused_imports)]
 pub(crate) use self::{
     feature::with_features,

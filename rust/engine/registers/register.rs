@@ -212,6 +212,11 @@ impl Register {
             .listed(Listed::EmulatedHyperV)
     }
 
+    /// Whether this is not a declaration, but the rules for all indices without one.
+    pub(crate) const fn is_undeclared(&self) -> bool {
+        self.last == u32::MAX
+    }
+
     /// Whether the MSR is a feature MSR whose value can't change once the vCPU has run.
     #[inline]
     pub(crate) fn is_immutable(&self) -> bool {

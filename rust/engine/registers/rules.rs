@@ -181,3 +181,21 @@ pub(crate) enum Write {
     /// The guest's FPU state.
     Xstate,
 }
+
+impl Write {
+    /// Whether the write accesses guest memory, or maps or unmaps a part of it.
+    pub(crate) const fn accesses_guest_memory(self) -> bool {
+        matches!(
+            self,
+            Self::ApicBase
+                | Self::WallClock
+                | Self::SystemTime { .. }
+                | Self::AsyncPfEn
+                | Self::AsyncPfInt
+                | Self::AsyncPfAck
+                | Self::StealTime
+                | Self::PvEoi
+                | Self::HyperV
+        )
+    }
+}

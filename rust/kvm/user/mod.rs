@@ -9,14 +9,17 @@
 //!
 //! All copies fail with `EFAULT` if not all of the user memory can be read or written.
 
+mod array;
 mod filter;
 mod lists;
 mod msrs;
 mod nested_state;
 mod one_reg;
+mod sized;
 mod words;
 
 pub(crate) use self::{
+    array::UserArray,
     filter::{
         FilterWords,
         MsrFilter, //
@@ -28,6 +31,7 @@ pub(crate) use self::{
     },
     nested_state::NestedState,
     one_reg::OneReg,
+    sized::Sized,
     words::UserVec,
 };
 

@@ -118,6 +118,13 @@ impl Vcpu {
         unsafe { Vm::from_raw((*self.as_raw()).kvm) }
     }
 
+    /// The vCPU's number in its VM, without the upper bits.
+    #[inline]
+    pub(crate) fn short_number(&self) -> u8 {
+        // SAFETY: `self` is a valid vCPU, and its number does not change.
+        unsafe { (*self.as_raw()).vcpu_idx as u8 }
+    }
+
     /// Reads all 64 bits of a general purpose register.
     #[inline]
     fn gpr(&self, reg: bindings::kvm_reg) -> u64 {

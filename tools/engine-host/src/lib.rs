@@ -24,8 +24,14 @@ mod filter;
 #[cfg(test)]
 mod io;
 #[cfg(test)]
+mod judged;
+#[cfg(test)]
 mod lists;
 #[cfg(test)]
 mod nested;
 #[cfg(test)]
+mod policy;
+#[cfg(test)]
 mod registers;
+#[cfg(test)]
+mod save_list;

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `KMSR_BATCH`: gets or sets registers of a vCPU, each with a status of its own.
+
+use super::Attached;
+use crate::{
+    bindings::{
+        self,
+        kmsr_entry, //
+    },
+    engine::{
+        access::{
+            needs_fpu,
+            read_register,
+            Initiator, //
+        },
+        cpu::{
+            Cpuid,
+            Mode, //
+        },
+        exit::{
+            Denial,
+            UNSUPPORTED, //
+        },
+        lists::read_feature,
+        one_reg,
+        registers::{
+            lookup,
+            Feature, //
+        },
+    },
+    kvm::{
+        pause,
+        user::{
+            Sized,
+            UserArray, //
+        },
+        Counter,
+        GuestFpu,
+        Vcpu,
+        VmRef, //
+    },
+    ops::msrs,
+};
+use kernel::{
+    prelude::*,
+    uaccess::UserPtr, //
+};
+
+/// The number of entries that are copied at a time.
+const CHUNK: usize = 64;
+
+/// Gets or sets the registers, in their order. All entries get a status, unless the batch ends
+/// early; `nr_done` is their number in any case.
+///
+/// # Errors
+///
+/// `EINVAL` if the operation is undefined; `EFAULT` if an entry can't be read or written; `EINTR`
+/// if a signal is pending; `ENODEV` if the VM has ended; `ENOMEM`; and those of
+/// [`VmRef::with_vcpu`], [`Sized::read`] and [`Sized::write`].
+pub(super) fn batch(attached: &Attached, argp: UserPtr) -> Result {
+    let mut arg = Sized::<bindings::kmsr_batch>::read(argp)?;
+    let is_set = match arg.value.op {
+        bindings::KMSR_BATCH_GET => false,
+        bindings::KMSR_BATCH_SET => true,
+        _ => return Err(EINVAL),
+    };
+    let vm = attached.vm()?;
+    let mut chunk = KVec::from_elem(kmsr_entry::default(), CHUNK, GFP_KERNEL)?;
+    let (vcpu_id, timeout_ms) = (arg.value.vcpu_id, arg.value.timeout_ms);
+    let entries = UserArray::<kmsr_entry>::new(arg.value.entries);
+    let nr_entries = arg.value.nr_entries as usize;
+    let mut nr_done = 0;
+
+    let done = vm.with_vcpu(vcpu_id, timeout_ms, |vcpu| {
+        let batch = Batch { vm: &vm, vcpu };
+
+        while nr_done < nr_entries {
+            let nr = (nr_entries - nr_done).min(CHUNK);
+            let chunk = chunk.get_mut(..nr).ok_or(EINVAL)?;
+
+            entries.read(nr_done, chunk)?;
+            batch.access(chunk, is_set);
+            entries.write_results(nr_done, chunk)?;
+            nr_done += nr;
+            pause()?;
+        }
+        Ok(())
+    });
+
+    // It fits: there are no more than `nr_entries`.
+    arg.value.nr_done = nr_done as u32;
+    arg.write()?;
+    done?
+}
+
+/// A vCPU whose registers are accessed, and its VM.
+struct Batch<'a> {
+    vm: &'a VmRef,
+    vcpu: &'a Vcpu,
+}
+
+impl Batch<'_> {
+    /// Accesses the registers of some entries, and stores the status of each.
+    fn access(&self, entries: &mut [kmsr_entry], is_set: bool) {
+        let _section = self.vcpu.vm().read_section();
+        let mut fpu = None;
+
+        for entry in entries {
+            let status = if is_set {
+                self.set(entry, &mut fpu)
+            } else {
+                self.get(entry, &mut fpu)
+            };
+
+            entry.status = status.map_or_else(Error::to_errno, |()| 0);
+        }
+    }
+
+    fn get<'a>(&'a self, entry: &mut kmsr_entry, fpu: &mut Option<GuestFpu<'a>>) -> Result {
+        let data = match entry.kind {
+            bindings::KMSR_ENTRY_FEATURE => {
+                read_feature(&self.vm.host(), index_of(entry)?).map_err(errno)?
+            }
+            _ => {
+                let index = self.index(entry)?;
+                let register = lookup(index);
+
+                if register.is_xstate && needs_fpu(self.vcpu, register) {
+                    fpu.get_or_insert_with(|| GuestFpu::load(self.vcpu));
+                }
+                let read = read_register(self.vcpu, register, index, Initiator::Host);
+
+                self.vcpu.count(Counter::HostReads, 1);
+                read.map_err(errno)?
+            }
+        };
+
+        entry.data = data;
+        Ok(())
+    }
+
+    fn set<'a>(&'a self, entry: &kmsr_entry, fpu: &mut Option<GuestFpu<'a>>) -> Result {
+        let index = self.index(entry)?;
+        let register = lookup(index);
+
+        // Guest memory is part of the VMM's address space. Leaving nested mode writes to it, too,
+        // and writes of some MSRs leave nested mode.
+        if !self.vm.is_own() && (register.write.accesses_guest_memory() || self.vcpu.is_nested()) {
+            return Err(EIO);
+        }
+        if register.is_xstate && needs_fpu(self.vcpu, register) {
+            fpu.get_or_insert_with(|| GuestFpu::load(self.vcpu));
+        }
+        msrs::write(self.vcpu, register, index, entry.data).map_err(errno)?;
+        self.vcpu.count(Counter::HostWrites, 1);
+        Ok(())
+    }
+
+    /// The index of the MSR that an entry names.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` if the kind is unknown or can't be set, `EINVAL` if it names no register.
+    fn index(&self, entry: &kmsr_entry) -> Result<u32> {
+        match entry.kind {
+            bindings::KMSR_ENTRY_MSR => index_of(entry),
+            bindings::KMSR_ENTRY_REG => {
+                let index = one_reg::msr_of(entry.id, || self.vcpu.has(Feature::ShadowStack));
+
+                Ok(index?)
+            }
+            _ => Err(EOPNOTSUPP),
+        }
+    }
+}
+
+/// The status of a denied access: KVM's errno if there is one, else whether the MSR exists.
+fn errno(denial: Denial) -> Error {
+    match denial {
+        UNSUPPORTED => ENOENT,
+        denial if denial.get() < 0 => Error::from_errno(denial.get() as c_int),
+        _ => EINVAL,
+    }
+}
+
+/// The index of the MSR that an entry's ID is.
+///
+/// # Errors
+///
+/// `EINVAL` if it is not one.
+fn index_of(entry: &kmsr_entry) -> Result<u32> {
+    Ok(u32::try_from(entry.id)?)
+}
