@@ -57,8 +57,8 @@ speculation: deps-kernel ## No Spectre v1 gadgets in the object code of kvm-msr.
 	@$(TARGET) speculation
 
 .PHONY: check
-check: deps-vm ## Compares C and the engine in QEMU, and tests lifetimes
-	@$(TARGET) check
+check: deps-vm ## Compares C and the engine in QEMU, and tests lifetimes; POLICIES=10000 for more
+	@$(TARGET) check $(if $(POLICIES),--policies $(POLICIES) --load-seconds 60)
 
 .PHONY: sweep
 sweep: deps-all ## Compares every MSR; VENDOR=amd or intel, NESTED=1 for nested state
@@ -100,6 +100,10 @@ modules_install: deps-kernel ## Installs kvm-msr.ko for the kernel of KDIR (INST
 .PHONY: registers
 registers: deps-kernel ## Generates the register reference and kvmsr's rules from the register table
 	@$(TARGET) registers
+
+.PHONY: uapi
+uapi: deps-kernel ## Generates kvmsr's structures of /dev/kvm-msr from rust/uapi/kvm-msr.h
+	@$(TARGET) uapi
 
 .PHONY: schemas
 schemas: deps-kernel ## Generates Documentation/kvmsr/schema/ from kvmsr's types

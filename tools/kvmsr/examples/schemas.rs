@@ -34,11 +34,19 @@ const REPORTS: &[Named] = &[
     ("filter-show", of::<kvmsr::filter::ShowReport>),
     ("filter-test", of::<kvmsr::filter::TestReport>),
     ("get", of::<kvmsr::access::GetReport>),
+    ("get-vm", of::<kvmsr::running::VmGetReport>),
+    ("learn", of::<kvmsr::learned::LearnedFile>),
     ("list", of::<kvmsr::list::ListReport>),
     ("log", of::<kvmsr::trace::Entry>),
+    ("policy", of::<kvmsr::policy::PolicyFile>),
+    ("policy-set", of::<kvmsr::policy::PolicySetReport>),
+    ("policy-test", of::<kvmsr::policy::PolicyTestReport>),
     ("probe", of::<kvmsr::probe::ProbeReport>),
+    ("save-list", of::<kvmsr::running::SaveListReport>),
     ("set", of::<kvmsr::access::SetReport>),
+    ("set-vm", of::<kvmsr::running::VmSetReport>),
     ("snapshot", of::<kvmsr::snapshot::Snapshot>),
+    ("stats", of::<kvmsr::stats::StatsReport>),
     ("top", of::<kvmsr::trace::Top>),
 ];
 
@@ -86,6 +94,10 @@ fn write(directory: &Path, name: &str, mut schema: Value) -> anyhow::Result<()> 
 fn title(name: &str) -> String {
     match name {
         "filter-refused" => "kvmsr filter compile --json, if there is no filter".to_owned(),
+        "get-vm" => "kvmsr get --vm --json".to_owned(),
+        "policy" => "A policy of kvmsr policy".to_owned(),
+        "save-list" => "kvmsr save-list --json".to_owned(),
+        "set-vm" => "kvmsr set --vm --json".to_owned(),
         "filter-rules" => "Rules for kvmsr filter".to_owned(),
         name => format!("kvmsr {} --json", name.replace('-', " ")),
     }

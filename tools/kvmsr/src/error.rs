@@ -27,6 +27,9 @@ pub enum Error {
     /// The input is invalid.
     #[error("{0}")]
     Input(String),
+    /// `/dev/kvm-msr`, or an ioctl of it, failed.
+    #[error(transparent)]
+    Device(#[from] crate::device::Error),
     /// This host lacks something that is needed.
     #[error("{0}")]
     Missing(String),

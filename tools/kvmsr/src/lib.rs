@@ -11,6 +11,8 @@
 //! - [`snapshot`], [`check`], [`compat`] and [`diff`] compare vCPUs, and what hosts accept;
 //!   [`formats`] reads the files of other VMMs.
 //! - [`scratch`] is a VM to try things on.
+//! - [`device`] is `/dev/kvm-msr`, the device of `kvm-msr.ko`: a [`policy`] for a VM, what its guest
+//!   accesses ([`learned`]), [`stats`], and the registers of a VM of another process.
 //!
 //! The program `kvmsr` is built on these modules.
 
@@ -30,6 +32,7 @@ pub mod compat;
 pub mod cpu_file;
 pub mod cpuid;
 pub mod decode;
+pub mod device;
 pub mod diff;
 pub mod doctor;
 pub mod error;
@@ -38,12 +41,16 @@ pub mod filter;
 pub mod formats;
 pub mod input;
 pub mod ioctl;
+pub mod learned;
 pub mod list;
 pub mod number;
+pub mod policy;
 pub mod probe;
+pub mod running;
 pub mod scratch;
 pub mod snapshot;
 pub mod state;
+pub mod stats;
 pub mod trace;
 
 pub use error::Error;

@@ -11,7 +11,7 @@ import tempfile
 
 import products
 import results
-from suites import cargo_environment, registers, schemas
+from suites import cargo_environment, registers, schemas, uapi
 
 _REPO = products.REPO
 # The number of lines that the hook series may add to the kernel, including moved lines.
@@ -194,6 +194,17 @@ def _generated():
                            "" if current else f"{file} is not current: run `make registers`")
 
 
+def _uapi():
+    """Tests that kvmsr's structures of /dev/kvm-msr are current."""
+    name = f"{os.path.basename(uapi.FILE)} is current"
+    try:
+        current = uapi.is_current()
+    except products.BuildError as error:
+        return results.test(name, False, str(error))
+    return results.test(name, current,
+                        "" if current else f"{uapi.FILE} is not current: run `make uapi`")
+
+
 def _schemas():
     """Tests that the schemas of kvmsr's output are current."""
     name = "schemas of kvmsr"
@@ -253,6 +264,7 @@ def _tests(kernel):
                  "--manifest-path", "tools/Cargo.toml", "--workspace", "--all-targets", "--",
                  "-D", "warnings", environment=cargo)
     yield from _generated()
+    yield _uapi()
     yield _schemas()
     yield _headers()
     yield from _licences()

@@ -13,18 +13,22 @@ enum Input {
     Nothing,
     Snapshot,
     Rules,
+    Policy,
 }
 
 use Input::Nothing;
+use Input::Policy;
 use Input::Rules;
 use Input::Snapshot;
 
 const RULES: &str = "default deny\nallow 0x10 0x174-0x176\nallow read IA32_APIC_BASE\n";
 
+const POLICY: &str = "ignore when unsupported 0x0-0x7ff\nmask=0x1 IA32_MISC_ENABLE\n";
+
 const RULES_FILE: &str = include_str!("../../../kvmsr/tests/data/filter/rules.json");
 
 /// The schema, the input, and a command line that prints such a document. The suite `live` has
-/// those of `top`, `log` and `bench`.
+/// those of `top`, `log` and `bench`, and the suite `device` those that need a running VM.
 const DOCUMENTS: &[(&str, Input, &[&str])] = &[
     ("explain", Nothing, &["explain", "IA32_EFER", "0x12345678"]),
     ("decode", Nothing, &["decode", "IA32_EFER=0xd01"]),
@@ -49,6 +53,12 @@ const DOCUMENTS: &[(&str, Input, &[&str])] = &[
         Rules,
         &["filter", "test", "--on-kvm", "-", "read:0x10", "write:0x1b"],
     ),
+    ("policy", Rules, &["policy", "compile", "-"]),
+    (
+        "policy-test",
+        Policy,
+        &["policy", "test", "-", "read:0x10", "write:0x1a0=3"],
+    ),
 ];
 
 /// Passes them on.
@@ -65,6 +75,7 @@ pub fn run(kvmsr: &Kvmsr, report: &mut Report) {
             Nothing => "",
             Snapshot => &snapshot,
             Rules => RULES,
+            Policy => POLICY,
         };
         let mut document = None;
 

@@ -125,14 +125,14 @@ impl Drop for Program {
 }
 
 /// A run of the program that continues until it is stopped.
-struct Watch {
+pub(super) struct Watch {
     program: Program,
     stderr: BufReader<std::process::ChildStderr>,
 }
 
 impl Watch {
     /// Starts it, and waits until it reports that it counts.
-    fn start(kvmsr: &Kvmsr, arguments: &[&str]) -> Result<Self> {
+    pub(super) fn start(kvmsr: &Kvmsr, arguments: &[&str]) -> Result<Self> {
         let mut program = Program(
             kvmsr
                 .command(arguments)
@@ -148,18 +148,20 @@ impl Watch {
 
         stderr.read_line(&mut line)?;
         ensure!(
-            line.contains("counting") || line.contains("logging"),
-            "it did not report that it counts: {line}"
+            ["counting", "logging", "learning", "lasts"]
+                .iter()
+                .any(|word| line.contains(word)),
+            "it did not report that it works: {line}"
         );
         Ok(Watch { program, stderr })
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
         self.program.signal(signal)
     }
 
     /// Waits for its end; returns its output.
-    fn end(mut self) -> Result<String> {
+    pub(super) fn end(mut self) -> Result<String> {
         let mut stdout = String::new();
         let mut stderr = String::new();
 
@@ -211,7 +213,7 @@ fn instances() -> Result<Vec<String>> {
 }
 
 /// Runs a guest in a new thread.
-fn with_guest<T: Send>(
+pub(super) fn with_guest<T: Send>(
     engine: Engine,
     work: impl FnOnce(&mut Guest) -> Result<T> + Send,
 ) -> Result<T> {
@@ -228,7 +230,7 @@ fn with_guest<T: Send>(
     })
 }
 
-fn repeat(guest: &mut Guest, stub: Stub, index: u32, count: u64) -> Result<()> {
+pub(super) fn repeat(guest: &mut Guest, stub: Stub, index: u32, count: u64) -> Result<()> {
     guest.start(stub, index, 0, count.try_into()?)?;
     match guest.run()? {
         Outcome::Value(_) | Outcome::Done => Ok(()),

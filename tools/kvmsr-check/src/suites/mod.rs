@@ -5,6 +5,7 @@
 mod access;
 mod check;
 mod decode;
+mod device;
 mod documents;
 mod explain;
 mod filter;
@@ -25,6 +26,7 @@ pub const ALL: &[(&str, Suite)] = &[
     ("access", access::run),
     ("check", check::run),
     ("decode", decode::run),
+    ("device", device::run),
     ("explain", explain::run),
     ("filter", filter::run),
     ("library", library::run),

@@ -24,6 +24,8 @@ const MAY_FIND: &str = "kvmsr diff";
 
 /// The pages with commands.
 const TASKS: &[&str] = &[
+    "minimal-filter.rst",
+    "one-guest-ignore-msrs.rst",
     "restore-refused.rst",
     "which-msrs.rst",
     "write-a-filter.rst",

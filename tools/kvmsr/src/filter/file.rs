@@ -19,12 +19,13 @@ use crate::filter::Rules;
 use crate::filter::Run;
 use crate::filter::Verdict;
 use crate::filter::msrs;
+use crate::learned::LearnedFile;
 use crate::snapshot::SCHEMA;
 
-/// A file: rules as text or JSON, or a filter as JSON.
+/// A file: rules as text or JSON, a filter as JSON, or what `kvmsr learn` wrote.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Source {
-    /// Rules.
+    /// Rules; those of `kvmsr learn` allow what the guest accessed, and deny everything else.
     Rules(Rules),
     /// A filter.
     Filter(Filter),
@@ -44,6 +45,7 @@ impl Source {
             schema,
             rules,
             ranges,
+            learned,
         } = from_json(text)?;
 
         if schema != Some(SCHEMA) {
@@ -53,6 +55,9 @@ impl Source {
             )));
         }
         match (rules, ranges) {
+            (None, None) if learned.is_some() => {
+                Ok(Source::Rules(from_json::<LearnedFile>(text)?.rules()))
+            }
             (Some(_), None) => from_json::<RulesFile>(text)?.rules().map(Source::Rules),
             (None, Some(_)) => Ok(Source::Filter(from_json::<FilterFile>(text)?.into())),
             _ => Err(Error::Input(
@@ -79,7 +84,7 @@ impl Source {
     }
 }
 
-fn from_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
+pub(crate) fn from_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T> {
     serde_json::from_str(text).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         let what = error.to_string();
@@ -103,6 +108,7 @@ struct Kind {
     schema: Option<u32>,
     rules: Option<serde::de::IgnoredAny>,
     ranges: Option<serde::de::IgnoredAny>,
+    learned: Option<serde::de::IgnoredAny>,
 }
 
 /// A filter in JSON, as `kvmsr filter compile --json` prints it.
@@ -194,6 +200,7 @@ impl RulesFile {
         Ok(Rules {
             default: self.default,
             rules: (1..).zip(&self.rules).map(rule).collect::<Result<_>>()?,
+            notes: Vec::new(),
         })
     }
 }

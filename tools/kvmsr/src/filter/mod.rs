@@ -24,12 +24,12 @@
 mod accesses;
 mod c;
 mod compile;
-mod file;
+pub(crate) mod file;
 mod layout;
 mod lint;
 mod linux;
 mod minimum;
-mod msrs;
+pub(crate) mod msrs;
 mod policy;
 mod proof;
 mod ranges;
@@ -38,7 +38,7 @@ mod runs;
 mod rust;
 mod shorten;
 mod show;
-mod text;
+pub(crate) mod text;
 
 pub use accesses::Accesses;
 pub use accesses::By;

@@ -11,7 +11,7 @@ use crate::number::parse_u32;
 
 /// Parses MSRs: an index, a name, or the first and the last with `-` between. Unlike
 /// [`catalogue::parse_indices`], it does not list them one by one.
-pub(super) fn parse(text: &str) -> Result<Runs> {
+pub(crate) fn parse(text: &str) -> Result<Runs> {
     if let Some((first, last)) = text.split_once('-')
         && let (Ok(first), Ok(last)) = (parse_one(first), parse_one(last))
     {
@@ -50,12 +50,12 @@ fn parse_one(text: &str) -> Result<u32> {
 }
 
 /// Its name, or an empty text.
-pub(super) fn name(index: u32) -> Option<String> {
+pub(crate) fn name(index: u32) -> Option<String> {
     catalogue::name(index, None)
 }
 
 /// The names of some MSRs for people; only the first if there are many; none if none has a name.
-pub(super) fn names(runs: impl Iterator<Item = Run>) -> Option<String> {
+pub(crate) fn names(runs: impl Iterator<Item = Run>) -> Option<String> {
     const SHOWN: usize = 4;
     // People do not read more, and a run may have 2^32 MSRs.
     const LOOKED_AT: usize = 0x3000;

@@ -26,6 +26,8 @@ pub struct Rules {
     pub default: Verdict,
     /// The rules.
     pub rules: Vec<Rule>,
+    /// What people should know before they use the rules.
+    pub notes: Vec<String>,
 }
 
 /// A rule.
@@ -160,9 +162,9 @@ impl Rules {
         ))
     }
 
-    /// Harmless differences between the rules and KVM's decisions.
+    /// The notes, and harmless differences between the rules and KVM's decisions.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings = self.notes.clone();
 
         for rule in &self.rules {
             let Some(part) = rule.msrs.within(X2APIC).next() else {

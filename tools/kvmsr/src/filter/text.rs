@@ -18,7 +18,7 @@ use crate::filter::Verdict;
 use crate::filter::msrs;
 
 /// A word and its column, counted from 1.
-type Word<'a> = (usize, &'a str);
+pub(crate) type Word<'a> = (usize, &'a str);
 
 impl Rules {
     /// Parses rules: a `default` line, and lines of `allow` or `deny`, with `read`, `write` or
@@ -80,12 +80,16 @@ impl Rules {
             ));
         };
 
-        Ok(Rules { default, rules })
+        Ok(Rules {
+            default,
+            rules,
+            notes: Vec::new(),
+        })
     }
 }
 
 /// The words of a line without its comment; blanks and commas separate them.
-fn words(line: &str) -> Vec<Word<'_>> {
+pub(crate) fn words(line: &str) -> Vec<Word<'_>> {
     let line = line.split('#').next().unwrap_or_default();
     let separates = |c: char| c.is_whitespace() || c == ',';
     let mut words = Vec::new();

@@ -37,6 +37,8 @@ pub enum Method {
     Histogram,
     /// By reading each event from a pipe.
     Pipe,
+    /// By kvm-msr.ko, in its statistics.
+    Engine,
 }
 
 /// Numbers of accesses.
@@ -176,6 +178,11 @@ impl Counter {
                 return Err(Error::Missing(
                     "this kernel has no histogram triggers (CONFIG_HIST_TRIGGERS): use the pipe"
                         .to_owned(),
+                ));
+            }
+            Some(Method::Engine) => {
+                return Err(Error::Missing(
+                    "the engine counts the accesses of one VM: name its process".to_owned(),
                 ));
             }
             Some(Method::Histogram) => Source::histogram(&instance, filter)?,

@@ -18,6 +18,7 @@ mod owners;
 mod pipe;
 mod report;
 mod session;
+mod statistics;
 mod tracefs;
 
 pub use counter::Count;
@@ -36,8 +37,13 @@ pub use report::Top;
 pub use session::Selection;
 pub use session::Session;
 pub use session::Settings;
+pub use statistics::EngineSession;
 pub use tracefs::INSTANCE_PREFIX;
 pub use tracefs::Tracefs;
+
+/// Accesses that the engine's statistics lack.
+pub const ENGINE_NOTE: &str = "Not counted: MSRs that KVM passes through to the CPU (e.g. FS_BASE, often SPEC_CTRL \
+                               and TSC).";
 
 /// Accesses that do not fire the tracepoint.
 pub const NOTE: &str = "Not counted, because the kernel does not trace them: MSRs that KVM passes through \

@@ -50,7 +50,7 @@ MSR 'base'; 1 allows:
   { \"schema\": 1, \"default\": \"deny\", \"ranges\": [
       { \"flags\": [\"read\", \"write\"], \"base\": \"0x10\", \"nmsrs\": 1, \"bitmap\": \"0100000000000000\" } ] }
 
-Each verb reads any of these three.";
+Each verb reads any of these three, and the file that 'kvmsr learn' writes.";
 
 // What to do with a filter.
 #[derive(Debug, clap::Subcommand)]
@@ -76,14 +76,14 @@ pub fn run(options: &Options, common: &Common, output: &mut Output) -> anyhow::R
 }
 
 /// Reads rules or a filter from a file.
-fn read(file: &Path) -> anyhow::Result<Source> {
+pub(super) fn read(file: &Path) -> anyhow::Result<Source> {
     let text = kvmsr::input::read(file)?;
 
     Source::parse(&text).with_context(|| name(file))
 }
 
 /// The name of a file in messages.
-fn name(file: &Path) -> String {
+pub(super) fn name(file: &Path) -> String {
     if file == Path::new("-") {
         "standard input".to_owned()
     } else {

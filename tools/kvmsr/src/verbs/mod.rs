@@ -12,16 +12,22 @@ mod explain;
 mod filter;
 mod generate;
 mod get;
+mod learn;
 mod list;
 mod log;
 mod man;
+mod period;
+mod policy;
 mod probe;
+mod save_list;
 mod set;
 mod snapshot;
+mod stats;
 mod stop;
 mod top;
 mod tracing;
 mod vcpu;
+mod vm;
 
 use crate::Common;
 use crate::output::Output;
@@ -57,10 +63,10 @@ pub enum Verb {
     /// Print the MSRs that this host's KVM lists, with names and values
     #[command(long_about = list::ABOUT)]
     List(list::Options),
-    /// Read MSRs of a scratch vCPU
+    /// Read MSRs of a scratch vCPU, or of a running VM
     #[command(long_about = get::ABOUT)]
     Get(get::Options),
-    /// Write MSRs of a scratch vCPU, and print the result
+    /// Write MSRs of a scratch vCPU, or of a running VM, and print the result
     #[command(long_about = set::ABOUT)]
     Set(set::Options),
     /// Test which bits can be read and written, and why others can't
@@ -76,6 +82,14 @@ pub enum Verb {
     Compat(compat::Options),
     /// MSR filters: compile, show, lint, test; offline
     Filter(filter::Options),
+    /// Policies for a VM of kvm-msr.ko: set, get, clear, test, compile
+    Policy(policy::Options),
+    /// Learn which MSRs a running guest accesses, for a filter or a policy
+    Learn(learn::Options),
+    /// Count a running guest's accesses, their outcomes and how long they take
+    Stats(stats::Options),
+    /// Print all MSRs that have to be saved and restored for a vCPU, and how
+    SaveList(save_list::Options),
     /// Count which VM accesses which MSR; live
     Top(top::Options),
     /// Print each access to an MSR as it happens
@@ -103,6 +117,10 @@ pub fn run(verb: Verb, common: &Common, output: &mut Output) -> anyhow::Result<F
         Verb::Check(options) => check::run(&options, common, output),
         Verb::Compat(options) => compat::run(&options, common, output),
         Verb::Filter(options) => filter::run(&options, common, output),
+        Verb::Policy(options) => policy::run(&options, common, output),
+        Verb::Learn(options) => learn::run(&options, common, output),
+        Verb::Stats(options) => stats::run(&options, common, output),
+        Verb::SaveList(options) => save_list::run(&options, common, output),
         Verb::Top(options) => top::run(&options, common, output),
         Verb::Log(options) => log::run(&options, common, output),
         Verb::Bench(options) => bench::run(&options, common, output),

@@ -13,6 +13,8 @@ use kvmsr::filter::FilterFile;
 use kvmsr::filter::Refused;
 use kvmsr::filter::Runs;
 use kvmsr::filter::Source;
+use kvmsr::policy::Action;
+use kvmsr::policy::Policy;
 
 use crate::output::BAD;
 use crate::output::Output;
@@ -26,17 +28,21 @@ use crate::verbs::Found;
 Examples:
   kvmsr filter compile rules.txt
   kvmsr filter compile rules.txt --format c --name guest_msrs > guest_msrs.h
+  kvmsr filter compile learned.json            what 'kvmsr learn' wrote
   printf 'default deny\\nallow read 0x10\\n' | kvmsr filter compile - --json
 
 The number of ranges is the minimum. Exit code 1: the rules need more than
 KVM's 16 ranges; the message suggests what to change.")]
 pub struct Options {
-    /// Rules, or a filter to compile again; - is standard input
+    /// Rules, what 'kvmsr learn' wrote, or a filter to compile again; - is standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The output format
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
+    /// Print a policy for kvm-msr.ko that denies the same, instead of a filter
+    #[arg(long, conflicts_with_all = ["format", "name"])]
+    policy: bool,
     /// The name in Rust and C
     #[arg(long, default_value = "msr_filter", value_name = "NAME", value_parser = identifier)]
     name: String,
@@ -75,6 +81,13 @@ pub fn run(options: &Options, output: &mut Output) -> anyhow::Result<Found> {
     let policy = source
         .policy()
         .with_context(|| super::name(&options.file))?;
+
+    if options.policy {
+        let rules = Policy::from_filter(&policy, Action::Gp);
+
+        crate::verbs::policy::compile::print(&source, &rules, output)?;
+        return Ok(Found::Nothing);
+    }
     let (compiled, warnings) = match &source {
         Source::Rules(rules) => (filter::compile_rules(rules, &policy), rules.warnings()),
         Source::Filter(_) => (filter::compile(&policy), Vec::new()),

@@ -10,11 +10,11 @@ use anyhow::Context;
 use crossterm::event;
 use crossterm::event::Event;
 use crossterm::event::KeyEventKind;
-use kvmsr::trace::Session;
 use kvmsr::trace::Settings;
 use ratatui::DefaultTerminal;
 
 use super::Options;
+use super::counting::Counting;
 use super::screen;
 use super::view::Action;
 use super::view::View;
@@ -45,7 +45,7 @@ impl Drop for Screen {
 /// Runs the verb.
 pub fn run(options: &Options, settings: &Settings, output: &Output) -> anyhow::Result<Found> {
     let stop = Stop::new()?;
-    let mut session = Session::new(settings)?;
+    let mut session = Counting::new(options, settings)?;
     let mut command = Running::start(&options.command, Stdio::null)?;
     let mut view = View::new(options.interval);
     let mut screen = Screen::new()?;

@@ -2,6 +2,7 @@
 
 //! `kvmsr top`
 
+mod counting;
 mod live;
 mod once;
 mod screen;
@@ -28,7 +29,9 @@ events are reported.
 The kernel does not trace accesses to MSRs that KVM passes through to the CPU (e.g. FS_BASE, often
 SPEC_CTRL and TSC), nor accesses that user space answers: they are not counted.
 
-For VMs that kvm-msr.ko serves, it also shows the engine's own counters, and the VM's filter.
+For VMs that kvm-msr.ko serves, it also shows the engine's own counters, and the VM's filter. With
+--pid, if the engine serves the process's VM, its statistics of /dev/kvm-msr are used instead of the
+tracepoint, and also count accesses that user space answers.
 
 Keys, as in kvm_stat: q quit, h help, r reset, p and g filter by guest, f by MSR, c clear filters,
 o order by rate or total, b guests separately or together, x with or without MSRs, s set the delay.
@@ -52,7 +55,11 @@ pub struct Options {
     #[arg(long, short = 's', visible_alias = "set-delay", value_name = "SECONDS",
           default_value = "1", value_parser = tracing::parse_seconds)]
     interval: Duration,
-    /// How to count; the default is histogram if the kernel supports it
+    /// The descriptor of the VM, if the process has several; with --by engine
+    #[arg(long, value_name = "N", requires = "pid")]
+    fd: Option<i32>,
+    /// How to count; the default is engine for a VM of kvm-msr.ko with --pid, or else histogram if
+    /// the kernel supports it
     #[arg(long, value_enum, value_name = "WAY")]
     by: Option<By>,
     /// A command to run; counts until it ends
@@ -67,6 +74,8 @@ enum By {
     Histogram,
     /// kvmsr reads every event
     Pipe,
+    /// kvm-msr.ko counts, for the VM of --pid
+    Engine,
 }
 
 /// Runs the verb.
@@ -76,6 +85,7 @@ pub fn run(options: &Options, _common: &Common, output: &mut Output) -> anyhow::
     settings.method = options.by.map(|by| match by {
         By::Histogram => kvmsr::trace::Method::Histogram,
         By::Pipe => kvmsr::trace::Method::Pipe,
+        By::Engine => kvmsr::trace::Method::Engine,
     });
     if options.once || options.duration.is_some() || output.json() {
         return once::run(options, &settings, output);

@@ -10,11 +10,11 @@ use std::time::Duration;
 use std::time::Instant;
 
 use kvmsr::trace::Method;
-use kvmsr::trace::Session;
 use kvmsr::trace::Settings;
 use kvmsr::trace::Top;
 
 use super::Options;
+use super::counting::Counting;
 use crate::output;
 use crate::output::BAD;
 use crate::output::BOLD;
@@ -31,7 +31,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// Runs the verb.
 pub fn run(options: &Options, settings: &Settings, output: &mut Output) -> anyhow::Result<Found> {
     let stop = Stop::new()?;
-    let mut session = Session::new(settings)?;
+    let mut session = Counting::new(options, settings)?;
 
     // Scripts wait for this line.
     output.note(format_args!("counting by {}", way(session.method())));
@@ -95,6 +95,7 @@ pub fn way(method: Method) -> &'static str {
     match method {
         Method::Histogram => "the kernel's histogram",
         Method::Pipe => "events from a pipe",
+        Method::Engine => "the engine's statistics",
     }
 }
 
