@@ -42,13 +42,21 @@ struct Arguments {
     #[arg(long, value_enum, default_value_t = Pair::CEngine)]
     pair: Pair,
 
-    /// Seed of the random filters
+    /// Seed of the random filters and policies
     #[arg(long, default_value_t = 0x6b76_6d2d_6d73_7200)]
     seed: u64,
 
     /// Number of random filters
     #[arg(long, default_value_t = 300)]
     filters: u32,
+
+    /// Number of random policies
+    #[arg(long, default_value_t = 150)]
+    policies: u32,
+
+    /// How long policies are replaced while vCPUs run, in seconds
+    #[arg(long, default_value_t = 3)]
+    load_seconds: u64,
 
     /// How often to load and unload the engine
     #[arg(long, default_value_t = 100)]
@@ -62,6 +70,10 @@ struct Arguments {
     /// directory of the engine's module
     #[arg(long)]
     vendor_module: Option<PathBuf>,
+
+    /// For the suite itself: make a batch by the file of /dev/kvm-msr that is standard input
+    #[arg(long, hide = true)]
+    batch_from_stdin: bool,
 
     /// Print the transcripts
     #[arg(long, short)]
@@ -90,6 +102,10 @@ impl Pair {
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
 
+    if arguments.batch_from_stdin {
+        suites::device::batch_from_stdin()?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if arguments.pair == Pair::CEngine && !engine::loaded() {
         bail!(
             "the module kvm_msr is not loaded (no /sys/module/kvm_msr): load it, or compare C \

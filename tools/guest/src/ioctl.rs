@@ -70,6 +70,22 @@ impl Errno {
     pub const ENOMEM: Errno = Errno(libc::ENOMEM);
     /// No such ioctl.
     pub const ENOTTY: Errno = Errno(libc::ENOTTY);
+    /// No such file or directory.
+    pub const ENOENT: Errno = Errno(libc::ENOENT);
+    /// Input or output error.
+    pub const EIO: Errno = Errno(libc::EIO);
+    /// Bad file descriptor.
+    pub const EBADF: Errno = Errno(libc::EBADF);
+    /// Permission denied.
+    pub const EACCES: Errno = Errno(libc::EACCES);
+    /// No such device.
+    pub const ENODEV: Errno = Errno(libc::ENODEV);
+    /// Operation not supported.
+    pub const EOPNOTSUPP: Errno = Errno(libc::EOPNOTSUPP);
+    /// Already in progress.
+    pub const EALREADY: Errno = Errno(libc::EALREADY);
+    /// Not connected.
+    pub const ENOTCONN: Errno = Errno(libc::ENOTCONN);
 
     /// The calling thread's last error.
     pub fn last() -> Self {
@@ -112,6 +128,9 @@ impl fmt::Display for Errno {
             libc::EINVAL => "EINVAL",
             libc::ENOTTY => "ENOTTY",
             libc::ENOSYS => "ENOSYS",
+            libc::EOPNOTSUPP => "EOPNOTSUPP",
+            libc::EALREADY => "EALREADY",
+            libc::ENOTCONN => "ENOTCONN",
             errno => return write!(f, "errno {errno}"),
         };
         f.write_str(name)
@@ -154,7 +173,7 @@ impl fmt::Display for Abi {
 ///
 /// With the given arguments, the kernel must neither write to memory that belongs to Rust code,
 /// nor change the process's mappings.
-unsafe fn ioctl(abi: Abi, fd: RawFd, request: libc::c_ulong, argument: u64) -> Result {
+pub(crate) unsafe fn ioctl(abi: Abi, fd: RawFd, request: libc::c_ulong, argument: u64) -> Result {
     match abi {
         Abi::Native => {
             // SAFETY: The caller guarantees that the kernel writes to no memory of Rust's.

@@ -15,8 +15,10 @@ pub const MEMORY: usize = 0x10000;
 const GDT: u64 = 0x1000;
 const IDT: u64 = 0x2000;
 const TSS: u64 = 0x3000;
-/// The top of the guest's stack.
-pub const STACK_TOP: u64 = 0x5000;
+/// The top of the first vCPU's stack.
+const STACK_TOP: u64 = 0x5000;
+/// The size of a vCPU's stack.
+const STACK: u64 = 0x200;
 /// The address of [`code::bytes`].
 pub const CODE: u64 = 0x6000;
 
@@ -29,6 +31,11 @@ const CR0_PE: u64 = 1 << 0;
 const CR0_ET: u64 = 1 << 4;
 const CR0_NE: u64 = 1 << 5;
 const CR4_PAE: u64 = 1 << 5;
+
+/// The top of a vCPU's stack. There is room for 8 vCPUs.
+pub fn stack_top(vcpu_id: u64) -> u64 {
+    STACK_TOP - vcpu_id % 8 * STACK
+}
 
 /// Guest memory with descriptor tables and code.
 pub fn load() -> rustix::io::Result<Mapping> {

@@ -7,10 +7,11 @@
 //! [`Outcome`]: a value, `#GP`, or an exit to user space, which the caller answers.
 //!
 //! [`filter`] and [`ioctl`] make the MSR ioctls without checks, including malformed calls and the
-//! 32-bit compat forms that a safe wrapper would not allow. [`engine`] selects the engine that
-//! serves a new VM, and reads its files in debugfs.
+//! 32-bit compat forms that a safe wrapper would not allow; [`device`] does so for `/dev/kvm-msr`.
+//! [`engine`] selects the engine that serves a new VM, and reads its files in debugfs.
 
 pub mod code;
+pub mod device;
 pub mod engine;
 pub mod filter;
 pub mod ioctl;
@@ -22,6 +23,7 @@ pub mod outcome;
 mod random;
 pub mod vm;
 
+pub use device::Device;
 pub use engine::Engine;
 pub use engine::VmFolder;
 pub use filter::Filter;

@@ -47,6 +47,9 @@ pub struct Mapping {
 // SAFETY: A `Mapping` owns its memory, and nothing about it is tied to a thread.
 unsafe impl Send for Mapping {}
 
+// SAFETY: A shared `Mapping` can only be copied from. Whatever changes it needs it alone.
+unsafe impl Sync for Mapping {}
+
 impl Mapping {
     /// Maps `length` bytes of zeroes, rounded up to pages.
     pub fn new(length: usize) -> io::Result<Self> {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! The guest: a VM with one vCPU that makes one MSR access at a time.
+//! The guest: a VM with a vCPU that makes one MSR access at a time.
 
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use anyhow::Context;
 use anyhow::Result;
@@ -30,7 +31,6 @@ use crate::ioctl;
 use crate::ioctl::Errno;
 use crate::layout;
 use crate::layout::CODE;
-use crate::layout::STACK_TOP;
 use crate::memory::Mapping;
 use crate::outcome::Access;
 use crate::outcome::MsrExit;
@@ -154,14 +154,16 @@ pub(crate) unsafe fn equip(
     Ok(())
 }
 
-/// A VM with one vCPU that runs the code of [`crate::code`].
+/// A VM with a vCPU that runs the code of [`crate::code`].
 #[derive(Debug)]
 pub struct Guest {
     // Fields are dropped in this order: the guest's memory has to be the last.
     vcpu: VcpuFd,
-    vm: VmFd,
+    vm: Arc<VmFd>,
     folder: VmFolder,
-    memory: Mapping,
+    memory: Arc<Mapping>,
+    vcpu_id: u64,
+    cpuid: Cpuid,
     stub: Stub,
     // Whether an exit to user space waits for its completion.
     unanswered: bool,
@@ -183,18 +185,46 @@ impl Guest {
 
         // SAFETY: The VM is dropped before the memory: `Guest` owns both, in this order.
         unsafe { equip(&vm, &memory, &[0], options.irqchip) }?;
+        Self::with_vcpu(kvm, vm.into(), folder, memory.into(), 0, options.cpuid)
+    }
 
-        let vcpu = vm.create_vcpu(0).context("KVM_CREATE_VCPU")?;
-        if let Some(cpuid) = options.cpuid.entries(kvm)? {
+    /// Creates another vCPU of the VM.
+    ///
+    /// Like this one it keeps the VM, and the memory.
+    pub fn another_vcpu(&self, kvm: &Kvm, vcpu_id: u64) -> Result<Self> {
+        Self::with_vcpu(
+            kvm,
+            self.vm.clone(),
+            self.folder.clone(),
+            self.memory.clone(),
+            vcpu_id,
+            self.cpuid,
+        )
+    }
+
+    fn with_vcpu(
+        kvm: &Kvm,
+        vm: Arc<VmFd>,
+        folder: VmFolder,
+        memory: Arc<Mapping>,
+        vcpu_id: u64,
+        cpuid: Cpuid,
+    ) -> Result<Self> {
+        // Moved here, so that it is dropped before the memory if an error occurs.
+        let vm = vm;
+        let vcpu = vm.create_vcpu(vcpu_id).context("KVM_CREATE_VCPU")?;
+
+        if let Some(cpuid) = cpuid.entries(kvm)? {
             vcpu.set_cpuid2(&cpuid).context("KVM_SET_CPUID2")?;
         }
         layout::set_protected_mode(&vcpu)?;
-
         Ok(Guest {
             vcpu,
             vm,
             folder,
             memory,
+            vcpu_id,
+            cpuid,
             stub: Stub::Nop,
             unanswered: false,
         })
@@ -292,7 +322,7 @@ impl Guest {
 
         let regs = kvm_regs {
             rip: CODE + stub.offset() as u64,
-            rsp: STACK_TOP,
+            rsp: layout::stack_top(self.vcpu_id),
             rflags: RFLAGS_FIXED,
             rax: value & 0xffff_ffff,
             rdx: value >> 32,
@@ -393,7 +423,7 @@ impl Guest {
 
         // With an error code, the frame has four words, otherwise three.
         let frame = regs.rsp as usize;
-        let (error_code, eip) = match STACK_TOP as usize - frame {
+        let (error_code, eip) = match layout::stack_top(self.vcpu_id) as usize - frame {
             16 => (self.memory.read_u32(frame), self.memory.read_u32(frame + 4)),
             12 => (0, self.memory.read_u32(frame)),
             size => bail!("exception {vector} pushed {size} bytes"),

@@ -3,7 +3,8 @@
 #
 # make check.  On the debug kernel, kmemleak scans at the end.
 
-kvm-msr-check --test "$(cat /check/test)"
+# shellcheck disable=SC2046
+kvm-msr-check --test "$(cat /check/test)" $(cat /check/options)
 code=$?
 if [ -e /sys/kernel/debug/kmemleak ]; then
 	# It ignores objects that are younger than five seconds, and needs two scans to be sure.

@@ -14,12 +14,19 @@ def main():
     """Runs kvm-msr-check and collects its results."""
     parser = argparse.ArgumentParser(prog="check")
     parser.add_argument("--test", default="", help="run tests whose names contain this")
+    parser.add_argument("--policies", type=int, default=150, help="number of random policies")
+    parser.add_argument("--load-seconds", type=int, default=3,
+                        help="how long policies are replaced while vCPUs run")
     options = parser.parse_args()
     variant = os.environ.get("KERNEL") or "base"
     vm = boot.Vm(products.Kernel(variant), programs=products.programs())
     vm.initramfs.add("check/test", options.test, 0o644)
-    log, kernel = vm.run(job("check.sh"), timeout=600 if variant == "base" else 2400,
-                         show=print)
+    vm.initramfs.add("check/options", f"--policies {options.policies} "
+                     f"--load-seconds {options.load_seconds}", 0o644)
+    timeout = 600 if variant == "base" else 2400
+    # Even on a busy host, a policy takes no longer than a tenth of a second.
+    timeout += options.policies // 10 + options.load_seconds
+    log, kernel = vm.run(job("check.sh"), timeout=timeout, show=print)
     tests = [entry for report in log.json() for entry in report["tests"]]
     tests.append(results.kernel_log(kernel))
     if log.exit_code and not results.count(tests)[1]:

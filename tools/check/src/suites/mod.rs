@@ -2,6 +2,7 @@
 
 //! The suites, a module each.
 
+pub mod device;
 mod filter;
 mod filter_guest;
 mod filter_random;
@@ -33,6 +34,8 @@ pub enum Suite {
     Msrs,
     /// What the engine shows in debugfs
     Visible,
+    /// /dev/kvm-msr
+    Device,
     /// Loading and unloading the engine
     Lifetimes,
 }
@@ -73,9 +76,10 @@ impl Suite {
             Suite::Visible => {
                 compare_all(report, "visible", visible::SCENARIOS);
             }
-            Suite::Lifetimes if arguments.pair == Pair::CC => {
-                println!("lifetimes: not run, as --pair c,c has no engine");
+            Suite::Device | Suite::Lifetimes if arguments.pair == Pair::CC => {
+                println!("{self:?}: not run, as --pair c,c has no engine");
             }
+            Suite::Device => device::run(arguments, report),
             Suite::Lifetimes => lifetimes::run(arguments, report),
         }
     }

@@ -21,7 +21,13 @@ use super::filter_guest::NOBODY;
 use crate::side::Side;
 
 const PAT: u32 = 0x277;
-const FILES: [&str; 3] = ["msr_engine", "msr_filter", "msr_counters"];
+const FILES: [&str; 5] = [
+    "msr_engine",
+    "msr_filter",
+    "msr_counters",
+    "msr_policy",
+    "msr_stats",
+];
 
 /// The tests of this file. C and the engine differ in these files, so transcripts contain only
 /// what the guest observes.
