@@ -7,6 +7,7 @@
 //! executed instruction. On other machines, the figures are nanoseconds.
 
 mod lines;
+mod watched;
 
 use std::time::Duration;
 use std::time::Instant;
@@ -131,6 +132,26 @@ const METRICS: &[(&str, usize, Measure)] = &[
     ("guest_wrmsr_exit", 1, Msrs(guest_wrmsr_exit)),
     ("guest_wrmsr_exit", 4, Msrs(guest_wrmsr_exit)),
     ("guest_wrmsr_exit", 16, Msrs(guest_wrmsr_exit)),
+    (
+        "guest_rdmsr_exit_stats",
+        0,
+        Msrs(watched::guest_rdmsr_stats),
+    ),
+    (
+        "guest_wrmsr_exit_stats",
+        0,
+        Msrs(watched::guest_wrmsr_stats),
+    ),
+    (
+        "guest_rdmsr_exit_policy",
+        0,
+        Msrs(watched::guest_rdmsr_policy),
+    ),
+    (
+        "guest_wrmsr_exit_policy",
+        0,
+        Msrs(watched::guest_wrmsr_policy),
+    ),
     ("user_space_exit", 1, Msrs(user_space_exit)),
     ("set_msr_filter", 1, Msrs(set_msr_filter)),
     ("set_msr_filter", 16, Msrs(set_msr_filter)),

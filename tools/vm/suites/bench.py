@@ -48,6 +48,10 @@ def check_limits(metrics, limits):
             elif "at_most" in limit:
                 bound = limit["at_most"]
                 title += f": engine <= {bound:g}"
+            elif "engine_above" in limit:
+                other = limit["engine_above"]
+                bound = value[other, ranges]["engine"] + limit["by"]
+                title += f": engine <= {limit['by']} above {other}"
             else:
                 other = limit["engine_above_ranges"]
                 bound = value[name, other]["engine"] + limit["by"]
