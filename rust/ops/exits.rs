@@ -124,18 +124,30 @@ fn read<I: ReadInstruction>(vcpu: InRunLoop<'_>, index: u32) -> Run {
 
         return run.unwrap_or_else(|| read_plain::<I>(vcpu, register, index));
     };
-    let timer = match overlay.way(&vcpu, location, index, Access::Read) {
-        Way::Judged => return read_overlaid::<I>(vcpu, overlay, None, index),
-        Way::Plain => None,
-        Way::Counted(histogram) => Some(Timer::start(histogram)),
-    };
+
+    match overlay.way(&vcpu, location, index, Access::Read) {
+        Way::Judged => read_overlaid::<I>(vcpu, overlay, None, index),
+        Way::Plain => read_watched::<I>(vcpu, overlay, location, index, None),
+        Way::Counted(histogram) => {
+            let timer = Timer::start(histogram);
+
+            read_watched::<I>(vcpu, overlay, location, index, Some(timer))
+        }
+    }
+}
+
+/// Reads in a VM with an overlay, if the read, besides being counted, needs only the filter and KVM.
+#[inline(always)]
+fn read_watched<I: ReadInstruction>(
+    vcpu: InRunLoop<'_>,
+    overlay: &Overlay,
+    location: Location,
+    index: u32,
+    timer: Option<Timer<'_>>,
+) -> Run {
     let register = lookup_at(location);
-    let run = match is_fast(
-        &section,
-        reads_simply(&*vcpu, register),
-        index,
-        Access::Read,
-    ) {
+    let is_simple = reads_simply(&*vcpu, register);
+    let run = match is_fast(&vcpu.section(), is_simple, index, Access::Read) {
         Fast::Yes => read_fast::<I>(vcpu, register, index, timer),
         Fast::No | Fast::Denied => None,
     };
@@ -237,18 +249,31 @@ fn write<I: Instruction>(vcpu: InRunLoop<'_>, index: u32, data: impl Fn() -> u64
 
         return run.unwrap_or_else(|| write_plain::<I>(vcpu, register, index, data()));
     };
-    let timer = match overlay.way(&vcpu, location, index, Access::Write) {
-        Way::Judged => return write_overlaid::<I>(vcpu, overlay, None, index, data()),
-        Way::Plain => None,
-        Way::Counted(histogram) => Some(Timer::start(histogram)),
-    };
+
+    match overlay.way(&vcpu, location, index, Access::Write) {
+        Way::Judged => write_overlaid::<I>(vcpu, overlay, None, index, data()),
+        Way::Plain => write_watched::<I>(vcpu, overlay, location, index, &data, None),
+        Way::Counted(histogram) => {
+            let timer = Timer::start(histogram);
+
+            write_watched::<I>(vcpu, overlay, location, index, &data, Some(timer))
+        }
+    }
+}
+
+/// Writes as [`read_watched`] reads.
+#[inline(always)]
+fn write_watched<I: Instruction>(
+    vcpu: InRunLoop<'_>,
+    overlay: &Overlay,
+    location: Location,
+    index: u32,
+    data: impl Fn() -> u64,
+    timer: Option<Timer<'_>>,
+) -> Run {
     let register = lookup_at(location);
-    let run = match is_fast(
-        &section,
-        writes_simply(&*vcpu, register),
-        index,
-        Access::Write,
-    ) {
+    let is_simple = writes_simply(&*vcpu, register);
+    let run = match is_fast(&vcpu.section(), is_simple, index, Access::Write) {
         Fast::Yes => write_fast(vcpu, register, index, data(), timer),
         Fast::No | Fast::Denied => None,
     };
