@@ -42,33 +42,34 @@ use kernel::prelude::*;
 pub(crate) fn get_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
     let _section = vcpu.vm().read_section();
     let (mut entries, user) = list.read()?;
+    let nr = get_all(vcpu, &mut entries);
+
+    vcpu.count(Counter::HostReads, nr as u64);
+    user.write_values(&entries)?;
+    Ok(nr)
+}
+
+/// Reads MSRs until one fails, and returns the number of successes. This is a function of its own so
+/// that the loop has the registers to itself.
+#[inline(never)]
+fn get_all(vcpu: &Vcpu, entries: &mut [MsrEntry]) -> usize {
     let mut fpu = None;
-    let nr = for_each(&mut entries, |register, entry| {
+
+    for_each(entries, |register, entry| {
         let read = match read_simple(vcpu, register, entry.index, Initiator::Host) {
             Some(read) => read,
             None => {
-                if register.is_xstate {
+                // All MSRs of the FPU state have such a check.
+                if register.pre_checks_reads {
                     load_fpu(&mut fpu, vcpu, register);
                 }
                 read_fully(vcpu, register, entry.index, Initiator::Host)
             }
         };
 
-        match read {
-            Ok(value) => {
-                entry.data = value;
-                true
-            }
-            Err(_) => {
-                entry.data = 0;
-                false
-            }
-        }
-    });
-
-    vcpu.count(Counter::HostReads, nr as u64);
-    user.write_values(&entries)?;
-    Ok(nr)
+        entry.data = read.unwrap_or(0);
+        read.is_ok()
+    })
 }
 
 /// Writes MSRs. Stops at the first MSR that can't be written, and returns the number of MSRs that
@@ -80,8 +81,18 @@ pub(crate) fn get_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
 pub(crate) fn set_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
     let _section = vcpu.vm().read_section();
     let (mut entries, _) = list.read()?;
+    let nr = set_all(vcpu, &mut entries);
+
+    vcpu.count(Counter::HostWrites, nr as u64);
+    Ok(nr)
+}
+
+/// Writes MSRs as [`get_all`] reads them.
+#[inline(never)]
+fn set_all(vcpu: &Vcpu, entries: &mut [MsrEntry]) -> usize {
     let mut fpu = None;
-    let nr = for_each(&mut entries, |register, entry| {
+
+    for_each(entries, |register, entry| {
         let (index, data) = (entry.index, entry.data);
 
         if let Some(written) = write_unchecked(vcpu, register, index, data, Initiator::Host) {
@@ -91,10 +102,7 @@ pub(crate) fn set_msrs(vcpu: &Vcpu, list: MsrList) -> Result<usize> {
             load_fpu(&mut fpu, vcpu, register);
         }
         write(vcpu, register, index, data).is_ok()
-    });
-
-    vcpu.count(Counter::HostWrites, nr as u64);
-    Ok(nr)
+    })
 }
 
 /// Calls `access` for each entry until it fails, and returns the number of successes.
@@ -103,15 +111,15 @@ fn for_each(
     entries: &mut [MsrEntry],
     mut access: impl FnMut(&Register, &mut MsrEntry) -> bool,
 ) -> usize {
-    let total = entries.len();
-    let mut left = entries.iter_mut();
+    let mut nr = 0;
 
-    while let Some(entry) = left.next() {
+    while let Some(entry) = entries.get_mut(nr) {
         if !access(lookup(entry.index), entry) {
-            return total.wrapping_sub(left.len()).wrapping_sub(1);
+            break;
         }
+        nr += 1;
     }
-    total
+    nr
 }
 
 /// Loads the guest's FPU state at the first MSR that needs it.
@@ -122,9 +130,8 @@ fn load_fpu<'a>(fpu: &mut Option<GuestFpu<'a>>, vcpu: &'a Vcpu, register: &Regis
     }
 }
 
-/// Writes an MSR for user space. Once the vCPU has run, only
-/// the current value may be written to an immutable feature MSR: user space writes all MSRs back on
-/// reset.
+/// Writes an MSR for user space. Once the vCPU has run, only the current value may be written to an
+/// immutable feature MSR: user space writes all MSRs back on reset.
 #[inline(always)]
 pub(super) fn write(vcpu: &Vcpu, register: &Register, index: u32, data: u64) -> AccessResult {
     if register.is_immutable() && !may_set_immutable(vcpu, register, index, data) {

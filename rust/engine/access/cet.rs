@@ -5,8 +5,10 @@
 //! Source: Intel SDM, chapter "Control-flow Enforcement Technology (CET)".
 
 use super::{
-    check_canonical,
-    require,
+    checks::{
+        check_canonical,
+        require, //
+    },
     Cpu,
     Feature,
     Result,

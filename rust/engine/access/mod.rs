@@ -18,6 +18,7 @@
 //! not serve itself.
 
 mod cet;
+mod checks;
 pub(crate) mod efer;
 pub(crate) mod judged;
 mod machine_check;
@@ -28,6 +29,11 @@ mod time;
 
 pub(crate) use stored::is_pat;
 
+use self::checks::{
+    check_permission,
+    pre_check_read,
+    pre_check_write, //
+};
 use super::{
     cpu::{
         Cpu,
@@ -329,7 +335,7 @@ pub(crate) fn write_common<C: Cpu>(cpu: &C, index: u32, data: u64, initiator: In
     let register = lookup(index);
 
     if register.is_stored {
-        return store(cpu, register, data, initiator);
+        return store_value(cpu, register, data);
     }
     write_own(cpu, register, index, data, initiator)
 }
@@ -337,9 +343,20 @@ pub(crate) fn write_common<C: Cpu>(cpu: &C, index: u32, data: u64, initiator: In
 /// Writes an MSR whose value is only stored or dropped.
 #[inline(always)]
 fn store<C: Cpu>(cpu: &C, register: &Register, data: u64, initiator: Initiator) -> Result {
+    if let Write::HostField(field) = register.write {
+        if initiator == Initiator::Host {
+            cpu.set_field(field, data);
+        }
+        return Ok(());
+    }
+    store_value(cpu, register, data)
+}
+
+/// Writes an MSR whose value is stored or dropped, whoever writes it.
+#[inline(always)]
+fn store_value<C: Cpu>(cpu: &C, register: &Register, data: u64) -> Result {
     match register.write {
         Write::Field(field) => cpu.set_field(field, data),
-        Write::HostField(field) if initiator == Initiator::Host => cpu.set_field(field, data),
         Write::Pat => return stored::write_pat(cpu, data),
         _ => (),
     }
@@ -448,92 +465,4 @@ pub(crate) fn tolerate<L: Leniency>(
     }
     leniency.report(Report::Ignored(access), index, data);
     Ok(())
-}
-
-#[inline(always)]
-fn check_permission<C: Cpu>(cpu: &C, permission: &Permission, initiator: Initiator) -> Result {
-    let host = initiator == Initiator::Host;
-    let (allowed, denial) = match *permission {
-        Permission::Everybody => (true, INVALID),
-        Permission::Feature(feature) => (cpu.has(feature), UNSUPPORTED),
-        Permission::FeatureElseInvalid(feature) => (cpu.has(feature), INVALID),
-        Permission::GuestFeature(feature) => (host || cpu.has(feature), INVALID),
-        Permission::HostFeature(feature) => (host && cpu.has(feature), UNSUPPORTED),
-        Permission::Pv(feature) => (cpu.has_pv(feature), UNSUPPORTED),
-        Permission::Host => (host, INVALID),
-        Permission::Smm => (host && cpu.has_smm(), INVALID),
-    };
-
-    require(allowed, denial)
-}
-
-#[inline(always)]
-fn require(ok: bool, denial: Denial) -> Result {
-    if ok {
-        Ok(())
-    } else {
-        Err(denial)
-    }
-}
-
-#[inline(never)]
-fn pre_check_read<C: Cpu>(cpu: &C, pre_check: PreCheck, initiator: Initiator) -> Result {
-    match pre_check {
-        PreCheck::None | PreCheck::Canonical | PreCheck::MakeCanonical => Ok(()),
-        PreCheck::TscAux => check_tsc_aux(cpu, initiator),
-        PreCheck::Cet => cet::check(cpu),
-        PreCheck::ShadowStackPointer | PreCheck::ShadowStackTable => cet::check_shadow_stack(cpu),
-        PreCheck::GuestShadowStackPointer if initiator == Initiator::Guest => Err(INVALID),
-        PreCheck::GuestShadowStackPointer => cet::check_shadow_stack(cpu),
-    }
-}
-
-/// Returns the value to write, which the check may have changed.
-#[inline(never)]
-fn pre_check_write<C: Cpu>(
-    cpu: &C,
-    pre_check: PreCheck,
-    data: u64,
-    initiator: Initiator,
-) -> Result<u64> {
-    match pre_check {
-        PreCheck::None => (),
-        PreCheck::Canonical => check_canonical(cpu, data)?,
-        // An AMD CPU accepts any address here, as it has no SYSENTER in 64-bit mode. On Intel, a
-        // non-canonical address would make VM-entry fail.
-        PreCheck::MakeCanonical => return Ok(canonical(cpu, data)),
-        PreCheck::TscAux => {
-            check_tsc_aux(cpu, initiator)?;
-            if !cpu.is_amd_compatible() && data >> 32 != 0 {
-                return Err(INVALID);
-            }
-            // On AMD, writes ignore the upper half, which reads as 0.
-            return Ok(data & u64::from(u32::MAX));
-        }
-        PreCheck::Cet => cet::check_settings(cpu, data)?,
-        PreCheck::GuestShadowStackPointer if initiator == Initiator::Guest => return Err(INVALID),
-        PreCheck::GuestShadowStackPointer | PreCheck::ShadowStackPointer => {
-            cet::check_pointer(cpu, data)?
-        }
-        PreCheck::ShadowStackTable => cet::check_table(cpu, data)?,
-    }
-    Ok(data)
-}
-
-fn check_tsc_aux<C: Cpu>(cpu: &C, initiator: Initiator) -> Result {
-    let readable =
-        initiator == Initiator::Host || cpu.has(Feature::Rdtscp) || cpu.has(Feature::Rdpid);
-
-    require(cpu.can_switch_tsc_aux() && readable, INVALID)
-}
-
-/// Sign-extends an address from the highest bit that the CPU implements.
-fn canonical<C: Cpu>(cpu: &C, address: u64) -> u64 {
-    let unused = u64::BITS.saturating_sub(cpu.address_bits());
-
-    (address.wrapping_shl(unused) as i64).wrapping_shr(unused) as u64
-}
-
-fn check_canonical<C: Cpu>(cpu: &C, address: u64) -> Result {
-    require(canonical(cpu, address) == address, INVALID)
 }

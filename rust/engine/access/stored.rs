@@ -43,10 +43,16 @@ pub(crate) const fn is_pat(data: u64) -> bool {
 
 pub(super) fn write_pat<C: Cpu>(cpu: &C, data: u64) -> Result {
     if !is_pat(data) {
-        return Err(INVALID);
+        return refuse();
     }
     cpu.set_field(Field::Pat, data);
     Ok(())
+}
+
+/// Tells the compiler that valid values are frequent.
+#[cold]
+fn refuse() -> Result {
+    Err(INVALID)
 }
 
 pub(super) fn write_misc_enable<C: Cpu>(cpu: &C, mut data: u64, initiator: Initiator) -> Result {

@@ -35,11 +35,11 @@ pub(crate) struct Register {
     /// Whether [`Self::read`] is one of the frequent kinds and the only rule for reads. It does not
     /// hold for a vCPU that runs L2 or whose state is encrypted.
     pub(crate) is_simple_read: bool,
-    /// Whether [`Self::write`] only stores or drops the value, and is the only rule for writes that
-    /// the vendor module does not serve.
+    /// Whether [`Self::write`] only stores or drops the value, whoever writes it, and is the only
+    /// rule for writes that the vendor module does not serve.
     pub(crate) is_stored: bool,
-    /// Whether [`Self::is_stored`] holds, nothing is checked before, and no vendor module serves
-    /// writes.
+    /// Whether [`Self::write`] only stores or drops the value, nothing is checked before, and no
+    /// vendor module serves writes.
     pub(crate) is_simple_write: bool,
     /// Who may read.
     pub(crate) read_permission: Permission,
@@ -105,23 +105,24 @@ impl Register {
     pub(super) const fn finished(mut self, listed_before: u16) -> Self {
         self.pre_checks_reads = self.pre_check.concerns_reads();
         self.is_xstate = matches!(self.read, Read::Xstate);
+        assert!(self.pre_checks_reads || !self.is_xstate);
         self.is_simple_read =
             matches!(self.read, Read::Field(_) | Read::Constant(_) | Read::HyperV)
                 && matches!(self.read_permission, Permission::Everybody)
                 && !self.pre_checks_reads
                 && !self.vendor.reads(Vendor::Amd)
                 && !self.vendor.reads(Vendor::Intel);
-        self.is_stored = matches!(
-            self.write,
-            Write::Field(_) | Write::HostField(_) | Write::Ignore | Write::Pat
-        ) && matches!(self.write_permission, Permission::Everybody)
+        let is_unconditional = matches!(self.write_permission, Permission::Everybody)
             // A guest write may set up Xen's hypercall page.
             && !(self.first <= *XEN.end() && *XEN.start() <= self.last);
+        self.is_stored =
+            is_unconditional && matches!(self.write, Write::Field(_) | Write::Ignore | Write::Pat);
         if matches!(self.pre_check, PreCheck::None)
             && !matches!(self.feature, FeatureMsr::Immutable)
             && !self.is_xstate
         {
-            self.is_simple_write = self.is_stored
+            self.is_simple_write = is_unconditional
+                && (self.is_stored || matches!(self.write, Write::HostField(_)))
                 && !self.vendor.writes(Vendor::Amd)
                 && !self.vendor.writes(Vendor::Intel);
             self.vendor = self.vendor.unchecked();
