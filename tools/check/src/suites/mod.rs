@@ -2,6 +2,7 @@
 
 //! The suites, a module each.
 
+mod allocations;
 pub mod device;
 mod filter;
 mod filter_guest;

@@ -25,6 +25,8 @@ use kvm_msr_guest::Outcome;
 use kvm_msr_guest::Random;
 use kvm_msr_guest::code::Stub;
 use kvm_msr_guest::device::Array;
+use kvm_msr_guest::device::save_list::SaveEntry;
+use kvm_msr_guest::device::save_list::SaveList;
 use kvm_msr_guest::device::uapi;
 use kvm_msr_guest::device::uapi::Batch;
 use kvm_msr_guest::device::uapi::Entry;
@@ -44,7 +46,7 @@ use crate::suites::msrs_values::changes_by_itself;
 
 /// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
-    ("BATCH on a vCPU that runs", running),
+    ("BATCH and SAVE_LIST on a vCPU that runs", running),
     ("BATCH on one vCPU of two", two_vcpus),
     ("BATCH from another address space", other_mm),
 ];
@@ -221,6 +223,7 @@ pub fn like_single_calls(arguments: &Arguments) -> Result<String> {
 fn running() -> Result<String> {
     let (mut guest, device) = attached()?;
     let array = Array::new(&[entry(uapi::ENTRY_MSR, PAT, 0)])?;
+    let room = Array::<SaveEntry>::room(1)?;
     let wait = |timeout_ms| {
         let mut batch = Batch::new(uapi::BATCH_GET, &array, 1);
         let start = Instant::now();
@@ -256,7 +259,12 @@ fn running() -> Result<String> {
                     "{done} done after {elapsed:?} with a timeout of {timeout} ms"
                 );
             }
-            Ok(())
+            // The MSRs that a vCPU has depend on its state.
+            fails(
+                "SAVE_LIST",
+                device.call(&mut SaveList::new(&room, 1)),
+                Errno::EBUSY,
+            )
         };
         let result = busy();
 

@@ -9,6 +9,7 @@ mod bad_policy;
 mod batch;
 mod ends;
 mod learning;
+mod memory;
 mod model;
 mod msrs;
 mod random;
@@ -24,6 +25,7 @@ use anyhow::Result;
 
 use crate::Arguments;
 use crate::report::Report;
+use crate::suites::allocations;
 
 type Test = fn() -> Result<String>;
 
@@ -51,7 +53,13 @@ const WITH_ARGUMENTS: &[(&str, TestWithArguments)] = &[
 
 /// Runs the suite's tests that the arguments select.
 pub fn run(arguments: &Arguments, report: &mut Report) {
-    for (name, test) in TESTS.iter().copied().flatten() {
+    let memory = if allocations::possible() {
+        memory::TESTS
+    } else {
+        &[]
+    };
+
+    for (name, test) in TESTS.iter().copied().flatten().chain(memory) {
         let name = format!("device: {name}");
 
         if name.contains(&arguments.test) {

@@ -1,16 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Makes each allocation of a call fail in turn. This needs the debug kernel's `CONFIG_FAILSLAB`
-//! and the task's `fail-nth`.
+//! Makes the allocations of KVM's ioctls fail.
 
-use std::fs;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
-
-use anyhow::Context;
 use anyhow::Result;
-use anyhow::bail;
 use anyhow::ensure;
 use kvm_bindings::KVM_MSR_EXIT_REASON_FILTER;
 use kvm_bindings::Msrs;
@@ -18,7 +10,6 @@ use kvm_bindings::kvm_msr_entry;
 use kvm_ioctls::Kvm;
 use kvm_ioctls::KvmNestedStateBuffer;
 use kvm_msr_guest::Engine;
-use kvm_msr_guest::Errno;
 use kvm_msr_guest::Filter;
 use kvm_msr_guest::Guest;
 use kvm_msr_guest::Range;
@@ -33,62 +24,13 @@ use super::setup::PAT;
 use super::setup::guest;
 use super::setup::guest_in_l2;
 use super::setup::state_of;
+use crate::suites::allocations;
+use crate::suites::allocations::Call;
+use crate::suites::allocations::each_fails;
 use crate::suites::filter_guest::NOBODY;
-
-const FAIL_NTH: &str = "/proc/thread-self/fail-nth";
 
 /// KVM_STATE_NESTED_RUN_PENDING
 const RUN_PENDING: u16 = 1 << 1;
-
-/// More than the number of allocations of any call.
-const MOST: u32 = 1000;
-
-/// Whether the kernel can make allocations fail.
-pub fn possible() -> bool {
-    Path::new("/sys/kernel/debug/failslab").exists() && Path::new(FAIL_NTH).exists()
-}
-
-/// A call that allocates.
-trait Call {
-    /// Restores the state that the call changes.
-    fn reset(&self) -> Result<()>;
-    fn call(&self) -> ioctl::Result<()>;
-    /// Whether the state is as [`Self::reset`] left it.
-    fn unchanged(&self) -> Result<bool>;
-}
-
-/// Makes the call's first allocation fail, then the second, and so on. Returns the number of
-/// allocations.
-fn each_fails(call: &impl Call) -> Result<u32> {
-    // Opened before, because opening allocates memory.
-    let fail_nth = File::options().read(true).write(true).open(FAIL_NTH)?;
-
-    for nth in 1..=MOST {
-        call.reset()?;
-        let nth_text = nth.to_string();
-        let mut left = [0; 16];
-        fail_nth.write_at(nth_text.as_bytes(), 0)?;
-        let result = call.call();
-        fail_nth.read_at(&mut left, 0)?;
-        fail_nth.write_at(b"0", 0)?;
-
-        // The counter has not reached 0, so the call made fewer allocations.
-        if !left.starts_with(b"0\n") {
-            result.context("no allocation failed")?;
-            return Ok(nth - 1);
-        }
-        match result {
-            Err(Errno::ENOMEM) => ensure!(
-                call.unchanged()?,
-                "allocation {nth} failed, but the call changed something"
-            ),
-            // A failed allocation may be harmless: after kmalloc(), the kernel may try vmalloc().
-            Ok(()) => (),
-            Err(errno) => bail!("allocation {nth} failed, and the call with {errno}"),
-        }
-    }
-    bail!("more than {MOST} allocations");
-}
 
 struct SetFilter<'a> {
     guest: &'a Guest,
@@ -230,15 +172,7 @@ impl Call for CreateVm {
 /// If an allocation fails, each call succeeds without it, or fails with `ENOMEM` and changes
 /// nothing.
 pub fn allocations_fail(_: &Modules) -> Result<String> {
-    for injector in ["failslab", "fail_page_alloc"] {
-        // Do not print a stack trace for each failure.
-        for (attribute, value) in [("ignore-gfp-wait", "N"), ("verbose", "0")] {
-            let file = format!("/sys/kernel/debug/{injector}/{attribute}");
-
-            fs::write(&file, value).context(file)?;
-        }
-    }
-
+    allocations::prepare()?;
     let mut guest = guest(Engine::Rust)?;
     guest.deflect(KVM_MSR_EXIT_REASON_FILTER)?;
     // A short range first: its bitmap moves when a range with a long one is added.

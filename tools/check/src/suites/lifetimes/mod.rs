@@ -13,6 +13,7 @@ use anyhow::Result;
 use self::setup::Modules;
 use crate::Arguments;
 use crate::report::Report;
+use crate::suites::allocations;
 
 type Test = fn(&Modules) -> Result<String>;
 
@@ -47,7 +48,7 @@ pub fn run(arguments: &Arguments, report: &mut Report) {
 
     // Only the debug kernel can make allocations fail.
     let memory: Option<&(&str, Test)> =
-        memory::possible().then_some(&("allocations fail", memory::allocations_fail));
+        allocations::possible().then_some(&("allocations fail", memory::allocations_fail));
 
     for (name, test) in TESTS.iter().chain(memory) {
         let name = format!("lifetimes: {name}");

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! Makes the allocations of the device's calls fail.
+
+use std::cell::RefCell;
+use std::os::fd::AsRawFd;
+
+use anyhow::Context;
+use anyhow::Result;
+use anyhow::ensure;
+use kvm_msr_guest::Device;
+use kvm_msr_guest::Engine;
+use kvm_msr_guest::Errno;
+use kvm_msr_guest::device::Array;
+use kvm_msr_guest::device::save_list::SaveEntry;
+use kvm_msr_guest::device::save_list::SaveList;
+use kvm_msr_guest::device::uapi;
+use kvm_msr_guest::device::uapi::Batch;
+use kvm_msr_guest::device::uapi::Entry;
+use kvm_msr_guest::device::uapi::GetPolicy;
+use kvm_msr_guest::device::uapi::Learn;
+use kvm_msr_guest::device::uapi::Learned;
+use kvm_msr_guest::device::uapi::MAX_LEARNED;
+use kvm_msr_guest::device::uapi::MAX_RULES;
+use kvm_msr_guest::device::uapi::MAX_STATS;
+use kvm_msr_guest::device::uapi::RIGHTS;
+use kvm_msr_guest::device::uapi::Rule;
+use kvm_msr_guest::device::uapi::SetPolicy;
+use kvm_msr_guest::device::uapi::Stat;
+use kvm_msr_guest::device::uapi::Stats;
+use kvm_msr_guest::ioctl;
+use kvm_msr_guest::msrs;
+
+use super::Test;
+use super::setup::attached;
+use super::setup::guest;
+use super::setup::learn;
+use super::setup::learned;
+use super::setup::policy;
+use crate::suites::allocations;
+use crate::suites::allocations::Call;
+use crate::suites::allocations::each_fails;
+
+/// The tests of this file. Only the debug kernel can make allocations fail.
+pub const TESTS: &[(&str, Test)] = &[("allocations fail", allocations_fail)];
+
+/// P5 thermal or platform ID, and APERF: no VM of this suite has either passed through.
+const READ_BEFORE: u32 = 0x17;
+const READ_AFTER: u32 = 0xe8;
+
+/// IA32_POWER_CTL: KVM only stores its value.
+const STORED: u32 = 0x1fc;
+
+/// More than any list of registers to save.
+const ROOM: usize = 1024;
+
+/// A call of three closures.
+struct Steps<R, C, U> {
+    reset: R,
+    call: C,
+    unchanged: U,
+}
+
+impl<R, C, U> Call for Steps<R, C, U>
+where
+    R: Fn() -> Result<()>,
+    C: Fn() -> ioctl::Result<()>,
+    U: Fn() -> Result<bool>,
+{
+    fn reset(&self) -> Result<()> {
+        (self.reset)()
+    }
+
+    fn call(&self) -> ioctl::Result<()> {
+        (self.call)()
+    }
+
+    fn unchanged(&self) -> Result<bool> {
+        (self.unchanged)()
+    }
+}
+
+/// The number of allocations of a call that changes nothing.
+fn reads(call: impl Fn() -> ioctl::Result<i32>) -> Result<u32> {
+    each_fails(&Steps {
+        reset: || Ok(()),
+        call: || call().map(|_| ()),
+        unchanged: || Ok(true),
+    })
+}
+
+/// If an allocation fails, each call succeeds without it, or fails with `ENOMEM` and changes
+/// nothing.
+fn allocations_fail() -> Result<String> {
+    allocations::prepare()?;
+    let counts = [
+        ("ATTACH", attach()?),
+        ("SET_POLICY", set_policy()?),
+        ("GET_POLICY", get_policy()?),
+        ("LEARN", learning()?),
+        ("STATS", statistics()?),
+        ("BATCH", batch()?),
+        ("SAVE_LIST", save_list()?),
+    ];
+
+    for (name, count) in counts {
+        ensure!(count > 0, "{name} allocates nothing");
+    }
+    Ok(counts
+        .map(|(name, count)| format!("{count} of {name}"))
+        .join(", "))
+}
+
+/// open(), ATTACH and close().
+fn attach() -> Result<u32> {
+    let guest = guest(Engine::Rust)?;
+
+    // If one failed, the next attaches only if nobody is left that may set the policy.
+    reads(|| {
+        Device::open()
+            .map_err(|_| Errno::last())?
+            .attach(guest.vm().as_raw_fd(), RIGHTS)
+    })
+}
+
+/// As many rules as possible, in two pages with MSRs and beyond.
+fn rules() -> Vec<Rule> {
+    (0..MAX_RULES)
+        .map(|i| {
+            let index = if i < 0x400 {
+                0x900 + i
+            } else {
+                0x2000_0000 + 2 * i
+            };
+
+            Rule::new(index, index, uapi::READ, uapi::ALWAYS, uapi::GP, 0)
+        })
+        .collect()
+}
+
+fn set_policy() -> Result<u32> {
+    let (_guest, device) = attached()?;
+    let old = [Rule::new(
+        READ_BEFORE,
+        READ_BEFORE,
+        uapi::READ,
+        uapi::ALWAYS,
+        uapi::GP,
+        0,
+    )];
+    let new = rules();
+    // The arrays are mapped here: mmap() allocates memory, too.
+    let (old_rules, new_rules) = (Array::new(&old)?, Array::new(&new)?);
+    let set = |array, nr| device.call(&mut SetPolicy::new(array, nr)).map(|_| ());
+
+    each_fails(&Steps {
+        reset: || set(&old_rules, old.len()).context("SET_POLICY"),
+        call: || set(&new_rules, new.len()),
+        unchanged: || Ok(policy(&device)? == old),
+    })
+}
+
+fn get_policy() -> Result<u32> {
+    let (_guest, device) = attached()?;
+    let rules = rules();
+    let array = Array::new(&rules)?;
+
+    device.call(&mut SetPolicy::new(&array, rules.len()))?;
+    reads(|| device.call(&mut GetPolicy::new(&array, rules.len())))
+}
+
+/// START, STOP and READ.
+fn learning() -> Result<u32> {
+    let (guest, device) = attached()?;
+    let guest = RefCell::new(guest);
+    let room = Array::<Learned>::room(MAX_LEARNED as usize)?;
+    let reset = || {
+        learn(&device, uapi::START)?;
+        guest.borrow_mut().rdmsr(READ_BEFORE)?;
+        Ok(())
+    };
+    // What was learned before is there, and accesses are still learned.
+    let unchanged = || {
+        guest.borrow_mut().rdmsr(READ_AFTER)?;
+        let indices: Vec<_> = learned(&device)?.iter().map(|one| one.index).collect();
+
+        Ok(indices.contains(&READ_BEFORE) && indices.contains(&READ_AFTER))
+    };
+    let change = |op| {
+        each_fails(&Steps {
+            reset,
+            call: || learn(&device, op).map(|_| ()),
+            unchanged,
+        })
+    };
+    let changes = change(uapi::START)? + change(uapi::STOP)?;
+
+    Ok(changes + reads(|| device.call(&mut Learn::read(&room, MAX_LEARNED as usize)))?)
+}
+
+/// START, STOP and READ.
+fn statistics() -> Result<u32> {
+    let (guest, device) = attached()?;
+    let guest = RefCell::new(guest);
+    let room = Array::<Stat>::room(MAX_STATS as usize)?;
+    let read = || device.call(&mut Stats::read(&room, MAX_STATS as usize));
+    let start_or_stop = |op| device.call(&mut Stats::new(op)).map(|_| ());
+    let reset = || {
+        start_or_stop(uapi::START)?;
+        guest.borrow_mut().rdmsr(READ_BEFORE)?;
+        Ok(())
+    };
+    // What was counted before is there, and accesses are still counted.
+    let unchanged = || {
+        let mut stats = Stats::read(&room, MAX_STATS as usize);
+
+        guest.borrow_mut().rdmsr(READ_AFTER)?;
+        device.call(&mut stats).context("STATS: read")?;
+        let counted = room.read(stats.nr_records as usize);
+        let is_counted = |index| {
+            counted
+                .iter()
+                .any(|stat| stat.index == index && stat.count == 1)
+        };
+
+        Ok(is_counted(READ_BEFORE) && is_counted(READ_AFTER))
+    };
+    let change = |op| {
+        each_fails(&Steps {
+            reset,
+            call: || start_or_stop(op),
+            unchanged,
+        })
+    };
+    let changes = change(uapi::START)? + change(uapi::STOP)?;
+
+    Ok(changes + reads(read)?)
+}
+
+fn batch() -> Result<u32> {
+    const OLD: u64 = 1;
+    const NEW: u64 = 2;
+
+    let (guest, device) = attached()?;
+    let entry = Entry {
+        kind: uapi::ENTRY_MSR,
+        id: STORED.into(),
+        data: NEW,
+        ..Entry::default()
+    };
+    let entries = Array::new(&[entry; 4])?;
+
+    each_fails(&Steps {
+        reset: || {
+            ensure!(msrs::set(guest.vcpu(), STORED, OLD)?, "refused");
+            Ok(())
+        },
+        call: || {
+            device
+                .call(&mut Batch::new(uapi::BATCH_SET, &entries, 4))
+                .map(|_| ())
+        },
+        unchanged: || Ok(msrs::get(guest.vcpu(), STORED)? == Some(OLD)),
+    })
+}
+
+fn save_list() -> Result<u32> {
+    let (_guest, device) = attached()?;
+    let room = Array::<SaveEntry>::room(ROOM)?;
+
+    reads(|| device.call(&mut SaveList::new(&room, ROOM)))
+}
