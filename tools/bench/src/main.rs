@@ -6,8 +6,8 @@
 //! `tsc=reliable` on the kernel's command line). There, a nanosecond of the monotonic clock is an
 //! executed instruction. On other machines, the figures are nanoseconds.
 
+mod device;
 mod lines;
-mod watched;
 
 use std::time::Duration;
 use std::time::Instant;
@@ -101,6 +101,9 @@ struct Metric {
     ranges: usize,
     c: Option<f64>,
     engine: Option<f64>,
+    /// How many MSRs one call accesses, if the figures are of a whole call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    msrs: Option<usize>,
 }
 
 /// The results for `make bench`.
@@ -118,9 +121,14 @@ const SRCU_IDLE: Duration = Duration::from_micros(200);
 enum Measure {
     Msrs(fn(&mut Guest, usize) -> Result<f64>),
     Nested(fn(&Nested) -> Result<f64>),
+    /// With `/dev/kvm-msr`, which C lacks.
+    Device(fn(&mut Guest) -> Result<f64>),
 }
 
 use Measure::Msrs;
+
+/// The metric of a whole KVM_GET_MSRS.
+const INDEX_LIST: &str = "get_msrs_index_list";
 
 /// All metrics: name, number of ranges in the filter, how to measure it.
 const METRICS: &[(&str, usize, Measure)] = &[
@@ -132,25 +140,27 @@ const METRICS: &[(&str, usize, Measure)] = &[
     ("guest_wrmsr_exit", 1, Msrs(guest_wrmsr_exit)),
     ("guest_wrmsr_exit", 4, Msrs(guest_wrmsr_exit)),
     ("guest_wrmsr_exit", 16, Msrs(guest_wrmsr_exit)),
-    (
-        "guest_rdmsr_exit_stats",
-        0,
-        Msrs(watched::guest_rdmsr_stats),
-    ),
-    (
-        "guest_wrmsr_exit_stats",
-        0,
-        Msrs(watched::guest_wrmsr_stats),
-    ),
+    ("guest_rdmsr_exit_stats", 0, Msrs(device::guest_rdmsr_stats)),
+    ("guest_wrmsr_exit_stats", 0, Msrs(device::guest_wrmsr_stats)),
     (
         "guest_rdmsr_exit_policy",
         0,
-        Msrs(watched::guest_rdmsr_policy),
+        Msrs(device::guest_rdmsr_policy),
     ),
     (
         "guest_wrmsr_exit_policy",
         0,
-        Msrs(watched::guest_wrmsr_policy),
+        Msrs(device::guest_wrmsr_policy),
+    ),
+    (
+        "guest_rdmsr_exit_ignoring",
+        0,
+        Msrs(device::guest_rdmsr_ignoring),
+    ),
+    (
+        "guest_wrmsr_exit_ignoring",
+        0,
+        Msrs(device::guest_wrmsr_ignoring),
     ),
     ("user_space_exit", 1, Msrs(user_space_exit)),
     ("set_msr_filter", 1, Msrs(set_msr_filter)),
@@ -165,10 +175,25 @@ const METRICS: &[(&str, usize, Measure)] = &[
     ("set_msrs_entry_unknown", 0, Msrs(set_msrs_entry_unknown)),
     ("get_msrs_entry_saved", 0, Msrs(get_msrs_entry_saved)),
     ("set_msrs_entry_saved", 0, Msrs(set_msrs_entry_saved)),
-    ("get_msrs_index_list", 0, Msrs(get_msrs_index_list)),
+    (INDEX_LIST, 0, Msrs(get_msrs_index_list)),
     ("vcpu_ioctl_floor", 0, Msrs(vcpu_ioctl_floor)),
     ("get_nested_state", 0, Measure::Nested(get_nested_state)),
     ("set_nested_state", 0, Measure::Nested(set_nested_state)),
+    (
+        "batch_get_entry_stored",
+        0,
+        Measure::Device(device::batch_get_entry_stored),
+    ),
+    (
+        "batch_set_entry_stored",
+        0,
+        Measure::Device(device::batch_set_entry_stored),
+    ),
+    (
+        "set_largest_policy",
+        0,
+        Measure::Device(device::set_largest_policy),
+    ),
 ];
 
 fn main() -> Result<()> {
@@ -192,7 +217,9 @@ fn main() -> Result<()> {
     let mut metrics = Vec::new();
     for &(name, ranges, measure) in METRICS {
         let of = |engine, other| -> Result<Option<f64>> {
-            if arguments.only == Some(other) {
+            let lacks_device = engine == Engine::C && matches!(measure, Measure::Device(_));
+
+            if lacks_device || arguments.only == Some(other) {
                 return Ok(None);
             }
             cheapest(engine, ranges, measure)
@@ -204,6 +231,9 @@ fn main() -> Result<()> {
             ranges,
             c: of(Engine::C, Only::Engine)?,
             engine: of(Engine::Rust, Only::C)?,
+            msrs: (name == INDEX_LIST)
+                .then(|| Ok::<_, anyhow::Error>(Kvm::new()?.get_msr_index_list()?.as_slice().len()))
+                .transpose()?,
         };
 
         println!(
@@ -279,6 +309,11 @@ fn cheapest(engine: Engine, ranges: usize, measure: Measure) -> Result<f64> {
 
             guest.run_to(Stop::L2)?;
             cheapest_of(|| measure(&guest))
+        }
+        Measure::Device(measure) => {
+            let mut guest = Guest::new(&kvm, Options::new(engine))?;
+
+            cheapest_of(|| measure(&mut guest))
         }
     }?;
     Ok((cheapest * 10.0).round() / 10.0)

@@ -67,15 +67,19 @@ def print_table(metrics, columns):
           "".join(f"{title + ' to ' + columns[0][1]:>22}" for _, title in columns[1:]))
     for metric in metrics:
         figures = [metric[key] for key, _ in columns]
-        line = f"{label(metric):32}" + "".join(f"{figure:12.1f}" for figure in figures)
+        line = f"{label(metric):32}" + "".join(
+            f"{'-':>12}" if figure is None else f"{figure:12.1f}" for figure in figures)
         for figure in figures[1:]:
+            if None in (figure, figures[0]):
+                continue
             line += f"{f'{figure - figures[0]:+.1f}':>13}{f'{figure / figures[0]:.3f}':>9}"
         print(line)
 
 
 def draw(metrics, path):
     """Draws the figures as bars. For each metric, C is 100 %."""
-    metrics = [metric for metric in metrics if not _DETAILS.search(metric["name"])]
+    metrics = [metric for metric in metrics
+               if metric["c"] and not _DETAILS.search(metric["name"])]
     left, width, row = 230, 420, 44
     height = 50 + row * len(metrics)
     scale = width / max(1.2, *(metric["engine"] / metric["c"] for metric in metrics))
