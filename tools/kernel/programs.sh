@@ -36,11 +36,6 @@ for line in open(sys.argv[1], encoding="utf-8"):
 PYTHON
 	cmp -s "$program" "$out/$(basename "$program")" || cp "$program" "$out/"
 done
-for sample in "$repo"/samples/*.c; do
-	[[ -e $sample ]] || continue
-	program=$out/$(basename "$sample" .c)
-	[[ $program -nt $sample ]] ||
-		run_logged "$logs/samples.log" "building $(basename "$sample")" 0 \
-			gcc -O2 -Wall -Wextra -Werror -static -o "$program" "$sample"
-done
+run_logged "$logs/samples.log" "building the C samples" 0 \
+	make -s -C "$repo/samples" O="$out" CFLAGS='-O2 -Werror'
 printf '%s\n' "$out"

@@ -2,6 +2,7 @@
 
 //! Runs the program.
 
+use std::fmt;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
@@ -30,12 +31,26 @@ pub struct Said {
     pub stderr: String,
 }
 
+impl fmt::Display for Kvmsr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.program.display())
+    }
+}
+
 impl Kvmsr {
     /// The program with this path, and the directory of its files.
     pub fn new(program: &Path, data: &Path) -> Self {
         Kvmsr {
             program: program.to_owned(),
             data: data.to_owned(),
+        }
+    }
+
+    /// Another program of its directory, e.g. a sample.
+    pub fn beside(&self, name: &str) -> Self {
+        Kvmsr {
+            program: self.program.with_file_name(name),
+            data: self.data.clone(),
         }
     }
 

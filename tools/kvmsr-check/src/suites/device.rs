@@ -25,21 +25,21 @@ use crate::suites::live::repeat;
 use crate::suites::live::with_guest;
 
 /// An MSR that no CPU has.
-const UNKNOWN: u32 = 0xc000_1fff;
+pub(super) const UNKNOWN: u32 = 0xc000_1fff;
 /// IA32_PLATFORM_ID: KVM reads it as 0 and never passes it through.
-const PLATFORM_ID: u32 = 0x17;
+pub(super) const PLATFORM_ID: u32 = 0x17;
 /// IA32_CR_PAT, which keeps the written value.
-const PAT: u32 = 0x277;
-const PAT_VALUE: u64 = 0x0007_0406_0007_0401;
+pub(super) const PAT: u32 = 0x277;
+pub(super) const PAT_VALUE: u64 = 0x0007_0406_0007_0401;
 /// FS_BASE, which KVM passes through to the guest.
-const FS_BASE: u32 = 0xc000_0100;
+pub(super) const FS_BASE: u32 = 0xc000_0100;
 /// An MTRR, which KVM_GET_MSR_INDEX_LIST lacks.
 const MTRR: &str = "0x200";
 
 const POLICY: &str = "ignore when unsupported 0xc0001f00-0xc0001fff\nconstant=0x5 read 0x17\n";
 
-const READS: u64 = 1_000;
-const WRITES: u64 = 500;
+pub(super) const READS: u64 = 1_000;
+pub(super) const WRITES: u64 = 500;
 
 /// Longer than the interval at which the program looks whether it shall end.
 const MOMENT: Duration = Duration::from_millis(300);
@@ -70,7 +70,7 @@ pub fn run(kvmsr: &Kvmsr, report: &mut Report) {
 
 type Documents = Vec<(&'static str, String)>;
 
-fn pid() -> String {
+pub(super) fn pid() -> String {
     std::process::id().to_string()
 }
 
@@ -187,7 +187,7 @@ fn row<'a>(rows: &'a Value, index: u32, access: Option<&str>) -> Result<&'a Valu
 }
 
 /// Makes the guest access MSRs; among them one that is passed through, and one that KVM lacks.
-fn work(guest: &mut Guest) -> Result<()> {
+pub(super) fn work(guest: &mut Guest) -> Result<()> {
     repeat(guest, Stub::RdmsrLoop, PLATFORM_ID, READS)?;
     repeat(guest, Stub::WrmsrLoop, FS_BASE, WRITES)?;
     guest.wrmsr(PAT, PAT_VALUE)?;

@@ -13,6 +13,7 @@ mod library;
 mod live;
 mod offline;
 mod pages;
+mod samples;
 mod speed;
 
 use crate::report::Report;
@@ -34,5 +35,6 @@ pub const ALL: &[(&str, Suite)] = &[
     ("offline", offline::run),
     ("documents", documents::run),
     ("pages", pages::run),
+    ("samples", samples::run),
     ("speed", speed::run),
 ];
