@@ -62,6 +62,7 @@ pub fn run(kvmsr: &Kvmsr, report: &mut Report) {
     report.test("the save list has the MTRRs", || {
         save_list(kvmsr, &mut documents)
     });
+    report.test("doctor reports the device", || doctor(kvmsr));
     report.test("errors say what to do", || errors(kvmsr));
     for (schema, document) in documents {
         report.document(schema, &document);
@@ -341,6 +342,22 @@ fn save_list(kvmsr: &Kvmsr, documents: &mut Documents) -> Result<String> {
     ensure!(orders.is_sorted(), "not in order: {orders:?}");
     documents.push(("save-list", list.to_string()));
     Ok(format!("{} MSRs", msrs.len()))
+}
+
+fn doctor(kvmsr: &Kvmsr) -> Result<String> {
+    let findings = kvmsr.json(&["doctor"], "", &[0])?;
+    let device = findings["checks"]
+        .as_array()
+        .and_then(|checks| checks.iter().find(|check| check["name"] == "/dev/kvm-msr"))
+        .with_context(|| format!("no check: {findings}"))?;
+
+    ensure!(
+        device["verdict"] == "good"
+            && device["found"]
+                == "root:root 0600, version 1: policy, learn, stats, batch, save-list",
+        "{device}"
+    );
+    Ok(String::new())
 }
 
 fn errors(kvmsr: &Kvmsr) -> Result<String> {

@@ -236,8 +236,14 @@ fn without_device(kvmsr: &Kvmsr) -> Result<String> {
     let result = both_refuse(
         kvmsr,
         "/dev/kvm-msr is missing, but kvm-msr.ko is loaded",
-        "/dev/kvm-msr does not exist",
-    );
+        "/dev/kvm-msr does not exist, although kvm-msr.ko is loaded; see 'kvmsr doctor'",
+    )
+    .and_then(|_| {
+        let said = kvmsr.run(&["doctor"], "")?.stdout;
+
+        ensure!(said.contains("mknod -m 600 /dev/kvm-msr c 10 "), "{said}");
+        Ok(String::new())
+    });
 
     fs::rename(&away, DEVICE)?;
     result

@@ -80,6 +80,9 @@ fn opening(path: &Path, error: &io::Error) -> String {
     let path = path.display();
 
     match error.raw_os_error() {
+        Some(errno::ENOENT) if Path::new(super::MODULE).exists() => {
+            format!("{path} does not exist, although kvm-msr.ko is loaded; see 'kvmsr doctor'")
+        }
         Some(errno::ENOENT) => {
             format!("{path} does not exist: load kvm-msr.ko before the VM is created")
         }

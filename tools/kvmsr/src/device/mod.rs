@@ -59,6 +59,9 @@ use std::path::Path as FilePath;
 /// The device's path.
 pub const DEVICE: &str = "/dev/kvm-msr";
 
+/// The module's folder in sysfs, if it is loaded.
+pub(crate) const MODULE: &str = "/sys/module/kvm_msr";
+
 /// A result with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -88,6 +91,23 @@ pub struct Info {
 /// What a file may do with a VM.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rights(u64);
+
+impl Info {
+    /// The names of the features. Those of a newer module are left out.
+    pub fn feature_names(&self) -> Vec<&'static str> {
+        [
+            (uapi::KMSR_FEATURE_POLICY, "policy"),
+            (uapi::KMSR_FEATURE_LEARN, "learn"),
+            (uapi::KMSR_FEATURE_STATS, "stats"),
+            (uapi::KMSR_FEATURE_BATCH, "batch"),
+            (uapi::KMSR_FEATURE_SAVE_LIST, "save-list"),
+        ]
+        .iter()
+        .filter(|&&(bit, _)| self.features & u64::from(bit) != 0)
+        .map(|&(_, name)| name)
+        .collect()
+    }
+}
 
 impl Rights {
     /// Read the policy, learn, keep statistics, and read the save list.

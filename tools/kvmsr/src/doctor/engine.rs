@@ -7,9 +7,10 @@ use std::path::Path;
 use super::Check;
 use super::Topic;
 use super::Verdict;
+use super::device;
 use super::text_of;
+use crate::device::MODULE;
 
-const MODULE: &str = "/sys/module/kvm_msr";
 /// A symbol of kernels with the engine's hooks.
 const HOOK: &str = "kvm_msr_engine_register";
 
@@ -18,7 +19,7 @@ pub fn is_enabled() -> bool {
     text_of(Path::new(MODULE).join("parameters/enable")).is_some_and(|value| value == "Y")
 }
 
-/// The module, and whether the kernel supports it. Nothing requires it.
+/// The module with its device, or whether the kernel supports it. Nothing requires it.
 pub fn checks() -> Vec<Check> {
     let name = "kvm-msr.ko";
 
@@ -33,12 +34,14 @@ pub fn checks() -> Vec<Check> {
             "its parameter enable is N, so C serves new VMs"
         };
 
-        return vec![Check::new(
+        let module = Check::new(
             Topic::Engine,
             name,
             Verdict::Good,
             format!("is loaded{version}; {enabled}"),
-        )];
+        );
+
+        return vec![module, device::check()];
     }
     let found = match has_hooks() {
         Some(true) => "is not loaded; this kernel supports it (modprobe kvm-msr)",

@@ -3,6 +3,7 @@
 //! Checks KVM on this machine, and how to fix what is missing.
 
 mod access;
+mod device;
 mod engine;
 mod host;
 mod kvm;

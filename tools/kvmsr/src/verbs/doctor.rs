@@ -24,13 +24,13 @@ use crate::output::Output;
 use crate::output::styled;
 use crate::verbs::Found;
 
-// Checks KVM, its modules, tracing and kvm-msr.ko on this machine, who may use them, and how to
-// fix what is missing.
+// Checks KVM, its modules, tracing, kvm-msr.ko and its device on this machine, who may use them,
+// and how to fix what is missing.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Checks the CPU, the kernel, access to /dev/kvm, KVM's parameters and capabilities, the requirements of
-top and log, and kvm-msr.ko, and says how to fix what is missing. It changes nothing: it creates a VM,
-runs it once and closes it.
+top and log, and kvm-msr.ko with /dev/kvm-msr, and says how to fix what is missing. It changes
+nothing: it creates a VM, runs it once and closes it.
 
 Exit code: 0 KVM can be used; 1 something important is missing; 2 error.
 
