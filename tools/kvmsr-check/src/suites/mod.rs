@@ -14,6 +14,7 @@ mod live;
 mod offline;
 mod pages;
 mod speed;
+mod vmm;
 
 use crate::report::Report;
 use crate::run::Kvmsr;
@@ -21,7 +22,7 @@ use crate::run::Kvmsr;
 /// A suite.
 pub type Suite = fn(&Kvmsr, &mut Report);
 
-/// All suites, by name.
+/// All suites that need no VMM, by name.
 pub const ALL: &[(&str, Suite)] = &[
     ("access", access::run),
     ("check", check::run),
@@ -36,3 +37,6 @@ pub const ALL: &[(&str, Suite)] = &[
     ("pages", pages::run),
     ("speed", speed::run),
 ];
+
+/// The suites with an unmodified VMM.
+pub const VMM: &[(&str, Suite)] = &[("attach", vmm::attach), ("boot", vmm::boot)];
