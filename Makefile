@@ -44,6 +44,10 @@ install-kvmsr: ## Installs kvmsr with man pages and completions (PREFIX=/usr/loc
 test-kvmsr: deps-all ## Tests kvmsr on real KVM; VENDOR=amd (QEMU) or intel (Bochs)
 	@$(TARGET) kvmsr
 
+.PHONY: test-vmm
+test-vmm: deps-vm ## Tests kvmsr with an unmodified QEMU: policies while it runs, Linux's learned filter
+	@$(TARGET) vmm
+
 .PHONY: kunit
 kunit: deps-vm ## Runs the module's KUnit suites in QEMU
 	@$(TARGET) kunit

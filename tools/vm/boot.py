@@ -60,6 +60,7 @@ class Vm:
         self.initramfs.add_file("bin/busybox", products.busybox())
         # The shell that runs init, which installs busybox's other commands.
         self.initramfs.add_file("bin/sh", products.busybox())
+        self.initramfs.add_file("bin/leaks", os.path.join(here, "jobs", "leaks.sh"))
         for module in kernel.modules():
             self.initramfs.add_file(f"lib/modules/{os.path.basename(module)}", module)
         if engine:

@@ -24,6 +24,9 @@ struct Options {
     /// Run all tests except those of this suite
     #[arg(long, conflicts_with = "suite")]
     skip: Option<String>,
+    /// Run the suites with QEMU instead, for which it has to be installed (make test-vmm)
+    #[arg(long)]
+    vmm: bool,
     /// The path of the program kvmsr
     #[arg(long, default_value = "/programs/kvmsr")]
     kvmsr: PathBuf,
@@ -37,7 +40,13 @@ fn main() -> ExitCode {
     let kvmsr = Kvmsr::new(&options.kvmsr, &options.data);
     let mut report = Report::default();
 
-    for (name, suite) in suites::ALL {
+    let suites = if options.vmm {
+        suites::VMM
+    } else {
+        suites::ALL
+    };
+
+    for (name, suite) in suites {
         if options.suite.as_deref().is_none_or(|only| only == *name)
             && options.skip.as_deref() != Some(*name)
         {

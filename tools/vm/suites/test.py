@@ -14,7 +14,7 @@ import results
 # them.  That does not disturb the benchmark, which counts instructions.
 _BESIDE = "selftests-intel"
 _SUITES = ["lint", "host-test", "speculation", "kunit", "check", "bench", "selftests-amd",
-           "sweep-short-amd", "sweep-short-intel", "kvmsr-amd", "kvmsr-intel"]
+           "sweep-short-amd", "sweep-short-intel", "kvmsr-amd", "kvmsr-intel", "vmm"]
 
 
 def _command(suite):

@@ -109,10 +109,10 @@ pub fn run(kvmsr: &Kvmsr, report: &mut Report) {
 }
 
 /// A run of the program, which is killed at the end of the test.
-struct Program(Child);
+pub(super) struct Program(pub(super) Child);
 
 impl Program {
-    fn signal(&self, signal: Signal) -> Result<()> {
+    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
         kill_process(Pid::from_child(&self.0), signal).context("send a signal")
     }
 }

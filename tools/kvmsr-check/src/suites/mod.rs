@@ -15,6 +15,7 @@ mod offline;
 mod pages;
 mod samples;
 mod speed;
+mod vmm;
 
 use crate::report::Report;
 use crate::run::Kvmsr;
@@ -22,7 +23,7 @@ use crate::run::Kvmsr;
 /// A suite.
 pub type Suite = fn(&Kvmsr, &mut Report);
 
-/// All suites, by name.
+/// All suites that need no VMM, by name.
 pub const ALL: &[(&str, Suite)] = &[
     ("access", access::run),
     ("check", check::run),
@@ -38,3 +39,6 @@ pub const ALL: &[(&str, Suite)] = &[
     ("samples", samples::run),
     ("speed", speed::run),
 ];
+
+/// The suites with an unmodified VMM.
+pub const VMM: &[(&str, Suite)] = &[("attach", vmm::attach), ("boot", vmm::boot)];
