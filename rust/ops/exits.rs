@@ -68,27 +68,14 @@ pub(crate) fn emulate_wrmsr_imm(vcpu: InRunLoop<'_>, index: u32, reg: c_int) -> 
     write::<true>(vcpu, index, || vcpu.operand(reg))
 }
 
-/// Whether an access can be handled at once.
-#[derive(Clone, Copy)]
-enum Fast {
-    /// The filter allows it, and the MSR is of a frequent kind.
-    Yes,
-    /// The access takes more than one lookup in the filter and to load or store a value.
-    No,
-    /// The filter denies the access.
-    Denied,
-}
-
+/// Returns whether the filter allows an access, or [`None`] if the access takes more than one lookup
+/// in the filter and to load or store a value.
 #[inline(always)]
-fn is_fast(section: &Section<'_>, is_simple: bool, index: u32, access: Access) -> Fast {
+fn verdict(section: &Section<'_>, is_simple: bool, index: u32, access: Access) -> Option<bool> {
     if !is_simple {
-        return Fast::No;
+        return None;
     }
-    match msr_filter::verdict(section, index, access) {
-        Some(true) => Fast::Yes,
-        Some(false) => Fast::Denied,
-        None => Fast::No,
-    }
+    msr_filter::verdict(section, index, access)
 }
 
 #[inline(always)]
@@ -99,16 +86,11 @@ fn read<const IMMEDIATE: bool>(vcpu: InRunLoop<'_>, index: u32) -> Run {
     vcpu.count(Counter::Reads, 1);
     let Some(overlay) = section.overlay() else {
         let register = lookup(index);
-
-        let run = match is_fast(
-            &section,
-            reads_simply(&*vcpu, register),
-            index,
-            Access::Read,
-        ) {
-            Fast::Yes => read_fast::<IMMEDIATE>(vcpu, register, index, None),
-            Fast::No => None,
-            Fast::Denied => return read_denied::<IMMEDIATE>(vcpu, index),
+        let is_simple = reads_simply(&*vcpu, register);
+        let run = match verdict(&section, is_simple, index, Access::Read) {
+            Some(true) => read_fast::<IMMEDIATE>(vcpu, register, index, None),
+            None => None,
+            Some(false) => return read_denied::<IMMEDIATE>(vcpu, index),
         };
 
         return run.unwrap_or_else(|| read_plain::<IMMEDIATE>(vcpu, register, index));
@@ -136,15 +118,15 @@ fn read_watched<const IMMEDIATE: bool>(
 ) -> Run {
     let register = lookup_at(location);
     let is_simple = reads_simply(&*vcpu, register);
-    let run = match is_fast(&vcpu.section(), is_simple, index, Access::Read) {
-        Fast::Yes => read_fast::<IMMEDIATE>(vcpu, register, index, timer),
-        Fast::No | Fast::Denied => None,
+    let run = match verdict(&vcpu.section(), is_simple, index, Access::Read) {
+        Some(true) => read_fast::<IMMEDIATE>(vcpu, register, index, timer),
+        None | Some(false) => None,
     };
 
     run.unwrap_or_else(|| read_overlaid::<IMMEDIATE>(vcpu, overlay, timer, index))
 }
 
-/// Handles a read that [`is_fast`], or returns [`None`] if it takes more than to load a value.
+/// Handles a read that [`verdict`] allows, or returns [`None`] if it takes more than to load a value.
 #[inline(always)]
 fn read_fast<const IMMEDIATE: bool>(
     vcpu: InRunLoop<'_>,
@@ -228,16 +210,11 @@ fn write<const IMMEDIATE: bool>(vcpu: InRunLoop<'_>, index: u32, data: impl Fn()
     vcpu.count(Counter::Writes, 1);
     let Some(overlay) = section.overlay() else {
         let register = lookup(index);
-
-        let run = match is_fast(
-            &section,
-            writes_simply(&*vcpu, register),
-            index,
-            Access::Write,
-        ) {
-            Fast::Yes => write_fast(vcpu, register, index, data(), None),
-            Fast::No => None,
-            Fast::Denied => return write_denied(vcpu, index, data()),
+        let is_simple = writes_simply(&*vcpu, register);
+        let run = match verdict(&section, is_simple, index, Access::Write) {
+            Some(true) => write_fast(vcpu, register, index, data(), None),
+            None => None,
+            Some(false) => return write_denied(vcpu, index, data()),
         };
 
         return run.unwrap_or_else(|| write_plain(vcpu, register, index, data()));
@@ -266,15 +243,15 @@ fn write_watched<const IMMEDIATE: bool>(
 ) -> Run {
     let register = lookup_at(location);
     let is_simple = writes_simply(&*vcpu, register);
-    let run = match is_fast(&vcpu.section(), is_simple, index, Access::Write) {
-        Fast::Yes => write_fast(vcpu, register, index, data(), timer),
-        Fast::No | Fast::Denied => None,
+    let run = match verdict(&vcpu.section(), is_simple, index, Access::Write) {
+        Some(true) => write_fast(vcpu, register, index, data(), timer),
+        None | Some(false) => None,
     };
 
     run.unwrap_or_else(|| write_overlaid::<IMMEDIATE>(vcpu, overlay, timer, index, data()))
 }
 
-/// Handles a write that [`is_fast`], or returns [`None`] if it takes more than to store a value.
+/// Handles a write that [`verdict`] allows, or returns [`None`] if it takes more than to store a value.
 #[inline(always)]
 fn write_fast(
     vcpu: InRunLoop<'_>,
