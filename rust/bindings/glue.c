@@ -50,11 +50,6 @@ void kvm_msr_glue_set_operand(struct kvm_vcpu *vcpu, int reg, unsigned long val)
 	kvm_register_write(vcpu, reg & 15, val);
 }
 
-void kvm_msr_glue_inject_gp(struct kvm_vcpu *vcpu)
-{
-	kvm_inject_gp(vcpu, 0);
-}
-
 void kvm_msr_glue_load_guest_fpu(struct kvm_vcpu *vcpu)
 {
 	kvm_load_guest_fpu(vcpu);

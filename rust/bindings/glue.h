@@ -19,7 +19,6 @@ void kvm_msr_glue_find_vendor(void);
 int kvm_msr_glue_complete_access(struct kvm_vcpu *vcpu, int err);
 unsigned long kvm_msr_glue_operand(struct kvm_vcpu *vcpu, int reg);
 void kvm_msr_glue_set_operand(struct kvm_vcpu *vcpu, int reg, unsigned long val);
-void kvm_msr_glue_inject_gp(struct kvm_vcpu *vcpu);
 void kvm_msr_glue_load_guest_fpu(struct kvm_vcpu *vcpu);
 void kvm_msr_glue_put_guest_fpu(struct kvm_vcpu *vcpu);
 bool kvm_msr_glue_can_set_feature_msrs(struct kvm_vcpu *vcpu);
@@ -99,7 +98,6 @@ void kvm_msr_glue_recalc_intercepts(struct kvm *kvm);
 struct kvm_vcpu *kvm_msr_glue_get_vcpu(struct kvm *kvm, int i);
 void kvm_msr_glue_debugfs_create(struct kvm *kvm, const char *name,
 				 const struct file_operations *fops);
-
 
 int kvm_msr_glue_copy_struct_from_user(void *to, unsigned long ksize, const void __user *from,
 				       unsigned long usize);

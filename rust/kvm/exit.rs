@@ -165,7 +165,7 @@ impl Vcpu {
     /// Injects `#GP`.
     pub(crate) fn inject_gp(&self) -> Run {
         // SAFETY: `self` is a valid vCPU that this task has loaded.
-        unsafe { bindings::kvm_msr_glue_inject_gp(self.as_raw()) };
+        unsafe { bindings::kvm_queue_exception_e(self.as_raw(), bindings::GP_VECTOR, 0) };
         Run::GUEST
     }
 }

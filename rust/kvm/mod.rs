@@ -67,9 +67,9 @@ pub(crate) use self::{
         FileId,
         Learning,
         Overlay,
-        Parts,
         PolicyMemory,
         VmPolicy,
+        Watch,
         Way, //
     },
     srcu::Section,

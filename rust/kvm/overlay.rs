@@ -132,6 +132,7 @@ pub(crate) struct Overlay {
     // A pointer in any case, so that the lookup has no branch for it.
     judged: NonNull<Covered>,
     /// Whether there are only statistics.
+    // A member, as the fast path can test it by one instruction.
     pub(crate) only_counts: bool,
     /// Where accesses are counted, if there are statistics.
     pub(crate) counting: Counting,
@@ -152,49 +153,6 @@ pub(crate) enum Way<'a> {
     Counted(&'a Histogram),
     /// It may need more.
     Judged,
-}
-
-/// What an overlay is made of.
-#[derive(Clone, Default)]
-pub(crate) struct Parts {
-    /// As [`Overlay::policy`].
-    pub(crate) policy: Option<Arc<VmPolicy>>,
-    /// As [`Overlay::learning`].
-    pub(crate) learning: Option<Arc<Learning>>,
-    /// What accesses are counted in.
-    pub(crate) stats: Option<Arc<Stats>>,
-}
-
-impl Parts {
-    /// Allocates an overlay, unless it would be empty.
-    ///
-    /// # Errors
-    ///
-    /// `ENOMEM`
-    pub(crate) fn overlay(self) -> Result<Option<KBox<Overlay>>> {
-        if self.policy.is_none() && self.learning.is_none() && self.stats.is_none() {
-            return Ok(None);
-        }
-        let judged = match &self.policy {
-            Some(policy) if self.learning.is_none() && self.stats.is_none() => {
-                policy.covered(When::Always)
-            }
-            _ => &ALL_JUDGED,
-        };
-        // INVARIANT: The overlay keeps the policy, whose memory does not move.
-        let overlay = Overlay {
-            only_counts: self.policy.is_none() && self.learning.is_none(),
-            judged: NonNull::from_ref(judged),
-            policy: self.policy,
-            learning: self.learning,
-            counting: match self.stats {
-                Some(stats) => Counting::new(stats)?,
-                None => Counting::OFF,
-            },
-        };
-
-        Ok(Some(KBox::new(overlay, GFP_KERNEL_ACCOUNT)?))
-    }
 }
 
 impl Overlay {
@@ -260,33 +218,66 @@ const UNWATCHED: [u32; 6] = [0xe7, 0xe8, 0x3fc, 0x3fd, 0x3fe, 0x660];
 /// An identity of an open file.
 pub(crate) type FileId = usize;
 
+/// What a file of the device watches of the guest's accesses, or has watched.
+#[derive(Clone)]
+pub(crate) struct Watch<R> {
+    /// The file.
+    pub(crate) file: FileId,
+    /// What was recorded.
+    pub(crate) records: R,
+    /// Whether accesses are recorded now.
+    pub(crate) is_on: bool,
+}
+
+impl<R: Clone> Watch<R> {
+    /// The records, if accesses are recorded now.
+    fn current(&self) -> Option<R> {
+        self.is_on.then(|| self.records.clone())
+    }
+}
+
 /// What files of the device have claimed of a VM.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Claims {
     /// The file that has the right to set a policy.
     pub(crate) policy_file: Option<FileId>,
     pub(crate) policy: Option<Arc<VmPolicy>>,
     /// `KMSR_POLICY_*` of the policy.
     pub(crate) policy_flags: u32,
-    /// The file that learns, or has learned.
-    pub(crate) learner: Option<FileId>,
-    pub(crate) learning: Option<Arc<Learning>>,
-    /// Whether accesses are recorded now.
-    pub(crate) is_learning: bool,
-    /// The file that counts, or has counted.
-    pub(crate) stats_file: Option<FileId>,
-    pub(crate) stats: Option<Arc<Stats>>,
-    /// Whether accesses are counted now.
-    pub(crate) is_counting: bool,
+    pub(crate) learning: Option<Watch<Arc<Learning>>>,
+    pub(crate) stats: Option<Watch<Arc<Stats>>>,
 }
 
 impl Claims {
-    /// What the overlay that these claims ask for is made of.
-    pub(crate) fn parts(&self) -> Parts {
-        Parts {
-            policy: self.policy.clone(),
-            learning: self.learning.clone().filter(|_| self.is_learning),
-            stats: self.stats.clone().filter(|_| self.is_counting),
+    /// Allocates the overlay that these claims ask for, unless it would be empty.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`
+    pub(super) fn overlay(&self) -> Result<Option<KBox<Overlay>>> {
+        let policy = self.policy.clone();
+        let learning = self.learning.as_ref().and_then(Watch::current);
+        let stats = self.stats.as_ref().and_then(Watch::current);
+
+        if policy.is_none() && learning.is_none() && stats.is_none() {
+            return Ok(None);
         }
+        let judged = match &policy {
+            Some(policy) if learning.is_none() && stats.is_none() => policy.covered(When::Always),
+            _ => &ALL_JUDGED,
+        };
+        // INVARIANT: The overlay keeps the policy, whose memory does not move.
+        let overlay = Overlay {
+            only_counts: policy.is_none() && learning.is_none(),
+            judged: NonNull::from_ref(judged),
+            policy,
+            learning,
+            counting: match stats {
+                Some(stats) => Counting::new(stats)?,
+                None => Counting::OFF,
+            },
+        };
+
+        Ok(Some(KBox::new(overlay, GFP_KERNEL_ACCOUNT)?))
     }
 }

@@ -4,6 +4,7 @@
 
 use super::{
     srcu::SrcuPtr,
+    Claims,
     Overlay,
     Protected,
     Vm,
@@ -40,7 +41,7 @@ pub(crate) struct VmState {
     vm: Mutex<VmPtr>,
     /// What the overlay was made of, and which files have claimed what.
     #[pin]
-    pub(crate) claims: Mutex<super::Claims>,
+    pub(crate) claims: Mutex<Claims>,
 }
 
 struct VmPtr(*mut bindings::kvm);
@@ -57,7 +58,7 @@ impl VmState {
             overlay: SrcuPtr::null(),
             watches_fastpath: Atomic::new(false),
             vm <- new_mutex!(VmPtr(vm), "VmState::vm"),
-            claims <- new_mutex!(super::Claims::default(), "VmState::claims"),
+            claims <- new_mutex!(Claims::default(), "VmState::claims"),
         })
     }
 
@@ -87,11 +88,30 @@ impl VmState {
         Ok(unsafe { VmRef::from_raw(vm.0) })
     }
 
-    /// Replaces the overlay, and waits until no access is judged by the old one and all vCPUs
-    /// intercept what they have to.
+    /// Changes the claims, and the overlay with them. On failure, both stay as they were.
     ///
     /// Sleeps. Must not be called in a [`Section`](super::Section) of the VM.
-    pub(crate) fn replace_overlay(&self, vm: &Vm, new: Option<KBox<Overlay>>) {
+    ///
+    /// # Errors
+    ///
+    /// The error of `change`, and `ENOMEM`.
+    pub(crate) fn change_claims(
+        &self,
+        vm: &Vm,
+        change: impl FnOnce(&mut Claims) -> Result,
+    ) -> Result {
+        let mut claims = self.claims.lock();
+        let mut new = claims.clone();
+
+        change(&mut new)?;
+        self.replace_overlay(vm, new.overlay()?);
+        *claims = new;
+        Ok(())
+    }
+
+    /// Replaces the overlay, and waits until no access is judged by the old one and all vCPUs
+    /// intercept what they have to.
+    fn replace_overlay(&self, vm: &Vm, new: Option<KBox<Overlay>>) {
         let has_overlay = new.is_some();
 
         // So that the fast path misses no rule.

@@ -28,12 +28,6 @@ use kernel::{
 /// The MSR filter of a VM, which `kvm->srcu` protects.
 pub(crate) type Protected = Filter<FilterWords>;
 
-// All vCPUs of a VM read the value.
-const _: () = {
-    const fn is_shared<T: Send + Sync>() {}
-    is_shared::<Protected>();
-};
-
 /// A virtual machine that the engine serves.
 ///
 /// # Invariants

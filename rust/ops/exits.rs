@@ -47,7 +47,7 @@ use kernel::prelude::*;
 
 /// RDMSR: the index is in ECX, the value goes to EDX:EAX.
 pub(crate) fn emulate_rdmsr(vcpu: InRunLoop<'_>) -> Run {
-    read::<Rdmsr>(vcpu, vcpu.ecx())
+    read::<false>(vcpu, vcpu.ecx())
 }
 
 /// RDMSR with an immediate index: the value goes to one register.
@@ -55,90 +55,61 @@ pub(crate) fn emulate_rdmsr_imm(vcpu: InRunLoop<'_>, index: u32, reg: c_int) -> 
     // Stored for the completion: the VM-exit's information is no longer valid when user space
     // answers.
     vcpu.set_rdmsr_imm_reg(reg);
-    read::<RdmsrImm>(vcpu, index)
+    read::<true>(vcpu, index)
 }
 
 /// WRMSR: the index is in ECX, the value in EDX:EAX.
 pub(crate) fn emulate_wrmsr(vcpu: InRunLoop<'_>) -> Run {
-    write::<Wrmsr>(vcpu, vcpu.ecx(), || vcpu.edx_eax())
+    write::<false>(vcpu, vcpu.ecx(), || vcpu.edx_eax())
 }
 
 /// WRMSR with an immediate index: the value is in one register.
 pub(crate) fn emulate_wrmsr_imm(vcpu: InRunLoop<'_>, index: u32, reg: c_int) -> Run {
-    write::<WrmsrImm>(vcpu, index, || vcpu.operand(reg))
+    write::<true>(vcpu, index, || vcpu.operand(reg))
 }
 
-/// An instruction that accesses an MSR.
-trait Instruction: Completion {
-    const PATH: Path;
-}
-
-/// An instruction that reads an MSR.
-trait ReadInstruction: Instruction {
-    /// Sets the register, or registers, to the value.
-    fn set(vcpu: &Vcpu, data: u64);
-}
-
-/// Whether an access can be handled at once.
-#[derive(Clone, Copy)]
-enum Fast {
-    /// The filter allows it, and the MSR is of a frequent kind.
-    Yes,
-    /// The access takes more than one lookup in the filter and to load or store a value.
-    No,
-    /// The filter denies the access.
-    Denied,
-}
-
+/// Returns whether the filter allows an access, or [`None`] if the access takes more than one lookup
+/// in the filter and to load or store a value.
 #[inline(always)]
-fn is_fast(section: &Section<'_>, is_simple: bool, index: u32, access: Access) -> Fast {
+fn verdict(section: &Section<'_>, is_simple: bool, index: u32, access: Access) -> Option<bool> {
     if !is_simple {
-        return Fast::No;
+        return None;
     }
-    match msr_filter::verdict(section, index, access) {
-        Some(true) => Fast::Yes,
-        Some(false) => Fast::Denied,
-        None => Fast::No,
-    }
+    msr_filter::verdict(section, index, access)
 }
 
 #[inline(always)]
-fn read<I: ReadInstruction>(vcpu: InRunLoop<'_>, index: u32) -> Run {
+fn read<const IMMEDIATE: bool>(vcpu: InRunLoop<'_>, index: u32) -> Run {
     let section = vcpu.section();
     let location = Location::of(index);
 
     vcpu.count(Counter::Reads, 1);
     let Some(overlay) = section.overlay() else {
         let register = lookup(index);
-
-        let run = match is_fast(
-            &section,
-            reads_simply(&*vcpu, register),
-            index,
-            Access::Read,
-        ) {
-            Fast::Yes => read_fast::<I>(vcpu, register, index, None),
-            Fast::No => None,
-            Fast::Denied => return read_denied::<I>(vcpu, index),
+        let is_simple = reads_simply(&*vcpu, register);
+        let run = match verdict(&section, is_simple, index, Access::Read) {
+            Some(true) => read_fast::<IMMEDIATE>(vcpu, register, index, None),
+            None => None,
+            Some(false) => return read_denied::<IMMEDIATE>(vcpu, index),
         };
 
-        return run.unwrap_or_else(|| read_plain::<I>(vcpu, register, index));
+        return run.unwrap_or_else(|| read_plain::<IMMEDIATE>(vcpu, register, index));
     };
 
     match overlay.way(&vcpu, location, index, Access::Read) {
-        Way::Judged => read_overlaid::<I>(vcpu, overlay, None, index),
-        Way::Plain => read_watched::<I>(vcpu, overlay, location, index, None),
+        Way::Judged => read_overlaid::<IMMEDIATE>(vcpu, overlay, None, index),
+        Way::Plain => read_watched::<IMMEDIATE>(vcpu, overlay, location, index, None),
         Way::Counted(histogram) => {
             let timer = Timer::start(histogram);
 
-            read_watched::<I>(vcpu, overlay, location, index, Some(timer))
+            read_watched::<IMMEDIATE>(vcpu, overlay, location, index, Some(timer))
         }
     }
 }
 
 /// Reads in a VM with an overlay, if the read, besides being counted, needs only the filter and KVM.
 #[inline(always)]
-fn read_watched<I: ReadInstruction>(
+fn read_watched<const IMMEDIATE: bool>(
     vcpu: InRunLoop<'_>,
     overlay: &Overlay,
     location: Location,
@@ -147,17 +118,17 @@ fn read_watched<I: ReadInstruction>(
 ) -> Run {
     let register = lookup_at(location);
     let is_simple = reads_simply(&*vcpu, register);
-    let run = match is_fast(&vcpu.section(), is_simple, index, Access::Read) {
-        Fast::Yes => read_fast::<I>(vcpu, register, index, timer),
-        Fast::No | Fast::Denied => None,
+    let run = match verdict(&vcpu.section(), is_simple, index, Access::Read) {
+        Some(true) => read_fast::<IMMEDIATE>(vcpu, register, index, timer),
+        None | Some(false) => None,
     };
 
-    run.unwrap_or_else(|| read_overlaid::<I>(vcpu, overlay, timer, index))
+    run.unwrap_or_else(|| read_overlaid::<IMMEDIATE>(vcpu, overlay, timer, index))
 }
 
-/// Handles a read that [`is_fast`], or returns [`None`] if it takes more than to load a value.
+/// Handles a read that [`verdict`] allows, or returns [`None`] if it takes more than to load a value.
 #[inline(always)]
-fn read_fast<I: ReadInstruction>(
+fn read_fast<const IMMEDIATE: bool>(
     vcpu: InRunLoop<'_>,
     register: &Register,
     index: u32,
@@ -168,30 +139,30 @@ fn read_fast<I: ReadInstruction>(
     if let Some(timer) = timer {
         timer.stop();
     }
-    I::set(&vcpu, data);
+    Rdmsr::<IMMEDIATE>::set(&vcpu, data);
     vcpu.trace_read(index, Ok(data));
     Some(vcpu.complete_access(Ok(())))
 }
 
 /// Reads in a VM without an overlay.
 #[inline(never)]
-fn read_plain<I: ReadInstruction>(vcpu: InRunLoop<'_>, register: &Register, index: u32) -> Run {
+fn read_plain<const IMMEDIATE: bool>(vcpu: InRunLoop<'_>, register: &Register, index: u32) -> Run {
     let read = access::read_filtered(&vcpu, &vcpu.section(), register, index, None);
 
-    end_read::<I>(vcpu, index, read)
+    end_read::<IMMEDIATE>(vcpu, index, read)
 }
 
 /// Ends a read that the filter denies, in a VM without an overlay.
 #[inline(never)]
-fn read_denied<I: ReadInstruction>(vcpu: InRunLoop<'_>, index: u32) -> Run {
+fn read_denied<const IMMEDIATE: bool>(vcpu: InRunLoop<'_>, index: u32) -> Run {
     vcpu.count(Counter::Filtered, 1);
-    end_read::<I>(vcpu, index, Err(FILTERED))
+    end_read::<IMMEDIATE>(vcpu, index, Err(FILTERED))
 }
 
 /// Reads in a VM with an overlay. There is a timer if the read, besides being counted, needs only the
 /// filter and KVM.
 #[inline(never)]
-fn read_overlaid<I: ReadInstruction>(
+fn read_overlaid<const IMMEDIATE: bool>(
     vcpu: InRunLoop<'_>,
     overlay: &Overlay,
     timer: Option<Timer<'_>>,
@@ -206,18 +177,22 @@ fn read_overlaid<I: ReadInstruction>(
             timer.stop();
             read
         }
-        None => overlaid::read(&vcpu, &section, overlay, index, I::PATH),
+        None => overlaid::read(&vcpu, &section, overlay, index, path(IMMEDIATE)),
     };
 
-    end_read::<I>(vcpu, index, read)
+    end_read::<IMMEDIATE>(vcpu, index, read)
 }
 
 #[inline(always)]
-fn end_read<I: ReadInstruction>(vcpu: InRunLoop<'_>, index: u32, read: AccessResult<u64>) -> Run {
+fn end_read<const IMMEDIATE: bool>(
+    vcpu: InRunLoop<'_>,
+    index: u32,
+    read: AccessResult<u64>,
+) -> Run {
     match read {
-        Ok(data) => I::set(&vcpu, data),
+        Ok(data) => Rdmsr::<IMMEDIATE>::set(&vcpu, data),
         Err(denial) => {
-            if user_space_msr::offer::<I>(vcpu, index, None, denial) {
+            if user_space_msr::offer::<Rdmsr<IMMEDIATE>>(vcpu, index, None, denial) {
                 return Run::TO_USER_SPACE;
             }
             user_space_msr::count_gp(vcpu, index, Access::Read);
@@ -228,42 +203,37 @@ fn end_read<I: ReadInstruction>(vcpu: InRunLoop<'_>, index: u32, read: AccessRes
 }
 
 #[inline(always)]
-fn write<I: Instruction>(vcpu: InRunLoop<'_>, index: u32, data: impl Fn() -> u64) -> Run {
+fn write<const IMMEDIATE: bool>(vcpu: InRunLoop<'_>, index: u32, data: impl Fn() -> u64) -> Run {
     let section = vcpu.section();
     let location = Location::of(index);
 
     vcpu.count(Counter::Writes, 1);
     let Some(overlay) = section.overlay() else {
         let register = lookup(index);
-
-        let run = match is_fast(
-            &section,
-            writes_simply(&*vcpu, register),
-            index,
-            Access::Write,
-        ) {
-            Fast::Yes => write_fast(vcpu, register, index, data(), None),
-            Fast::No => None,
-            Fast::Denied => return write_denied::<I>(vcpu, index, data()),
+        let is_simple = writes_simply(&*vcpu, register);
+        let run = match verdict(&section, is_simple, index, Access::Write) {
+            Some(true) => write_fast(vcpu, register, index, data(), None),
+            None => None,
+            Some(false) => return write_denied(vcpu, index, data()),
         };
 
-        return run.unwrap_or_else(|| write_plain::<I>(vcpu, register, index, data()));
+        return run.unwrap_or_else(|| write_plain(vcpu, register, index, data()));
     };
 
     match overlay.way(&vcpu, location, index, Access::Write) {
-        Way::Judged => write_overlaid::<I>(vcpu, overlay, None, index, data()),
-        Way::Plain => write_watched::<I>(vcpu, overlay, location, index, &data, None),
+        Way::Judged => write_overlaid::<IMMEDIATE>(vcpu, overlay, None, index, data()),
+        Way::Plain => write_watched::<IMMEDIATE>(vcpu, overlay, location, index, &data, None),
         Way::Counted(histogram) => {
             let timer = Timer::start(histogram);
 
-            write_watched::<I>(vcpu, overlay, location, index, &data, Some(timer))
+            write_watched::<IMMEDIATE>(vcpu, overlay, location, index, &data, Some(timer))
         }
     }
 }
 
 /// Writes as [`read_watched`] reads.
 #[inline(always)]
-fn write_watched<I: Instruction>(
+fn write_watched<const IMMEDIATE: bool>(
     vcpu: InRunLoop<'_>,
     overlay: &Overlay,
     location: Location,
@@ -273,15 +243,15 @@ fn write_watched<I: Instruction>(
 ) -> Run {
     let register = lookup_at(location);
     let is_simple = writes_simply(&*vcpu, register);
-    let run = match is_fast(&vcpu.section(), is_simple, index, Access::Write) {
-        Fast::Yes => write_fast(vcpu, register, index, data(), timer),
-        Fast::No | Fast::Denied => None,
+    let run = match verdict(&vcpu.section(), is_simple, index, Access::Write) {
+        Some(true) => write_fast(vcpu, register, index, data(), timer),
+        None | Some(false) => None,
     };
 
-    run.unwrap_or_else(|| write_overlaid::<I>(vcpu, overlay, timer, index, data()))
+    run.unwrap_or_else(|| write_overlaid::<IMMEDIATE>(vcpu, overlay, timer, index, data()))
 }
 
-/// Handles a write that [`is_fast`], or returns [`None`] if it takes more than to store a value.
+/// Handles a write that [`verdict`] allows, or returns [`None`] if it takes more than to store a value.
 #[inline(always)]
 fn write_fast(
     vcpu: InRunLoop<'_>,
@@ -302,27 +272,22 @@ fn write_fast(
 
 /// Writes in a VM without an overlay.
 #[inline(never)]
-fn write_plain<I: Instruction>(
-    vcpu: InRunLoop<'_>,
-    register: &Register,
-    index: u32,
-    data: u64,
-) -> Run {
+fn write_plain(vcpu: InRunLoop<'_>, register: &Register, index: u32, data: u64) -> Run {
     let write = access::write_filtered(&vcpu, &vcpu.section(), register, index, data, None);
 
-    end_write::<I>(vcpu, index, data, write)
+    end_write(vcpu, index, data, write)
 }
 
 /// Ends a write that the filter denies, in a VM without an overlay.
 #[inline(never)]
-fn write_denied<I: Instruction>(vcpu: InRunLoop<'_>, index: u32, data: u64) -> Run {
+fn write_denied(vcpu: InRunLoop<'_>, index: u32, data: u64) -> Run {
     vcpu.count(Counter::Filtered, 1);
-    end_write::<I>(vcpu, index, data, Err(FILTERED))
+    end_write(vcpu, index, data, Err(FILTERED))
 }
 
 /// Writes as [`read_overlaid`] reads.
 #[inline(never)]
-fn write_overlaid<I: Instruction>(
+fn write_overlaid<const IMMEDIATE: bool>(
     vcpu: InRunLoop<'_>,
     overlay: &Overlay,
     timer: Option<Timer<'_>>,
@@ -339,21 +304,16 @@ fn write_overlaid<I: Instruction>(
             timer.stop();
             write
         }
-        None => overlaid::write(&vcpu, &section, overlay, index, data, I::PATH),
+        None => overlaid::write(&vcpu, &section, overlay, index, data, path(IMMEDIATE)),
     };
 
-    end_write::<I>(vcpu, index, data, write)
+    end_write(vcpu, index, data, write)
 }
 
 #[inline(always)]
-fn end_write<I: Instruction>(
-    vcpu: InRunLoop<'_>,
-    index: u32,
-    data: u64,
-    write: AccessResult,
-) -> Run {
+fn end_write(vcpu: InRunLoop<'_>, index: u32, data: u64, write: AccessResult) -> Run {
     if let Err(denial) = write {
-        if user_space_msr::offer::<I>(vcpu, index, Some(data), denial) {
+        if user_space_msr::offer::<Wrmsr>(vcpu, index, Some(data), denial) {
             return Run::TO_USER_SPACE;
         }
         // An errno is an error of KVM, not of the guest: it fails KVM_RUN instead of injecting #GP.
@@ -366,72 +326,43 @@ fn end_write<I: Instruction>(
     vcpu.complete_access(write)
 }
 
-struct Rdmsr;
-struct RdmsrImm;
+/// RDMSR: `IMMEDIATE` if it has an immediate index.
+struct Rdmsr<const IMMEDIATE: bool>;
+
+impl<const IMMEDIATE: bool> Rdmsr<IMMEDIATE> {
+    /// Sets the register, or registers, to the value.
+    #[inline(always)]
+    fn set(vcpu: &Vcpu, data: u64) {
+        if IMMEDIATE {
+            vcpu.set_operand(vcpu.rdmsr_imm_reg(), data);
+        } else {
+            vcpu.set_edx_eax(data);
+        }
+    }
+}
+
+impl<const IMMEDIATE: bool> Completion for Rdmsr<IMMEDIATE> {
+    fn complete(vcpu: &Vcpu) -> Run {
+        let answer = user_space_msr::answer(vcpu, Access::Read);
+
+        vcpu.complete_access(answer.map(|data| Self::set(vcpu, data)))
+    }
+}
+
+/// WRMSR, of either form.
 struct Wrmsr;
-struct WrmsrImm;
-
-impl Instruction for Rdmsr {
-    const PATH: Path = Path::Exit;
-}
-
-impl Instruction for RdmsrImm {
-    const PATH: Path = Path::Immediate;
-}
-
-impl Instruction for Wrmsr {
-    const PATH: Path = Path::Exit;
-}
-
-impl Instruction for WrmsrImm {
-    const PATH: Path = Path::Immediate;
-}
-
-impl ReadInstruction for Rdmsr {
-    #[inline(always)]
-    fn set(vcpu: &Vcpu, data: u64) {
-        vcpu.set_edx_eax(data);
-    }
-}
-
-impl ReadInstruction for RdmsrImm {
-    #[inline(always)]
-    fn set(vcpu: &Vcpu, data: u64) {
-        vcpu.set_operand(vcpu.rdmsr_imm_reg(), data);
-    }
-}
-
-impl Completion for Rdmsr {
-    fn complete(vcpu: &Vcpu) -> Run {
-        complete_read::<Self>(vcpu)
-    }
-}
-
-impl Completion for RdmsrImm {
-    fn complete(vcpu: &Vcpu) -> Run {
-        complete_read::<Self>(vcpu)
-    }
-}
 
 impl Completion for Wrmsr {
     fn complete(vcpu: &Vcpu) -> Run {
-        complete_write(vcpu)
+        vcpu.complete_access(user_space_msr::answer(vcpu, Access::Write).map(|_| ()))
     }
 }
 
-impl Completion for WrmsrImm {
-    fn complete(vcpu: &Vcpu) -> Run {
-        complete_write(vcpu)
+/// The way by which an access comes.
+const fn path(immediate: bool) -> Path {
+    if immediate {
+        Path::Immediate
+    } else {
+        Path::Exit
     }
-}
-
-#[inline(always)]
-fn complete_read<I: ReadInstruction>(vcpu: &Vcpu) -> Run {
-    let answer = user_space_msr::answer(vcpu, Access::Read);
-
-    vcpu.complete_access(answer.map(|data| I::set(vcpu, data)))
-}
-
-fn complete_write(vcpu: &Vcpu) -> Run {
-    vcpu.complete_access(user_space_msr::answer(vcpu, Access::Write).map(|_| ()))
 }

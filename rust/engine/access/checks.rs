@@ -73,9 +73,7 @@ pub(super) fn pre_check_write<C: Cpu>(
         PreCheck::MakeCanonical => return Ok(canonical(cpu, data)),
         PreCheck::TscAux => {
             check_tsc_aux(cpu, initiator)?;
-            if !cpu.is_amd_compatible() && data >> 32 != 0 {
-                return Err(INVALID);
-            }
+            require(cpu.is_amd_compatible() || data >> 32 == 0, INVALID)?;
             // On AMD, writes ignore the upper half, which reads as 0.
             return Ok(data & u64::from(u32::MAX));
         }

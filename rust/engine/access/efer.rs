@@ -3,6 +3,7 @@
 //! `EFER`, which enables long mode, SVM and other extensions.
 
 use super::{
+    checks::require,
     Cpu,
     Feature,
     Field,
@@ -40,18 +41,12 @@ pub(crate) fn is_valid<C: Cpu>(cpu: &C, efer: u64) -> bool {
 pub(super) fn write<C: Cpu>(cpu: &C, data: u64, initiator: Initiator) -> Result {
     let old = cpu.field(Field::Efer);
 
-    if data & !cpu.supported_efer() != 0 {
-        return Err(INVALID);
-    }
+    require(data & !cpu.supported_efer() == 0, INVALID)?;
     // User space may set EFER before CPUID, so the guest's features only limit guest writes.
     if initiator == Initiator::Guest {
-        if !has_features(cpu, data) {
-            return Err(INVALID);
-        }
+        require(has_features(cpu, data), INVALID)?;
         // The CPU raises #GP if LME changes while paging is on.
-        if cpu.is_paging() && old & LME != data & LME {
-            return Err(INVALID);
-        }
+        require(!cpu.is_paging() || old & LME == data & LME, INVALID)?;
     }
 
     // LMA is read-only: the CPU derives it from LME and paging.

@@ -6,6 +6,7 @@
 //! Architecture".
 
 use super::{
+    checks::require,
     Cpu,
     Field,
     Initiator,
@@ -27,60 +28,41 @@ const FIRST_CTL2: u32 = 0x280;
 /// `IA32_MCi_CTL`, `_STATUS`, `_ADDR` and `_MISC`.
 const PER_BANK: u32 = 4;
 
-fn banks<C: Cpu>(cpu: &C) -> u32 {
-    (cpu.field(Field::McgCap) & 0xff) as u32
+/// Checks that the vCPU has a capability. Without it, user space can read the MSR and write 0.
+fn check_capability<C: Cpu>(cpu: &C, capability: u64, data: u64, initiator: Initiator) -> Result {
+    let has = cpu.field(Field::McgCap) & capability != 0;
+
+    require(has || data == 0 && initiator == Initiator::Host, INVALID)
 }
 
-fn has<C: Cpu>(cpu: &C, capability: u64) -> bool {
-    cpu.field(Field::McgCap) & capability != 0
-}
+/// The distance of an MSR from `first`, if the vCPU has its bank. There are `per_bank` MSRs for each.
+fn offset<C: Cpu>(cpu: &C, index: u32, first: u32, per_bank: u32) -> Result<usize> {
+    let banks = (cpu.field(Field::McgCap) & 0xff) as u32;
+    let offset = index.wrapping_sub(first);
 
-/// The offset of an MSR from `IA32_MC0_CTL`, if the vCPU has its bank.
-fn bank_offset<C: Cpu>(cpu: &C, index: u32) -> Result<usize> {
-    let offset = index.wrapping_sub(FIRST_BANK);
-
-    if offset < banks(cpu).wrapping_mul(PER_BANK) {
-        Ok(offset as usize)
-    } else {
-        Err(INVALID)
-    }
-}
-
-fn ctl2_offset<C: Cpu>(cpu: &C, index: u32) -> Result<usize> {
-    let offset = index.wrapping_sub(FIRST_CTL2);
-
-    if offset < banks(cpu) {
-        Ok(offset as usize)
-    } else {
-        Err(INVALID)
-    }
+    require(offset < banks.wrapping_mul(per_bank), INVALID)?;
+    Ok(offset as usize)
 }
 
 pub(super) fn read_ctl<C: Cpu>(cpu: &C, initiator: Initiator) -> Result<u64> {
-    if initiator == Initiator::Guest && !has(cpu, CAP_CTL_P) {
-        return Err(INVALID);
-    }
+    check_capability(cpu, CAP_CTL_P, 0, initiator)?;
     Ok(cpu.field(Field::McgCtl))
 }
 
 pub(super) fn write_ctl<C: Cpu>(cpu: &C, data: u64, initiator: Initiator) -> Result {
-    if !has(cpu, CAP_CTL_P) && (data != 0 || initiator == Initiator::Guest) {
-        return Err(INVALID);
-    }
+    check_capability(cpu, CAP_CTL_P, data, initiator)?;
     // The SDM defines only these two values of `IA32_MCG_CTL`: all off and all on.
-    if data != 0 && data != u64::MAX {
-        return Err(INVALID);
-    }
+    require(data == 0 || data == u64::MAX, INVALID)?;
     cpu.set_field(Field::McgCtl, data);
     Ok(())
 }
 
 pub(super) fn read_bank<C: Cpu>(cpu: &C, index: u32) -> Result<u64> {
-    Ok(cpu.mce_bank(bank_offset(cpu, index)?))
+    Ok(cpu.mce_bank(offset(cpu, index, FIRST_BANK, PER_BANK)?))
 }
 
 pub(super) fn write_bank<C: Cpu>(cpu: &C, index: u32, data: u64, initiator: Initiator) -> Result {
-    let offset = bank_offset(cpu, index)?;
+    let offset = offset(cpu, index, FIRST_BANK, PER_BANK)?;
 
     match index % PER_BANK {
         // A guest enables all errors or none. Two exceptions keep old guests working: Linux clears
@@ -102,23 +84,17 @@ fn may_write_status<C: Cpu>(cpu: &C) -> bool {
 }
 
 pub(super) fn read_ctl2<C: Cpu>(cpu: &C, index: u32, initiator: Initiator) -> Result<u64> {
-    let bank = ctl2_offset(cpu, index)?;
+    let bank = offset(cpu, index, FIRST_CTL2, 1)?;
 
-    if initiator == Initiator::Guest && !has(cpu, CAP_CMCI_P) {
-        return Err(INVALID);
-    }
+    check_capability(cpu, CAP_CMCI_P, 0, initiator)?;
     Ok(cpu.mce_ctl2(bank))
 }
 
 pub(super) fn write_ctl2<C: Cpu>(cpu: &C, index: u32, data: u64, initiator: Initiator) -> Result {
-    let bank = ctl2_offset(cpu, index)?;
+    let bank = offset(cpu, index, FIRST_CTL2, 1)?;
 
-    if !has(cpu, CAP_CMCI_P) && (data != 0 || initiator == Initiator::Guest) {
-        return Err(INVALID);
-    }
-    if data & !(CTL2_CMCI_EN | CTL2_THRESHOLD) != 0 {
-        return Err(INVALID);
-    }
+    check_capability(cpu, CAP_CMCI_P, data, initiator)?;
+    require(data & !(CTL2_CMCI_EN | CTL2_THRESHOLD) == 0, INVALID)?;
     cpu.set_mce_ctl2(bank, data);
     Ok(())
 }

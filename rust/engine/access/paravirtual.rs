@@ -5,6 +5,7 @@
 //! Source: `Documentation/virt/kvm/x86/msr.rst`.
 
 use super::{
+    checks::require,
     Cpu,
     Field,
     Initiator,
@@ -45,7 +46,7 @@ pub(super) fn write_async_pf_en<C: Cpu>(cpu: &C, data: u64) -> Result {
         return Err(INVALID);
     }
     if !cpu.has_lapic() {
-        return if data == 0 { Ok(()) } else { Err(INVALID) };
+        return require(data == 0, INVALID);
     }
 
     // KVM reports that a page is ready by interrupt only.
@@ -64,13 +65,9 @@ pub(super) fn write_async_pf_en<C: Cpu>(cpu: &C, data: u64) -> Result {
 }
 
 pub(super) fn write_async_pf_int<C: Cpu>(cpu: &C, data: u64) -> Result {
-    let Ok(vector) = u8::try_from(data) else {
-        return Err(INVALID);
-    };
+    let vector = u8::try_from(data).map_err(|_| INVALID)?;
 
-    if !cpu.has_lapic() {
-        return Err(INVALID);
-    }
+    require(cpu.has_lapic(), INVALID)?;
     cpu.set_field(Field::AsyncPfInt, data);
     cpu.set_async_pf_vector(vector);
     Ok(())
@@ -83,9 +80,8 @@ pub(super) fn write_async_pf_ack<C: Cpu>(cpu: &C, data: u64) {
 }
 
 pub(super) fn write_steal_time<C: Cpu>(cpu: &C, data: u64) -> Result {
-    if !cpu.has_sched_info() || data & STEAL_TIME_RESERVED != 0 {
-        return Err(INVALID);
-    }
+    require(cpu.has_sched_info(), INVALID)?;
+    require(data & STEAL_TIME_RESERVED == 0, INVALID)?;
     cpu.set_field(Field::StealTime, data);
     if data & ENABLED != 0 {
         cpu.request(Request::StealUpdate);

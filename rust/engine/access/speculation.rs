@@ -4,6 +4,7 @@
 //! passes on to the CPU.
 
 use super::{
+    checks::require,
     Cpu,
     Feature,
     Initiator,
@@ -25,9 +26,7 @@ pub(super) fn write_pred_cmd<C: Cpu>(cpu: &C, data: u64, initiator: Initiator) -
         let ibpb = cpu.has(Feature::SpecCtrl) || cpu.has(Feature::AmdIbpb);
         let sbpb = cpu.has(Feature::Sbpb);
 
-        if !ibpb && !sbpb {
-            return Err(INVALID);
-        }
+        require(ibpb || sbpb, INVALID)?;
         if !ibpb {
             allowed &= !IBPB;
         }
@@ -41,9 +40,7 @@ pub(super) fn write_pred_cmd<C: Cpu>(cpu: &C, data: u64, initiator: Initiator) -
     if !cpu.host_has(Feature::Sbpb) {
         allowed &= !SBPB;
     }
-    if data & !allowed != 0 {
-        return Err(INVALID);
-    }
+    require(data & !allowed == 0, INVALID)?;
     if data != 0 {
         cpu.predict(data);
     }

@@ -3,6 +3,7 @@
 //! MSRs whose value is checked and stored.
 
 use super::{
+    checks::require,
     Cpu,
     Feature,
     Field,
@@ -59,30 +60,26 @@ pub(super) fn write_misc_enable<C: Cpu>(cpu: &C, mut data: u64, initiator: Initi
     let old = cpu.field(Field::MiscEnable);
 
     if initiator == Initiator::Guest {
-        if (old ^ data) & (MISC_ENABLE_BTS_UNAVAIL | MISC_ENABLE_PEBS_UNAVAIL) != 0 {
-            return Err(INVALID);
-        }
+        let read_only = MISC_ENABLE_BTS_UNAVAIL | MISC_ENABLE_PEBS_UNAVAIL;
+
+        require((old ^ data) & read_only == 0, INVALID)?;
         // For the guest, the performance monitoring bit is read-only: writes to it are ignored.
         data = data & !MISC_ENABLE_EMON | old & MISC_ENABLE_EMON;
     }
     // CPUID reports MWAIT only while this bit is set. The bit requires SSE3 (`XMM3`), as in the
     // SDM.
-    if (old ^ data) & MISC_ENABLE_MWAIT != 0 && !cpu.misc_enable_is_quirky() {
-        if !cpu.has(Feature::Xmm3) {
-            return Err(INVALID);
-        }
-        cpu.set_field(Field::MiscEnable, data);
+    let changes_mwait = (old ^ data) & MISC_ENABLE_MWAIT != 0 && !cpu.misc_enable_is_quirky();
+
+    require(!changes_mwait || cpu.has(Feature::Xmm3), INVALID)?;
+    cpu.set_field(Field::MiscEnable, data);
+    if changes_mwait {
         cpu.invalidate_cpuid();
-    } else {
-        cpu.set_field(Field::MiscEnable, data);
     }
     Ok(())
 }
 
 pub(super) fn write_perf_capabilities<C: Cpu>(cpu: &C, data: u64) -> Result {
-    if data & !cpu.supported_perf_capabilities() != 0 {
-        return Err(INVALID);
-    }
+    require(data & !cpu.supported_perf_capabilities() == 0, INVALID)?;
     // KVM can't refresh the PMU once the vCPU has run. User space may still write the same value.
     if cpu.field(Field::PerfCapabilities) != data {
         cpu.set_field(Field::PerfCapabilities, data);
@@ -93,12 +90,8 @@ pub(super) fn write_perf_capabilities<C: Cpu>(cpu: &C, data: u64) -> Result {
 }
 
 pub(super) fn write_xss<C: Cpu>(cpu: &C, data: u64) -> Result {
-    if !cpu.has_xsaves() {
-        return Err(UNSUPPORTED);
-    }
-    if data & !cpu.supported_xss() != 0 {
-        return Err(INVALID);
-    }
+    require(cpu.has_xsaves(), UNSUPPORTED)?;
+    require(data & !cpu.supported_xss() == 0, INVALID)?;
     // CPUID reports the size of the XSAVE area, which depends on this value.
     if cpu.field(Field::Xss) != data {
         cpu.set_field(Field::Xss, data);
@@ -108,17 +101,13 @@ pub(super) fn write_xss<C: Cpu>(cpu: &C, data: u64) -> Result {
 }
 
 pub(super) fn write_xfd<C: Cpu>(cpu: &C, data: u64) -> Result {
-    if data & !cpu.supported_xfd() != 0 {
-        return Err(INVALID);
-    }
+    require(data & !cpu.supported_xfd() == 0, INVALID)?;
     cpu.set_xfd(data);
     Ok(())
 }
 
 pub(super) fn write_xfd_err<C: Cpu>(cpu: &C, data: u64) -> Result {
-    if data & !cpu.supported_xfd() != 0 {
-        return Err(INVALID);
-    }
+    require(data & !cpu.supported_xfd() == 0, INVALID)?;
     cpu.set_field(Field::XfdErr, data);
     Ok(())
 }

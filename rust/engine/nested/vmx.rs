@@ -28,10 +28,7 @@ use super::{
     HEADER_SIZE,
     RUN_PENDING, //
 };
-use crate::engine::request::{
-    Error,
-    Result, //
-};
+use crate::engine::request::Result;
 
 /// Stands for no address of a VMXON region or a VMCS.
 pub(crate) const NO_ADDRESS: u64 = u64::MAX;
@@ -132,8 +129,8 @@ pub(crate) fn check(header: &Header, cpu: &Cpu) -> Result {
 ///
 /// # Errors
 ///
-/// [`Error::Invalid`] if the header requires a VMCS but the state is too short for it, or if its
-/// address is invalid.
+/// [`Error::Invalid`](super::Error::Invalid) if the header requires a VMCS but the state is too
+/// short for it, or if its address is invalid.
 pub(crate) fn has_vmcs12(header: &Header, cpu: &Cpu) -> Result<bool> {
     let address = header.vmcs12_pa();
 
@@ -154,7 +151,7 @@ pub(crate) fn has_vmcs12(header: &Header, cpu: &Cpu) -> Result<bool> {
 ///
 /// # Errors
 ///
-/// [`Error::Invalid`] if the revision identifier is not KVM's.
+/// [`Error::Invalid`](super::Error::Invalid) if the revision identifier is not KVM's.
 pub(crate) fn check_vmcs12(vmcs12: &[u8]) -> Result {
     let revision = u32::from_le_bytes(field(vmcs12, 0));
 
@@ -174,8 +171,5 @@ pub(crate) fn has_shadow(vmcs12: &[u8]) -> bool {
 pub(crate) fn check_shadow_size(header: &Header, cpu: &Cpu) -> Result {
     let needed = (HEADER_SIZE + AREA_SIZE).saturating_add(cpu.vmcs12_size);
 
-    if header.size() < needed {
-        return Err(Error::Invalid);
-    }
-    Ok(())
+    require(header.size() >= needed)
 }

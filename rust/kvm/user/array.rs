@@ -3,16 +3,12 @@
 //! Arrays whose address and number of elements are members of an ioctl's structure.
 
 use super::{
-    read_words,
+    read_slice,
     write_slice,
     UserPtr, //
 };
 use crate::bindings;
-use core::{
-    marker::PhantomData,
-    mem::MaybeUninit,
-    slice, //
-};
+use core::marker::PhantomData;
 use kernel::{
     error::to_result,
     prelude::*,
@@ -44,22 +40,13 @@ impl<T: FromBytes + AsBytes> UserArray<T> {
         UserPtr::from_addr((self.address as usize).wrapping_add(offset))
     }
 
-    /// Reads elements from position `first` on. They consist of 64-bit words.
+    /// Reads elements from position `first` on.
     ///
     /// # Errors
     ///
     /// `EFAULT` if they can't be read.
     pub(crate) fn read(&self, first: usize, to: &mut [T]) -> Result {
-        const { assert!(size_of::<T>() % size_of::<u64>() == 0) };
-        const { assert!(align_of::<T>() == align_of::<u64>()) };
-
-        let len = size_of_val(to) / size_of::<u64>();
-        // SAFETY: The slice covers the elements, which consist of words, and any word is valid for
-        // them, as `T` is `FromBytes`. `read_words()` writes no uninitialized words.
-        let words: &mut [MaybeUninit<u64>] =
-            unsafe { slice::from_raw_parts_mut(to.as_mut_ptr().cast(), len) };
-
-        read_words(self.at(first), words)
+        read_slice(self.at(first), to)
     }
 
     /// Writes the elements from the first on.

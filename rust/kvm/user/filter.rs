@@ -3,7 +3,7 @@
 //! `struct kvm_msr_filter`: `KVM_X86_SET_MSR_FILTER`.
 
 use super::{
-    read_uninit,
+    read_value,
     read_words,
     UserPtr,
     UserVec, //
@@ -79,13 +79,10 @@ pub(crate) struct UserFilter<P = u64> {
     pub(crate) ranges: [UserRange<P>; RANGES],
 }
 
-const _: () = {
-    assert!(size_of::<UserFilter>() == size_of::<bindings::kvm_msr_filter>());
-    assert!(size_of::<UserFilter>() % size_of::<u64>() == 0);
-};
+const _: () = assert!(size_of::<UserFilter>() == size_of::<bindings::kvm_msr_filter>());
 
 // SAFETY: The structure consists of integers, for which all bit patterns are valid.
-unsafe impl FromBytes for UserFilter<u32> {}
+unsafe impl<P: FromBytes> FromBytes for UserFilter<P> {}
 
 /// `struct kvm_msr_filter` in user memory, in the layout of 64-bit or of 32-bit programs.
 pub(crate) struct MsrFilter {
@@ -102,16 +99,10 @@ impl MsrFilter {
     /// Reads the structure to `filter`, without the bitmaps of its ranges.
     #[inline]
     pub(crate) fn read(self, filter: &mut MaybeUninit<UserFilter>) -> Result<&UserFilter> {
-        const WORDS: usize = size_of::<UserFilter>() / size_of::<u64>();
-
         if self.compat {
             return Ok(filter.write(self.read_compat()?));
         }
-        // CAST: The structure has the size of `WORDS` words and the alignment of one.
-        // SAFETY: The slice covers all of `filter`, and its elements may be uninitialized.
-        let words = unsafe { slice::from_raw_parts_mut(filter.as_mut_ptr().cast(), WORDS) };
-
-        read_words(self.filter, words)?;
+        read_words(self.filter, slice::from_mut(filter))?;
         // SAFETY: `read_words()` initialized all of it, and all bit patterns are valid for
         // integers.
         Ok(unsafe { filter.assume_init_ref() })
@@ -119,11 +110,7 @@ impl MsrFilter {
 
     #[cold]
     fn read_compat(self) -> Result<UserFilter> {
-        let mut compat = MaybeUninit::<UserFilter<u32>>::uninit();
-
-        read_uninit(self.filter, slice::from_mut(&mut compat))?;
-        // SAFETY: `read_uninit()` initialized all of it.
-        let UserFilter { flags, ranges } = unsafe { compat.assume_init() };
+        let UserFilter { flags, ranges } = read_value::<UserFilter<u32>>(self.filter)?;
 
         Ok(UserFilter {
             flags,

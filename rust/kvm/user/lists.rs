@@ -4,7 +4,7 @@
 
 use super::{
     put_u64,
-    read_slice,
+    read_value,
     write_slice,
     UserPtr, //
 };
@@ -24,7 +24,7 @@ pub(crate) struct UserList<T> {
     _elements: PhantomData<T>,
 }
 
-impl<T: FromBytes + AsBytes + Copy + Default> UserList<T> {
+impl<T: FromBytes + AsBytes> UserList<T> {
     pub(in crate::kvm) fn new(list: UserPtr) -> Self {
         Self {
             list,
@@ -34,10 +34,7 @@ impl<T: FromBytes + AsBytes + Copy + Default> UserList<T> {
 
     /// Reads the number of elements that user space has room for.
     pub(crate) fn read_count(&self) -> Result<T> {
-        let mut count = [T::default()];
-
-        read_slice(self.list, &mut count)?;
-        Ok(count[0])
+        read_value(self.list)
     }
 
     /// Writes the number of elements.

@@ -36,7 +36,10 @@ pub(crate) use self::{
 };
 
 use crate::bindings;
-use core::mem::MaybeUninit;
+use core::{
+    mem::MaybeUninit,
+    slice, //
+};
 use kernel::{
     error::to_result,
     prelude::*,
@@ -77,21 +80,35 @@ unsafe fn read_raw(from: UserPtr, to: *mut c_void, len: usize) -> Result {
     Ok(())
 }
 
-/// Initializes 64-bit words, which is faster than [`read_uninit`] for a few hundred bytes.
+/// Initializes elements that consist of 64-bit words, which is faster than [`read_uninit`] for a few
+/// hundred bytes.
 ///
 /// # Errors
 ///
-/// `EFAULT` if not all can be read. Then the words may be uninitialized.
+/// `EFAULT` if not all can be read. Then the elements may be uninitialized.
 #[inline]
-fn read_words(from: UserPtr, to: &mut [MaybeUninit<u64>]) -> Result {
-    // SAFETY: `to` is valid for writes of `to.len()` words. The function checks the user's address.
+fn read_words<T: FromBytes>(from: UserPtr, to: &mut [MaybeUninit<T>]) -> Result {
+    const { assert!(size_of::<T>() % size_of::<u64>() == 0) };
+    const { assert!(align_of::<T>() % align_of::<u64>() == 0) };
+
+    let words = size_of_val(to) / size_of::<u64>();
+
+    // SAFETY: `to` is valid for writes of as many words, which it is aligned for. The function
+    // checks the user's address.
     to_result(unsafe {
-        bindings::kvm_msr_glue_get_words(
-            to.as_mut_ptr().cast(),
-            from.as_const_ptr().cast(),
-            to.len(),
-        )
+        bindings::kvm_msr_glue_get_words(to.as_mut_ptr().cast(), from.as_const_ptr().cast(), words)
     })
+}
+
+/// Reads a value.
+#[inline]
+fn read_value<T: FromBytes>(from: UserPtr) -> Result<T> {
+    let mut value = MaybeUninit::uninit();
+
+    read_uninit(from, slice::from_mut(&mut value))?;
+    // SAFETY: `read_uninit()` initialized all of it, and all bit patterns are valid, as `T` is
+    // `FromBytes`.
+    Ok(unsafe { value.assume_init() })
 }
 
 /// Writes all elements.

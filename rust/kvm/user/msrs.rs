@@ -3,7 +3,7 @@
 //! `struct kvm_msrs`: `KVM_GET_MSRS` and `KVM_SET_MSRS`.
 
 use super::{
-    read_slice,
+    read_value,
     write_slice,
     UserPtr,
     UserVec, //
@@ -46,10 +46,7 @@ impl MsrList {
     #[inline]
     pub(crate) fn read(self) -> Result<(MsrEntries, UserEntries)> {
         // The word after the number is padding. C reads it, too, and fails if it is not mapped.
-        let mut head = [0u32; 2];
-
-        read_slice(self.0, &mut head)?;
-        let [count, _] = head;
+        let [count, _]: [u32; 2] = read_value(self.0)?;
 
         check_count(count)?;
         let user = self

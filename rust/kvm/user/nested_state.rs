@@ -5,6 +5,7 @@
 use super::{
     read_slice,
     read_uninit,
+    read_value,
     write_slice,
     UserPtr, //
 };
@@ -21,10 +22,7 @@ pub(crate) struct NestedState(pub(in crate::kvm) UserPtr);
 impl NestedState {
     /// Reads the size.
     pub(crate) fn read_size(&self) -> Result<u32> {
-        let mut size = [0];
-
-        read_slice(self.size(), &mut size)?;
-        Ok(size[0])
+        read_value(self.size())
     }
 
     /// Writes the size.

@@ -4,7 +4,7 @@
 
 use super::{
     put_u64,
-    read_slice,
+    read_value,
     UserPtr, //
 };
 use kernel::prelude::*;
@@ -18,10 +18,8 @@ pub(crate) struct UserValue(UserPtr);
 impl OneReg {
     /// Reads the ID and the address.
     pub(crate) fn read(self) -> Result<(u64, UserValue)> {
-        let mut one_reg = [0; 2];
+        let [id, address]: [u64; 2] = read_value(self.0)?;
 
-        read_slice(self.0, &mut one_reg)?;
-        let [id, address] = one_reg;
         Ok((id, UserValue(UserPtr::from_addr(address as usize))))
     }
 }
@@ -29,10 +27,7 @@ impl OneReg {
 impl UserValue {
     /// Reads the value.
     pub(crate) fn read(self) -> Result<u64> {
-        let mut value = [0];
-
-        read_slice(self.0, &mut value)?;
-        Ok(value[0])
+        read_value(self.0)
     }
 
     /// Writes the value.

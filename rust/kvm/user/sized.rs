@@ -3,7 +3,7 @@
 //! Structures that begin with their size, as the ioctls of `/dev/kvm-msr` take them.
 
 use super::{
-    read_slice,
+    read_value,
     UserPtr, //
 };
 use crate::bindings;
@@ -34,10 +34,7 @@ impl<T: FromBytes + AsBytes> Sized<T> {
     /// `EINVAL` if it is smaller than the first version; `E2BIG` if members that the module does
     /// not know are not 0, or it is larger than a page; `EFAULT` if it can't be read.
     pub(crate) fn read(address: UserPtr) -> Result<Self> {
-        let mut size = [0u32];
-
-        read_slice(address, &mut size)?;
-        let size = size[0] as usize;
+        let size = read_value::<u32>(address)? as usize;
 
         // Each structure is in its first version.
         if size < size_of::<T>() {

@@ -35,8 +35,6 @@ impl<T: FromBytes + Copy, const N: usize> UserVec<T, N> {
     /// An empty vector.
     #[inline]
     pub(crate) fn new() -> Self {
-        const { assert!(size_of::<T>() % size_of::<u64>() == 0) };
-
         // INVARIANT: There are no elements.
         Self {
             few: [const { MaybeUninit::uninit() }; N],
@@ -60,7 +58,7 @@ impl<T: FromBytes + Copy, const N: usize> UserVec<T, N> {
 
         match room {
             Some(room) if self.many.is_none() => {
-                read_words(from, as_words(room))?;
+                read_words(from, room)?;
                 // INVARIANT: `read_words()` initialized these elements.
                 self.nr_few = first.wrapping_add(count);
                 Ok(first)
@@ -85,23 +83,12 @@ impl<T: FromBytes + Copy, const N: usize> UserVec<T, N> {
         many.reserve(count, GFP_KERNEL_ACCOUNT)?;
         let room = many.spare_capacity_mut().get_mut(..count);
 
-        read_words(from, as_words(room.ok_or(ENOMEM)?))?;
+        read_words(from, room.ok_or(ENOMEM)?)?;
         // SAFETY: The capacity is sufficient, and `read_words()` initialized `count` elements.
         unsafe { many.inc_len(count) };
         self.many = Some(many);
         Ok(first)
     }
-}
-
-/// Returns the same memory as 64-bit words.
-#[inline]
-fn as_words<T: FromBytes>(elements: &mut [MaybeUninit<T>]) -> &mut [MaybeUninit<u64>] {
-    let len = size_of_val(elements) / size_of::<u64>();
-
-    // SAFETY: The size of an element is a multiple of 8, as `new()` asserts, and all bit patterns
-    // are valid elements, as `T` is `FromBytes`. The element types contain 64-bit integers, so they
-    // are aligned for these.
-    unsafe { slice::from_raw_parts_mut(elements.as_mut_ptr().cast(), len) }
 }
 
 impl<T, const N: usize> Deref for UserVec<T, N> {

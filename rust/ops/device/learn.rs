@@ -2,7 +2,13 @@
 
 //! `KMSR_LEARN`: which MSRs the guest accesses.
 
-use super::Attached;
+use super::{
+    watch::{
+        self,
+        Records, //
+    },
+    Attached, //
+};
 use crate::{
     bindings,
     engine::learn::{
@@ -15,8 +21,9 @@ use crate::{
             Sized,
             UserArray, //
         },
+        Claims,
         Learning,
-        Parts, //
+        Watch, //
     },
 };
 use kernel::{
@@ -41,13 +48,19 @@ pub(super) fn learn(attached: &Attached, argp: UserPtr) -> Result {
     }
     match arg.value.op {
         bindings::KMSR_OP_START => start(attached),
-        bindings::KMSR_OP_STOP => stop(attached),
+        bindings::KMSR_OP_STOP => watch::stop::<Learning>(attached),
         bindings::KMSR_OP_READ => read(attached, &mut arg),
         _ => Err(EINVAL),
     }
 }
 
-/// Starts with no records. On failure, what was learned before is kept.
+impl Records for Learning {
+    fn watch(claims: &mut Claims) -> &mut Option<Watch<Arc<Self>>> {
+        &mut claims.learning
+    }
+}
+
+/// Starts with no records.
 fn start(attached: &Attached) -> Result {
     let vm = attached.vm()?;
     let mut slots = KVVec::new();
@@ -58,56 +71,12 @@ fn start(attached: &Attached) -> Result {
         GFP_KERNEL_ACCOUNT,
     )?;
     let learning = Arc::pin_init(Learning::new(Table::new(slots)), GFP_KERNEL_ACCOUNT)?;
-    let mut claims = attached.state.claims.lock();
 
-    if claims.learner.is_some_and(|file| file != attached.file) {
-        return Err(EBUSY);
-    }
-    let overlay = Parts {
-        learning: Some(learning.clone()),
-        ..claims.parts()
-    }
-    .overlay()?;
-
-    claims.learner = Some(attached.file);
-    claims.learning = Some(learning);
-    claims.is_learning = true;
-    attached.state.replace_overlay(&vm, overlay);
-    Ok(())
-}
-
-/// Stops, and keeps the records.
-fn stop(attached: &Attached) -> Result {
-    let vm = attached.vm()?;
-    let mut claims = attached.state.claims.lock();
-
-    if claims.learner != Some(attached.file) {
-        return Err(EINVAL);
-    }
-    if claims.is_learning {
-        let overlay = Parts {
-            learning: None,
-            ..claims.parts()
-        }
-        .overlay()?;
-
-        claims.is_learning = false;
-        attached.state.replace_overlay(&vm, overlay);
-    }
-    Ok(())
+    watch::start(attached, &vm, learning)
 }
 
 fn read(attached: &Attached, arg: &mut Sized<bindings::kmsr_learn>) -> Result {
-    // It is an error to read the records of a VM that has ended, though they still exist.
-    let _vm = attached.vm()?;
-    let learning = {
-        let claims = attached.state.claims.lock();
-
-        if claims.learner != Some(attached.file) {
-            return Err(EINVAL);
-        }
-        claims.learning.clone().ok_or(EINVAL)?
-    };
+    let learning = watch::records::<Learning>(attached)?;
     let mut records = KVVec::with_capacity(bindings::KMSR_MAX_LEARNED as usize, GFP_KERNEL)?;
     let room = arg.value.nr_records as usize;
 
@@ -127,25 +96,4 @@ fn read(attached: &Attached, arg: &mut Sized<bindings::kmsr_learn>) -> Result {
         return Err(E2BIG);
     }
     UserArray::new(arg.value.records).write(&records)
-}
-
-/// Ends the learning of a file that is being closed.
-pub(super) fn close(attached: &Attached) {
-    let vm = attached.vm();
-    let mut claims = attached.state.claims.lock();
-
-    if claims.learner != Some(attached.file) {
-        return;
-    }
-    claims.learner = None;
-    let learning = claims.learning.take();
-
-    if core::mem::take(&mut claims.is_learning) {
-        // If the VM has ended, its overlay is gone. If there is no memory for a new overlay, the
-        // old one stays, and nobody reads what it records.
-        if let (Ok(vm), Ok(overlay)) = (&vm, claims.parts().overlay()) {
-            attached.state.replace_overlay(vm, overlay);
-        }
-    }
-    drop(learning);
 }

@@ -10,6 +10,7 @@ mod learn;
 mod policy;
 mod save_list;
 mod stats;
+mod watch;
 
 use crate::{
     bindings,
@@ -17,6 +18,8 @@ use crate::{
         self,
         user::Sized,
         FileId,
+        Learning,
+        Stats,
         VmRef,
         VmState, //
     },
@@ -148,8 +151,8 @@ impl MiscDevice for DeviceFile {
 
         if let Some(attached) = attached {
             policy::close(&attached);
-            learn::close(&attached);
-            stats::close(&attached);
+            watch::close::<Learning>(&attached);
+            watch::close::<Stats>(&attached);
         }
     }
 

@@ -18,7 +18,6 @@ use crate::{
             Sized,
             UserArray, //
         },
-        Parts,
         PolicyMemory,
         VmPolicy, //
     },
@@ -62,19 +61,7 @@ pub(super) fn set(attached: &Attached, argp: UserPtr) -> Result {
             return Err(EINVAL);
         }
     };
-    let vm = attached.vm()?;
-    let mut claims = attached.state.claims.lock();
-    let overlay = Parts {
-        policy: policy.clone(),
-        ..claims.parts()
-    }
-    .overlay()?;
-    let old = core::mem::replace(&mut claims.policy, policy);
-
-    claims.policy_flags = arg.value.flags;
-    attached.state.replace_overlay(&vm, overlay);
-    drop(old);
-    Ok(())
+    set_policy(attached, policy, arg.value.flags)
 }
 
 /// Reads and compiles rules. No rules are no policy. If a rule is wrong, returns its number and
@@ -175,31 +162,28 @@ pub(super) fn get(attached: &Attached, argp: UserPtr) -> Result {
 /// Gives up the right of a file that is being closed, and clears its policy if user space asked for
 /// that.
 pub(super) fn close(attached: &Attached) {
-    let vm = attached.vm();
-    let mut claims = attached.state.claims.lock();
+    if attached.rights & u64::from(bindings::KMSR_RIGHT_POLICY) == 0 {
+        return;
+    }
+    if attached.state.claims.lock().policy_flags & bindings::KMSR_POLICY_UNTIL_CLOSE != 0 {
+        // If the VM has ended, its overlay is gone. If there is no memory for the new overlay, the
+        // policy stays, and KMSR_GET_POLICY shows it.
+        let _ = set_policy(attached, None, 0);
+    }
+    attached.state.claims.lock().policy_file = None;
+}
 
-    if claims.policy_file != Some(attached.file) {
-        return;
-    }
-    claims.policy_file = None;
-    if claims.policy_flags & bindings::KMSR_POLICY_UNTIL_CLOSE == 0 {
-        return;
-    }
-    let parts = Parts {
-        policy: None,
-        ..claims.parts()
-    };
-    // If there is no memory for the new overlay, the policy stays, and KMSR_GET_POLICY shows it.
-    let Ok(overlay) = parts.overlay() else {
-        return;
-    };
-    let old = claims.policy.take();
+/// Replaces the policy.
+///
+/// # Errors
+///
+/// `ENODEV` if the VM has ended, `ENOMEM`.
+fn set_policy(attached: &Attached, policy: Option<Arc<VmPolicy>>, flags: u32) -> Result {
+    let vm = attached.vm()?;
 
-    claims.policy_flags = 0;
-    // If the VM has ended, its overlay is gone. The reference to the VM is dropped after the claims
-    // are unlocked, as the last one destroys the VM.
-    if let Ok(vm) = &vm {
-        attached.state.replace_overlay(vm, overlay);
-    }
-    drop(old);
+    attached.state.change_claims(&vm, |claims| {
+        claims.policy = policy;
+        claims.policy_flags = flags;
+        Ok(())
+    })
 }

@@ -2,7 +2,13 @@
 
 //! `KMSR_STATS`: how often the guest accesses each MSR, with which outcome, and how long it takes.
 
-use super::Attached;
+use super::{
+    watch::{
+        self,
+        Records, //
+    },
+    Attached, //
+};
 use crate::{
     bindings,
     engine::{
@@ -20,9 +26,10 @@ use crate::{
             Sized,
             UserArray, //
         },
-        Parts,
+        Claims,
         Stats,
-        Totals, //
+        Totals,
+        Watch, //
     },
 };
 use kernel::{
@@ -46,66 +53,29 @@ pub(super) fn stats(attached: &Attached, argp: UserPtr) -> Result {
 
     match arg.value.op {
         bindings::KMSR_OP_START => start(attached),
-        bindings::KMSR_OP_STOP => stop(attached),
+        bindings::KMSR_OP_STOP => watch::stop::<Stats>(attached),
         bindings::KMSR_OP_READ => read(attached, &mut arg),
         _ => Err(EINVAL),
     }
 }
 
-/// Starts with counters that are 0. On failure, the counters of before are kept.
+impl Records for Stats {
+    fn watch(claims: &mut Claims) -> &mut Option<Watch<Arc<Self>>> {
+        &mut claims.stats
+    }
+}
+
+/// Starts with counters that are 0.
 fn start(attached: &Attached) -> Result {
     let vm = attached.vm()?;
     // It fits: the number is not negative.
     let stats = Arc::new(Stats::new(vm.nr_vcpus() as usize)?, GFP_KERNEL_ACCOUNT)?;
-    let mut claims = attached.state.claims.lock();
 
-    if claims.stats_file.is_some_and(|file| file != attached.file) {
-        return Err(EBUSY);
-    }
-    let overlay = Parts {
-        stats: Some(stats.clone()),
-        ..claims.parts()
-    }
-    .overlay()?;
-
-    claims.stats_file = Some(attached.file);
-    claims.stats = Some(stats);
-    claims.is_counting = true;
-    attached.state.replace_overlay(&vm, overlay);
-    Ok(())
-}
-
-/// Stops, and keeps the counters.
-fn stop(attached: &Attached) -> Result {
-    let vm = attached.vm()?;
-    let mut claims = attached.state.claims.lock();
-
-    if claims.stats_file != Some(attached.file) {
-        return Err(EINVAL);
-    }
-    if claims.is_counting {
-        let overlay = Parts {
-            stats: None,
-            ..claims.parts()
-        }
-        .overlay()?;
-
-        claims.is_counting = false;
-        attached.state.replace_overlay(&vm, overlay);
-    }
-    Ok(())
+    watch::start(attached, &vm, stats)
 }
 
 fn read(attached: &Attached, arg: &mut Sized<bindings::kmsr_stats>) -> Result {
-    let _vm = attached.vm()?;
-    let stats = {
-        let claims = attached.state.claims.lock();
-
-        if claims.stats_file != Some(attached.file) {
-            return Err(EINVAL);
-        }
-        claims.stats.clone().ok_or(EINVAL)?
-    };
+    let stats = watch::records::<Stats>(attached)?;
     let mut records = KVVec::new();
     let room = arg.value.nr_records as usize;
 
@@ -162,25 +132,4 @@ fn record(index: u32, access: Access, totals: &Totals) -> bindings::kmsr_stat {
         gp: totals.events[Event::GeneralProtection as usize],
         buckets: totals.buckets,
     }
-}
-
-/// Ends the statistics of a file that is being closed.
-pub(super) fn close(attached: &Attached) {
-    let vm = attached.vm();
-    let mut claims = attached.state.claims.lock();
-
-    if claims.stats_file != Some(attached.file) {
-        return;
-    }
-    claims.stats_file = None;
-    let stats = claims.stats.take();
-
-    if core::mem::take(&mut claims.is_counting) {
-        // If the VM has ended, its overlay is gone. If there is no memory for a new overlay, the
-        // old one stays, and nobody reads what it counts.
-        if let (Ok(vm), Ok(overlay)) = (&vm, claims.parts().overlay()) {
-            attached.state.replace_overlay(vm, overlay);
-        }
-    }
-    drop(stats);
 }
