@@ -251,8 +251,8 @@ pub(crate) fn write_register<C: Cpu>(
     initiator: Initiator,
 ) -> Result {
     // A shortcut, as in `read_register()`.
-    if writes_simply(cpu, register) {
-        return store(cpu, register, data, initiator);
+    if let Some(written) = write_simple(cpu, register, data, initiator) {
+        return written;
     }
     match write_declared(cpu, register, index, data, initiator) {
         Err(UNSUPPORTED) => tolerate(cpu, register, index, data, initiator, Access::Write),
@@ -278,6 +278,17 @@ pub(crate) fn store_unchecked<C: Cpu>(cpu: &C, register: &Register, data: u64) -
     true
 }
 
+/// Does what [`write_register`] does if [`writes_simply`], or returns [`None`].
+#[inline(always)]
+pub(crate) fn write_simple<C: Cpu>(
+    cpu: &C,
+    register: &Register,
+    data: u64,
+    initiator: Initiator,
+) -> Option<Result> {
+    writes_simply(cpu, register).then(|| store(cpu, register, data, initiator))
+}
+
 /// Does what [`write_register`] does, or returns [`None`] if the engine has to check anything before
 /// the MSR is written.
 #[inline(always)]
@@ -294,10 +305,7 @@ pub(crate) fn write_unchecked<C: Cpu>(
             written => written,
         });
     }
-    if writes_simply(cpu, register) {
-        return Some(store(cpu, register, data, initiator));
-    }
-    None
+    write_simple(cpu, register, data, initiator)
 }
 
 /// Writes an MSR; an unknown one is always denied.

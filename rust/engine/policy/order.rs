@@ -119,37 +119,50 @@ impl Order {
         keys: [Key(0); MAX_RULES],
     };
 
-    /// Computes the keys of all rules and sorts them, in a number of steps that does not depend on
-    /// the rules' order.
+    /// Computes the keys of all rules and sorts them.
+    pub(super) fn sort(&mut self, rules: &[Rule], scratch: &mut Scratch) {
+        let count = rules.len().min(MAX_RULES);
+        let mut last = Key(0);
+        let mut is_sorted = true;
+
+        for (number, (slot, rule)) in self.keys.iter_mut().zip(rules).enumerate() {
+            let key = Key::new(rule, number);
+
+            *slot = key;
+            is_sorted &= last < key;
+            last = key;
+        }
+        // Most lists are sorted, e.g. those of programs that read the rules and change some.
+        if !is_sorted {
+            self.sort_keys(count, scratch);
+        }
+        if let Some(unused) = self.keys.get_mut(count..) {
+            unused.fill(Key::UNUSED);
+        }
+    }
+
+    /// Sorts the first `count` keys, in a number of steps that does not depend on their order.
     ///
     /// This is a radix sort: for each digit, from the lowest on, it moves all keys to their
     /// position in the order of that digit, and keeps the order of keys with the same digit.
-    pub(super) fn sort(&mut self, rules: &[Rule], scratch: &mut Scratch) {
+    fn sort_keys(&mut self, count: usize, scratch: &mut Scratch) {
         let Scratch { keys, counts } = scratch;
         let [low, middle, high] = counts;
 
         low.fill(0);
         middle.fill(0);
         high.fill(0);
-        for (number, (slot, rule)) in keys.iter_mut().zip(rules).enumerate() {
-            let key = Key::new(rule, number);
-
-            *slot = key;
+        for key in self.keys.iter().take(count) {
             for (place, counts) in (0..).zip([&mut *low, &mut *middle, &mut *high]) {
                 let count = &mut counts[key.digit(place)];
 
                 *count = count.wrapping_add(1);
             }
         }
-
-        let count = rules.len().min(MAX_RULES);
-
-        distribute(keys, &mut self.keys, count, low, 0);
-        distribute(&self.keys, keys, count, middle, 1);
-        distribute(keys, &mut self.keys, count, high, 2);
-        if let Some(unused) = self.keys.get_mut(count..) {
-            unused.fill(Key::UNUSED);
-        }
+        distribute(&self.keys, keys, count, low, 0);
+        distribute(keys, &mut self.keys, count, middle, 1);
+        distribute(&self.keys, keys, count, high, 2);
+        self.keys = *keys;
     }
 
     /// The keys of all rules for one [`When`], in order. There are `count` rules in all.

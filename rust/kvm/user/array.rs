@@ -3,12 +3,16 @@
 //! Arrays whose address and number of elements are members of an ioctl's structure.
 
 use super::{
-    read_slice,
+    read_words,
     write_slice,
     UserPtr, //
 };
 use crate::bindings;
-use core::marker::PhantomData;
+use core::{
+    marker::PhantomData,
+    mem::MaybeUninit,
+    slice, //
+};
 use kernel::{
     error::to_result,
     prelude::*,
@@ -46,7 +50,12 @@ impl<T: FromBytes + AsBytes> UserArray<T> {
     ///
     /// `EFAULT` if they can't be read.
     pub(crate) fn read(&self, first: usize, to: &mut [T]) -> Result {
-        read_slice(self.at(first), to)
+        let elements = to.as_mut_ptr().cast::<MaybeUninit<T>>();
+
+        // SAFETY: This is the same memory, to which `read_words()` writes no uninitialized bytes.
+        read_words(self.at(first), unsafe {
+            slice::from_raw_parts_mut(elements, to.len())
+        })
     }
 
     /// Writes the elements from the first on.

@@ -10,8 +10,11 @@ use crate::{
     },
     engine::{
         access::{
+            load,
             needs_fpu,
             read_register,
+            reads_simply,
+            write_simple,
             Initiator, //
         },
         cpu::{
@@ -26,7 +29,8 @@ use crate::{
         one_reg,
         registers::{
             lookup,
-            Feature, //
+            Feature,
+            Register, //
         },
     },
     kvm::{
@@ -40,7 +44,10 @@ use crate::{
         Vcpu,
         VmRef, //
     },
-    ops::msrs,
+    ops::{
+        msrs,
+        AccessResult, //
+    },
 };
 use kernel::{
     prelude::*,
@@ -48,7 +55,7 @@ use kernel::{
 };
 
 /// The number of entries that are copied at a time.
-const CHUNK: usize = 64;
+const CHUNK: usize = 256;
 
 /// Gets or sets the registers, in their order. All entries get a status, unless the batch ends
 /// early; `nr_done` is their number in any case.
@@ -104,57 +111,123 @@ impl Batch<'_> {
     /// Accesses the registers of some entries, and stores the status of each.
     fn access(&self, entries: &mut [kmsr_entry], is_set: bool) {
         let _section = self.vcpu.vm().read_section();
-        let mut fpu = None;
 
-        for entry in entries {
-            let status = if is_set {
-                self.set(entry, &mut fpu)
-            } else {
-                self.get(entry, &mut fpu)
-            };
-
-            entry.status = status.map_or_else(Error::to_errno, |()| 0);
+        if is_set {
+            self.set_all(entries);
+        } else {
+            self.get_all(entries);
         }
     }
 
-    fn get<'a>(&'a self, entry: &mut kmsr_entry, fpu: &mut Option<GuestFpu<'a>>) -> Result {
-        let data = match entry.kind {
-            bindings::KMSR_ENTRY_FEATURE => {
-                read_feature(&self.vm.host(), index_of(entry)?).map_err(errno)?
-            }
-            _ => {
-                let index = self.index(entry)?;
-                let register = lookup(index);
+    /// A function of its own so that the loop has the registers to itself.
+    #[inline(never)]
+    fn get_all(&self, entries: &mut [kmsr_entry]) {
+        let mut fpu = None;
 
-                if register.is_xstate && needs_fpu(self.vcpu, register) {
-                    fpu.get_or_insert_with(|| GuestFpu::load(self.vcpu));
+        for entry in entries {
+            // Most registers are MSRs whose value is only loaded.
+            if let Some(data) = msr_of(entry).and_then(|index| self.load(lookup(index))) {
+                entry.data = data;
+                entry.status = 0;
+                continue;
+            }
+            match self.get(entry, &mut fpu) {
+                Ok(data) => {
+                    entry.data = data;
+                    entry.status = 0;
                 }
-                let read = read_register(self.vcpu, register, index, Initiator::Host);
-
-                self.vcpu.count(Counter::HostReads, 1);
-                read.map_err(errno)?
+                Err(error) => entry.status = error.to_errno(),
             }
-        };
-
-        entry.data = data;
-        Ok(())
+        }
     }
 
-    fn set<'a>(&'a self, entry: &kmsr_entry, fpu: &mut Option<GuestFpu<'a>>) -> Result {
+    /// The value of an MSR that needs no checks.
+    #[inline(always)]
+    fn load(&self, register: &Register) -> Option<u64> {
+        if !reads_simply(self.vcpu, register) {
+            return None;
+        }
+        let data = load(self.vcpu, register)?;
+
+        self.vcpu.count(Counter::HostReads, 1);
+        Some(data)
+    }
+
+    #[inline(never)]
+    fn get<'a>(&'a self, entry: &kmsr_entry, fpu: &mut Option<GuestFpu<'a>>) -> Result<u64> {
+        if entry.kind == bindings::KMSR_ENTRY_FEATURE {
+            return self.get_feature(entry);
+        }
+        let index = self.index(entry)?;
+        let register = lookup(index);
+
+        self.load_fpu(fpu, register);
+        let read = read_register(self.vcpu, register, index, Initiator::Host);
+
+        self.vcpu.count(Counter::HostReads, 1);
+        read.map_err(errno)
+    }
+
+    fn get_feature(&self, entry: &kmsr_entry) -> Result<u64> {
+        read_feature(&self.vm.host(), index_of(entry)?).map_err(errno)
+    }
+
+    #[inline(never)]
+    fn set_all(&self, entries: &mut [kmsr_entry]) {
+        let mut fpu = None;
+
+        if !self.vm.is_own() {
+            for entry in entries {
+                entry.status = status(self.set(entry, false, &mut fpu));
+            }
+            return;
+        }
+        for entry in entries {
+            entry.status = match self.store(entry) {
+                Some(stored) => status(stored.map_err(errno)),
+                None => status(self.set(entry, true, &mut fpu)),
+            };
+        }
+    }
+
+    /// Writes an MSR that needs no checks, or returns [`None`].
+    #[inline(always)]
+    fn store(&self, entry: &kmsr_entry) -> Option<AccessResult> {
+        let register = lookup(msr_of(entry)?);
+        let stored = write_simple(self.vcpu, register, entry.data, Initiator::Host)?;
+
+        if stored.is_ok() {
+            self.vcpu.count(Counter::HostWrites, 1);
+        }
+        Some(stored)
+    }
+
+    #[inline(never)]
+    fn set<'a>(
+        &'a self,
+        entry: &kmsr_entry,
+        is_own: bool,
+        fpu: &mut Option<GuestFpu<'a>>,
+    ) -> Result {
         let index = self.index(entry)?;
         let register = lookup(index);
 
         // Guest memory is part of the VMM's address space. Leaving nested mode writes to it, too,
         // and writes of some MSRs leave nested mode.
-        if !self.vm.is_own() && (register.write.accesses_guest_memory() || self.vcpu.is_nested()) {
+        if !is_own && (register.write.accesses_guest_memory() || self.vcpu.is_nested()) {
             return Err(EIO);
         }
-        if register.is_xstate && needs_fpu(self.vcpu, register) {
-            fpu.get_or_insert_with(|| GuestFpu::load(self.vcpu));
-        }
+        self.load_fpu(fpu, register);
         msrs::write(self.vcpu, register, index, entry.data).map_err(errno)?;
         self.vcpu.count(Counter::HostWrites, 1);
         Ok(())
+    }
+
+    /// Loads the guest's FPU state at the first MSR that needs it.
+    fn load_fpu<'a>(&'a self, fpu: &mut Option<GuestFpu<'a>>, register: &Register) {
+        if register.is_xstate && needs_fpu(self.vcpu, register) {
+            fpu.get_or_insert_with(|| GuestFpu::load(self.vcpu));
+        }
     }
 
     /// The index of the MSR that an entry names.
@@ -175,7 +248,13 @@ impl Batch<'_> {
     }
 }
 
-/// The status of a denied access: KVM's errno if there is one, else whether the MSR exists.
+/// The status of an entry.
+#[inline(always)]
+fn status(result: Result) -> i32 {
+    result.map_or_else(Error::to_errno, |()| 0)
+}
+
+/// The error of a denied access: KVM's errno if there is one, else whether the MSR exists.
 fn errno(denial: Denial) -> Error {
     match denial {
         UNSUPPORTED => ENOENT,
@@ -191,4 +270,13 @@ fn errno(denial: Denial) -> Error {
 /// `EINVAL` if it is not one.
 fn index_of(entry: &kmsr_entry) -> Result<u32> {
     Ok(u32::try_from(entry.id)?)
+}
+
+/// The index of an entry that is an MSR.
+#[inline(always)]
+fn msr_of(entry: &kmsr_entry) -> Option<u32> {
+    if entry.kind != bindings::KMSR_ENTRY_MSR {
+        return None;
+    }
+    index_of(entry).ok()
 }

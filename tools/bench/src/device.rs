@@ -31,6 +31,7 @@ use super::STORED_MSR;
 use super::guest_rdmsr_exit;
 use super::guest_wrmsr_exit;
 use super::per_call;
+use super::wait_for_srcu;
 
 /// Entries per BATCH.
 const BATCH_ENTRIES: usize = 4096;
@@ -79,20 +80,15 @@ fn rules() -> Vec<Rule> {
         .collect()
 }
 
-fn set_policy(device: &Device, rules: &[Rule]) -> Result<()> {
-    let array = Array::new(rules)?;
-    let mut policy = SetPolicy::new(&array, rules.len());
-
-    policy.flags = UNTIL_CLOSE;
-    device.call(&mut policy).context("SET_POLICY")?;
-    Ok(())
-}
-
 fn with_policy(guest: &Guest, rules: &[Rule]) -> Result<Option<Device>> {
     let device = attach(guest)?;
 
     if let Some(device) = &device {
-        set_policy(device, rules)?;
+        let array = Array::new(rules)?;
+        let mut policy = SetPolicy::new(&array, rules.len());
+
+        policy.flags = UNTIL_CLOSE;
+        device.call(&mut policy).context("SET_POLICY")?;
     }
     Ok(device)
 }
@@ -160,8 +156,16 @@ pub(crate) fn guest_wrmsr_ignoring(guest: &mut Guest, ranges: usize) -> Result<f
 pub(crate) fn set_largest_policy(guest: &mut Guest) -> Result<f64> {
     let device = attach(guest)?.context("no VM of the engine's")?;
     let rules = rules();
+    let array = Array::new(&rules)?;
+    let mut call = device.prepare(SetPolicy::new(&array, rules.len()))?;
+    let mut fastest = f64::INFINITY;
 
-    per_call(10, || set_policy(&device, &rules))
+    // From the second call on, there is a policy to replace and free.
+    for _ in 0..5 {
+        wait_for_srcu();
+        fastest = fastest.min(per_call(1, || Ok(call.call().map(|_| ())?))?);
+    }
+    Ok(fastest)
 }
 
 /// The time per entry of a long BATCH that reads a stored MSR.
@@ -182,10 +186,10 @@ fn batch(guest: &Guest, op: u32) -> Result<f64> {
         ..Entry::default()
     };
     let entries = Array::new(&vec![entry; BATCH_ENTRIES])?;
+    let mut call = device.prepare(Batch::new(op, &entries, BATCH_ENTRIES))?;
     let time = per_call(10, || {
-        let mut batch = Batch::new(op, &entries, BATCH_ENTRIES);
+        let batch = call.call().context("BATCH")?;
 
-        device.call(&mut batch).context("BATCH")?;
         ensure!(
             batch.nr_done as usize == BATCH_ENTRIES,
             "{} done",

@@ -434,12 +434,18 @@ fn set_msr_filter(guest: &mut Guest, ranges: usize) -> Result<f64> {
     // From the second call on, there is a filter to replace and free.
     filter.set(guest.vm())?;
     for _ in 0..CALLS {
-        let idle = Instant::now();
-        while idle.elapsed() < SRCU_IDLE {}
+        wait_for_srcu();
         times.push(per_call(1, || Ok(filter.set(guest.vm())?))?);
     }
     times.sort_by(f64::total_cmp);
     Ok(times[CALLS / 2])
+}
+
+/// Waits until the next grace period of SRCU ends immediately.
+fn wait_for_srcu() {
+    let idle = Instant::now();
+
+    while idle.elapsed() < SRCU_IDLE {}
 }
 
 /// Memory with a `struct kvm_msrs` of these entries.

@@ -59,6 +59,15 @@ impl Device {
         self.call_with_tail(structure, &[])
     }
 
+    /// Prepares calls with a structure, so that a call does nothing but the ioctl.
+    pub fn prepare<S: Structure>(&self, structure: S) -> io::Result<Prepared<'_, S>> {
+        Ok(Prepared {
+            device: self,
+            memory: Mapping::new(S::SIZE)?,
+            structure,
+        })
+    }
+
     /// Like [`Device::call`], with more bytes after the structure.
     pub fn call_with_tail<S: Structure>(&self, structure: &mut S, tail: &[u8]) -> ioctl::Result {
         let mut bytes = structure.to_bytes();
@@ -108,6 +117,23 @@ impl Device {
                 argument.address(),
             )
         }
+    }
+}
+
+/// A structure, and the memory for the kernel's copy of it.
+pub struct Prepared<'a, S> {
+    device: &'a Device,
+    memory: Mapping,
+    structure: S,
+}
+
+impl<S: Structure> Prepared<'_, S> {
+    /// Makes the structure's ioctl, and returns the structure with its results.
+    pub fn call(&mut self) -> ioctl::Result<&S> {
+        self.memory.write(0, &self.structure.to_bytes());
+        self.device.ioctl(S::REQUEST, self.memory.at(0))?;
+        self.structure.update(&self.memory.read(0, S::SIZE));
+        Ok(&self.structure)
     }
 }
 
