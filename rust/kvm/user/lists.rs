@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Lists that user space asks for.
+//! Lists that user space asks for, and single registers.
 
 use super::{
     put_u64,
@@ -52,5 +52,32 @@ impl UserList<u64> {
     /// Writes the number of elements with a single store, so that it is never written in part.
     pub(crate) fn put_count(&self, count: u64) -> Result {
         put_u64(self.list, count)
+    }
+}
+
+/// `struct kvm_one_reg` in user memory: an ID, and the address of the value.
+pub(crate) struct OneReg(pub(in crate::kvm) UserPtr);
+
+/// The value of a register in user memory.
+pub(crate) struct UserValue(UserPtr);
+
+impl OneReg {
+    /// Reads the ID and the address.
+    pub(crate) fn read(self) -> Result<(u64, UserValue)> {
+        let [id, address]: [u64; 2] = read_value(self.0)?;
+
+        Ok((id, UserValue(UserPtr::from_addr(address as usize))))
+    }
+}
+
+impl UserValue {
+    /// Reads the value.
+    pub(crate) fn read(self) -> Result<u64> {
+        read_value(self.0)
+    }
+
+    /// Writes the value.
+    pub(crate) fn write(self, value: u64) -> Result {
+        put_u64(self.0, value)
     }
 }

@@ -14,7 +14,6 @@ mod filter;
 mod lists;
 mod msrs;
 mod nested_state;
-mod one_reg;
 mod sized;
 mod words;
 
@@ -24,13 +23,15 @@ pub(crate) use self::{
         FilterWords,
         MsrFilter, //
     },
-    lists::UserList,
+    lists::{
+        OneReg,
+        UserList, //
+    },
     msrs::{
         MsrEntry,
         MsrList, //
     },
     nested_state::NestedState,
-    one_reg::OneReg,
     sized::Sized,
     words::UserVec,
 };
