@@ -29,7 +29,7 @@ const FIRST: usize = 100;
 /// Rounds that must not leak anything.
 const ROUNDS: usize = 1_000;
 /// How long to wait until the guest has seen a policy.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Until memory is free that was used until a moment ago.
 const GRACE: Duration = Duration::from_secs(1);
 
