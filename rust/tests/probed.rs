@@ -8,9 +8,9 @@ use crate::{
         REGISTERS, //
     },
     kvm::host::probed::{
-        can_switch_tsc_aux,
         forget,
-        has_msr, //
+        has_msr,
+        TSC_AUX, //
     },
 };
 use kernel::prelude::*;
@@ -31,8 +31,8 @@ mod cases {
             forget();
             assert_eq!(has_msr(pat, IA32_CR_PAT, || answer), answer);
             assert_eq!(has_msr(pat, IA32_CR_PAT, || !answer), answer);
-            assert_eq!(can_switch_tsc_aux(|| answer), answer);
-            assert_eq!(can_switch_tsc_aux(|| !answer), answer);
+            assert_eq!(TSC_AUX.get(|| answer), answer);
+            assert_eq!(TSC_AUX.get(|| !answer), answer);
         }
         // The test's answers must not affect a VM.
         forget();

@@ -41,7 +41,7 @@ impl VendorLoaded<'_> {
     /// Whether KVM can load the guest's `IA32_TSC_AUX` and restore the host's afterwards.
     #[inline]
     pub(super) fn can_switch_tsc_aux(self) -> bool {
-        probed::can_switch_tsc_aux(|| {
+        probed::TSC_AUX.get(|| {
             // SAFETY: The function searches a list that only the initialization of a vendor module
             // writes, and that is complete.
             unsafe { bindings::kvm_find_user_return_msr(bindings::MSR_TSC_AUX) >= 0 }

@@ -15,7 +15,7 @@ use kernel::sync::atomic::{
 };
 
 /// A cached answer, or none yet.
-struct Answer(Atomic<u32>);
+pub(crate) struct Answer(Atomic<u32>);
 
 impl Answer {
     const UNKNOWN: u32 = 0;
@@ -28,7 +28,7 @@ impl Answer {
 
     /// Returns the cached answer. Calls `ask` first if there is none.
     #[inline]
-    fn get(&self, ask: impl FnOnce() -> bool) -> bool {
+    pub(crate) fn get(&self, ask: impl FnOnce() -> bool) -> bool {
         match self.0.load(Relaxed) {
             Self::YES => true,
             Self::NO => false,
@@ -55,7 +55,7 @@ static MSRS: [Answer; NR_LISTED.next_power_of_two()] =
     [const { Answer::unknown() }; NR_LISTED.next_power_of_two()];
 
 /// Whether the vendor module switches `IA32_TSC_AUX`.
-static TSC_AUX: Answer = Answer::unknown();
+pub(crate) static TSC_AUX: Answer = Answer::unknown();
 
 /// Returns whether the CPU has an MSR. `try_read` reads the MSR, and returns whether the read
 /// succeeded.
@@ -67,13 +67,6 @@ pub(crate) fn has_msr(register: &Register, index: u32, try_read: impl FnOnce() -
     let place = usize::from(position).wrapping_add(index.wrapping_sub(register.first) as usize);
 
     MSRS[place % MSRS.len()].get(try_read)
-}
-
-/// Returns whether the vendor module switches `IA32_TSC_AUX`. `search` searches the MSRs that it
-/// switches.
-#[inline]
-pub(crate) fn can_switch_tsc_aux(search: impl FnOnce() -> bool) -> bool {
-    TSC_AUX.get(search)
 }
 
 /// Forgets all answers. It must be called after a vendor module was loaded and before `/dev/kvm`
