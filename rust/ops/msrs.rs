@@ -124,7 +124,7 @@ fn for_each(
 
 /// Loads the guest's FPU state at the first MSR that needs it.
 #[cold]
-fn load_fpu<'a>(fpu: &mut Option<GuestFpu<'a>>, vcpu: &'a Vcpu, register: &Register) {
+pub(super) fn load_fpu<'a>(fpu: &mut Option<GuestFpu<'a>>, vcpu: &'a Vcpu, register: &Register) {
     if fpu.is_none() && needs_fpu(vcpu, register) {
         *fpu = Some(GuestFpu::load(vcpu));
     }

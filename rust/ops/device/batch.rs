@@ -11,7 +11,6 @@ use crate::{
     engine::{
         access::{
             load,
-            needs_fpu,
             read_register,
             reads_simply,
             write_simple,
@@ -156,20 +155,16 @@ impl Batch<'_> {
     #[inline(never)]
     fn get<'a>(&'a self, entry: &kmsr_entry, fpu: &mut Option<GuestFpu<'a>>) -> Result<u64> {
         if entry.kind == bindings::KMSR_ENTRY_FEATURE {
-            return self.get_feature(entry);
+            return read_feature(&self.vm.host(), index_of(entry)?).map_err(errno);
         }
         let index = self.index(entry)?;
         let register = lookup(index);
 
-        self.load_fpu(fpu, register);
+        msrs::load_fpu(fpu, self.vcpu, register);
         let read = read_register(self.vcpu, register, index, Initiator::Host);
 
         self.vcpu.count(Counter::HostReads, 1);
         read.map_err(errno)
-    }
-
-    fn get_feature(&self, entry: &kmsr_entry) -> Result<u64> {
-        read_feature(&self.vm.host(), index_of(entry)?).map_err(errno)
     }
 
     #[inline(never)]
@@ -217,17 +212,10 @@ impl Batch<'_> {
         if !is_own && (register.write.accesses_guest_memory() || self.vcpu.is_nested()) {
             return Err(EIO);
         }
-        self.load_fpu(fpu, register);
+        msrs::load_fpu(fpu, self.vcpu, register);
         msrs::write(self.vcpu, register, index, entry.data).map_err(errno)?;
         self.vcpu.count(Counter::HostWrites, 1);
         Ok(())
-    }
-
-    /// Loads the guest's FPU state at the first MSR that needs it.
-    fn load_fpu<'a>(&'a self, fpu: &mut Option<GuestFpu<'a>>, register: &Register) {
-        if register.is_xstate && needs_fpu(self.vcpu, register) {
-            fpu.get_or_insert_with(|| GuestFpu::load(self.vcpu));
-        }
     }
 
     /// The index of the MSR that an entry names.
