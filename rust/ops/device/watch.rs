@@ -51,6 +51,10 @@ pub(super) fn start<R: Records>(attached: &Attached, vm: &Vm, records: Arc<R>) -
 pub(super) fn stop<R: Records>(attached: &Attached) -> Result {
     let vm = attached.vm()?;
 
+    // The overlay of a watch that has stopped is right already.
+    if !watch_of::<R>(attached, &mut attached.state.claims.lock())?.is_on {
+        return Ok(());
+    }
     attached.state.change_claims(&vm, |claims| {
         watch_of::<R>(attached, claims)?.is_on = false;
         Ok(())
