@@ -29,6 +29,15 @@ use crate::memory::UserPtr;
 /// The device's path.
 pub const PATH: &str = "/dev/kvm-msr";
 
+/// A policy that ignores all MSRs that KVM lacks. No policy covers the x2APIC's MSRs.
+pub fn ignoring_unsupported() -> [uapi::Rule; 2] {
+    let access = uapi::READ | uapi::WRITE;
+
+    [(0, 0x7ff), (0x900, u32::MAX)].map(|(first, last)| {
+        uapi::Rule::new(first, last, access, uapi::UNSUPPORTED, uapi::IGNORE, 0)
+    })
+}
+
 /// An open file of the device.
 #[derive(Debug)]
 pub struct Device(File);

@@ -16,6 +16,7 @@ use kvm_msr_guest::Guest;
 use kvm_msr_guest::Options;
 use kvm_msr_guest::Outcome;
 use kvm_msr_guest::Range;
+use kvm_msr_guest::device::ignoring_unsupported;
 use kvm_msr_guest::device::uapi;
 use kvm_msr_guest::device::uapi::READ;
 use kvm_msr_guest::device::uapi::RIGHTS;
@@ -329,18 +330,8 @@ fn one_vm() -> Result<String> {
     let mut without = guest(Engine::Rust)?;
     let mut by_c = guest(Engine::C)?;
     let device = Device::attached(with.vm(), RIGHTS)?;
-    let ignore = |first, last| {
-        Rule::new(
-            first,
-            last,
-            READ | WRITE,
-            uapi::UNSUPPORTED,
-            uapi::IGNORE,
-            0,
-        )
-    };
 
-    set_policy(&device, &[ignore(0, 0x7ff), ignore(0x900, u32::MAX)])?;
+    set_policy(&device, &ignoring_unsupported())?;
     for index in [NOBODY, 0x1234, u32::MAX, 0xc000_1fff] {
         let outcome = with.rdmsr(index)?;
         ensure!(outcome == Outcome::Value(0), "{index:#x}: {outcome}");
