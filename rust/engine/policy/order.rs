@@ -122,18 +122,9 @@ impl Order {
     /// Computes the keys of all rules and sorts them.
     pub(super) fn sort(&mut self, rules: &[Rule], scratch: &mut Scratch) {
         let count = rules.len().min(MAX_RULES);
-        let mut last = Key(0);
-        let mut is_sorted = true;
 
-        for (number, (slot, rule)) in self.keys.iter_mut().zip(rules).enumerate() {
-            let key = Key::new(rule, number);
-
-            *slot = key;
-            is_sorted &= last < key;
-            last = key;
-        }
         // Most lists are sorted, e.g. those of programs that read the rules and change some.
-        if !is_sorted {
+        if !compute(&mut self.keys, rules) {
             self.sort_keys(count, scratch);
         }
         if let Some(unused) = self.keys.get_mut(count..) {
@@ -179,7 +170,7 @@ impl Order {
 
     /// Visits the rules for one [`When`] in order, and sets the numbers of the other rules in their
     /// keys. Stops at a rule that overlaps one before it, and returns false then.
-    #[inline]
+    #[inline(never)]
     pub(super) fn link(
         &mut self,
         rules: &[Rule],
@@ -235,6 +226,22 @@ impl Order {
             key.other()
         }
     }
+}
+
+/// Computes the keys of all rules, in their order. Returns whether the keys are sorted.
+#[inline(never)]
+fn compute(keys: &mut [Key; MAX_RULES], rules: &[Rule]) -> bool {
+    let mut last = Key(0);
+    let mut is_sorted = true;
+
+    for (number, rule) in rules.iter().enumerate() {
+        let key = Key::new(rule, number);
+
+        keys[number % MAX_RULES] = key;
+        is_sorted &= last < key;
+        last = key;
+    }
+    is_sorted
 }
 
 /// Moves the first `count` keys of `from` to their positions in the order of a digit. `counts` has

@@ -138,7 +138,10 @@ pub(crate) fn guest_wrmsr_ignoring(guest: &mut Guest, ranges: usize) -> Result<f
 /// The time per SET_POLICY with as many rules as possible.
 pub(crate) fn set_largest_policy(guest: &mut Guest) -> Result<f64> {
     let device = attach(guest)?.context("no VM of the engine's")?;
-    let rules = rules();
+    let mut rules = rules();
+
+    // The slower order: in the opposite one, no rule has to be moved.
+    rules.reverse();
     let array = Array::new(&rules)?;
     let mut call = device.prepare(SetPolicy::new(&array, rules.len()))?;
 
