@@ -86,6 +86,8 @@ mod cases {
                     | 0x4000_0024..=0x4000_006f
                     | 0x4000_0074..=0x4000_007f
                     | 0x4000_0085..=0x4000_008f => false,
+                    // KVM computes these of VMX.
+                    0x481..=0x484 | 0x487 | 0x489 => false,
                     // The current shadow stack pointer, which is an MSR only inside of KVM.
                     0x4b56_4dff => false,
                     _ => is_writable,

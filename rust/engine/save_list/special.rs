@@ -155,6 +155,12 @@ pub(super) fn is_defined_by_hyperv(index: u32) -> bool {
         || HYPERV.iter().any(|range| range.contains(&index))
 }
 
+/// Whether KVM computes an MSR, so that nobody can write it: the controls of VMX from
+/// `IA32_VMX_TRUE_*`, and the bits of CR0 and CR4 that may be 1 from CPUID.
+pub(super) fn is_computed(index: u32) -> bool {
+    matches!(index, 0x481..=0x484 | 0x487 | 0x489)
+}
+
 /// Whether a register of the x2APIC can only be written.
 pub(super) fn is_x2apic_command(index: u32) -> bool {
     matches!(index, X2APIC_EOI | X2APIC_SELF_IPI)
