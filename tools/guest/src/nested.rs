@@ -100,6 +100,17 @@ impl Options {
     }
 }
 
+/// The lists of MSRs in vmcs12: the indices, and the values to load.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct MsrLists {
+    /// Loaded on VM-entry.
+    pub entry_load: Vec<(u32, u64)>,
+    /// Stored on VM-exit, over the values here.
+    pub exit_store: Vec<(u32, u64)>,
+    /// Loaded on VM-exit.
+    pub exit_load: Vec<(u32, u64)>,
+}
+
 /// Why the vCPU stopped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stop {
@@ -151,8 +162,16 @@ pub struct Nested {
 }
 
 impl Nested {
+    /// The stop after a VM-entry on VMX that failed because an MSR of its list could not be loaded.
+    pub const FAILED_MSR_LOAD: Stop = Stop::L1(vmx::EXIT_MSR_LOAD_FAILED);
+
     /// Creates the VM, with L1 at its start.
     pub fn new(kvm: &Kvm, options: Options) -> Result<Self> {
+        Self::with_lists(kvm, options, &MsrLists::default())
+    }
+
+    /// Creates the VM, with L1 at its start. SVM has no lists of MSRs.
+    pub fn with_lists(kvm: &Kvm, options: Options, lists: &MsrLists) -> Result<Self> {
         let mut nested = Self::empty(kvm, options.engine, options.irqchip)?;
         let mut sregs = nested.vcpu.get_sregs().context("KVM_GET_SREGS")?;
         let mut regs = kvm_regs {
@@ -177,13 +196,21 @@ impl Nested {
                     &vmx::shadow_revision(revision).to_le_bytes(),
                 );
                 sregs.cr4 |= layout::CR4_VMXE;
-                let words = vmx::parameters(&nested.vcpu, sregs.cr4, options.shadow)?;
+                let words = vmx::parameters(&nested.vcpu, sregs.cr4, options.shadow, lists)?;
                 let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
                 nested.write(layout::PARAMETERS, &bytes);
+                for (at, list) in [
+                    (layout::ENTRY_LOAD_LIST, &lists.entry_load),
+                    (layout::EXIT_STORE_LIST, &lists.exit_store),
+                    (layout::EXIT_LOAD_LIST, &lists.exit_load),
+                ] {
+                    nested.write(at, &vmx::list_bytes(list));
+                }
                 regs.rip = layout::CODE + Entry::Vmx.offset() as u64;
                 regs.rsi = layout::PARAMETERS;
             }
             Vendor::Svm => {
+                ensure!(*lists == MsrLists::default(), "SVM has no lists of MSRs");
                 svm::load(&mut nested.memory, options.nested_paging);
                 sregs.efer |= layout::EFER_SVME;
                 regs.rip = layout::CODE + Entry::Svm.offset() as u64;
@@ -257,9 +284,18 @@ impl Nested {
 
     /// L2's counter.
     pub fn counter(&self) -> u64 {
-        let bytes = self.memory.read(COUNTER as usize, 8);
+        self.word(COUNTER)
+    }
+
+    fn word(&self, at: u64) -> u64 {
+        let bytes = self.memory.read(at as usize, 8);
 
         u64::from_le_bytes(bytes.try_into().expect("8 bytes were read"))
+    }
+
+    /// The value of the first MSR that was stored on VM-exit.
+    pub fn stored(&self) -> u64 {
+        self.word(layout::EXIT_STORE_LIST + vmx::VALUE_OFFSET)
     }
 
     /// Runs the vCPU until it stops.

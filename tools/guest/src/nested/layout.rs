@@ -31,6 +31,12 @@ pub const SHADOW: u64 = 0x2_2000;
 pub const ZEROES: u64 = 0x2_3000;
 /// A page that nothing else uses.
 pub const SPARE: u64 = 0x2_4000;
+/// vmcs12's list of MSRs to load on VM-entry.
+pub const ENTRY_LOAD_LIST: u64 = 0x2_5000;
+/// vmcs12's list of MSRs to store on VM-exit.
+pub const EXIT_STORE_LIST: u64 = 0x2_6000;
+/// vmcs12's list of MSRs to load on VM-exit.
+pub const EXIT_LOAD_LIST: u64 = 0x2_7000;
 /// The SMI handler, for the SMBASE after reset.
 pub const SMI_HANDLER: u64 = 0x3_8000;
 

@@ -8,6 +8,7 @@ use anyhow::Context;
 use anyhow::Result;
 use kvm_ioctls::VcpuFd;
 
+use super::MsrLists;
 use super::code::Entry;
 use super::layout::*;
 use crate::msrs;
@@ -30,6 +31,19 @@ const SHADOW_INDICATOR: u32 = 1 << 31;
 
 /// The exit reason of VMCALL.
 pub const EXIT_VMCALL: u64 = 18;
+/// The exit reason of a VM-entry that failed because an MSR of its list could not be loaded.
+pub const EXIT_MSR_LOAD_FAILED: u64 = 1 << 31 | 34;
+
+/// The offset of the value in an entry of a list of MSRs.
+pub const VALUE_OFFSET: u64 = 8;
+
+/// A list of MSRs as in memory. Entries have 16 bytes: the index, 0, and the value.
+pub fn list_bytes(list: &[(u32, u64)]) -> Vec<u8> {
+    list.iter()
+        .flat_map(|(index, value)| [u64::from(*index), *value])
+        .flat_map(u64::to_le_bytes)
+        .collect()
+}
 
 fn msr(vcpu: &VcpuFd, index: u32) -> Result<u64> {
     msrs::get(vcpu, index)?.with_context(|| format!("KVM has no MSR {index:#x}"))
@@ -47,7 +61,7 @@ pub fn shadow_revision(revision: u32) -> u32 {
 }
 
 /// L1's parameters, see [`code`](super::code).
-pub fn parameters(vcpu: &VcpuFd, cr4: u64, shadow: bool) -> Result<Vec<u64>> {
+pub fn parameters(vcpu: &VcpuFd, cr4: u64, shadow: bool, lists: &MsrLists) -> Result<Vec<u64>> {
     // The lower half of these MSRs has the controls that must be 1.
     let required = |index| -> Result<u64> { Ok(msr(vcpu, index)? & 0xffff_ffff) };
     let entry = |entry: Entry| CODE + entry.offset() as u64;
@@ -71,13 +85,20 @@ pub fn parameters(vcpu: &VcpuFd, cr4: u64, shadow: bool) -> Result<Vec<u64>> {
         0x4004, // exception bitmap
         0x4006, 0x4008, // page-fault error codes
         0x400a, // number of CR3 targets
-        0x400e, 0x4010, 0x4014, // number of MSRs to store and load
         0x4016, // event to inject
         0x6000, 0x6002, // CR0 and CR4 masks
     ] {
         field(zero, 0);
     }
     field(0x2800, link);
+    for (count, address, list, at) in [
+        (0x400e, 0x2006, &lists.exit_store, EXIT_STORE_LIST),
+        (0x4010, 0x2008, &lists.exit_load, EXIT_LOAD_LIST),
+        (0x4014, 0x200a, &lists.entry_load, ENTRY_LOAD_LIST),
+    ] {
+        field(count, list.len() as u64);
+        field(address, at);
+    }
 
     // The guest's ES, CS, SS, DS, FS, GS, LDTR, TR.
     for i in 0..8 {

@@ -12,6 +12,7 @@ mod learning;
 mod memory;
 mod model;
 mod msrs;
+mod nested_lists;
 mod random;
 mod save_list;
 mod setup;
@@ -58,8 +59,19 @@ pub fn run(arguments: &Arguments, report: &mut Report) {
     } else {
         &[]
     };
+    let nested_lists = if nested_lists::possible() {
+        nested_lists::TESTS
+    } else {
+        &[]
+    };
 
-    for (name, test) in TESTS.iter().copied().flatten().chain(memory) {
+    for (name, test) in TESTS
+        .iter()
+        .copied()
+        .flatten()
+        .chain(memory)
+        .chain(nested_lists)
+    {
         let name = format!("device: {name}");
 
         if name.contains(&arguments.test) {

@@ -14,6 +14,7 @@ use anyhow::ensure;
 use kvm_bindings::KVM_MSR_EXIT_REASON_FILTER;
 use kvm_bindings::KVM_MSR_EXIT_REASON_INVAL;
 use kvm_bindings::KVM_MSR_EXIT_REASON_UNKNOWN;
+use kvm_ioctls::VcpuFd;
 use kvm_msr_guest::Access;
 use kvm_msr_guest::Device;
 use kvm_msr_guest::Filter;
@@ -102,6 +103,11 @@ impl Kvm {
     pub fn new(guest: Guest) -> Result<Self> {
         guest.deflect(KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_INVAL)?;
         Ok(Kvm(guest))
+    }
+
+    /// The guest's vCPU.
+    pub fn vcpu(&self) -> &VcpuFd {
+        self.0.vcpu()
     }
 
     fn access(&mut self, step: Step) -> Result<std::result::Result<Seen, Denial>> {
@@ -270,10 +276,11 @@ impl Pair {
 }
 
 /// kvm.ko's parameter `ignore_msrs` is Y as long as this exists.
-struct IgnoreMsrs(bool);
+pub struct IgnoreMsrs(bool);
 
 impl IgnoreMsrs {
-    fn new(ignore: bool) -> Result<Self> {
+    /// Sets it, or leaves it alone.
+    pub fn new(ignore: bool) -> Result<Self> {
         if ignore {
             Self::set("Y").context("set ignore_msrs")?;
         }
