@@ -61,7 +61,7 @@ speculation: deps-kernel ## No Spectre v1 gadgets in the object code of kvm-msr.
 	@$(TARGET) speculation
 
 .PHONY: check
-check: deps-vm ## Compares C and the engine in QEMU, and tests lifetimes; POLICIES=10000 for more
+check: deps-all ## Compares C and the engine, and tests lifetimes; VENDOR=amd or intel, POLICIES=10000
 	@$(TARGET) check $(if $(POLICIES),--policies $(POLICIES) --load-seconds 60)
 
 .PHONY: sweep

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
-"""make check: compares scenarios on C and on the engine in QEMU, and tests lifetimes."""
+"""make check VENDOR=amd|intel: compares scenarios on C and on the engine in QEMU or Bochs, and tests
+lifetimes."""
 
 import argparse
 import os
@@ -17,13 +18,16 @@ def main():
     parser.add_argument("--policies", type=int, default=150, help="number of random policies")
     parser.add_argument("--load-seconds", type=int, default=3,
                         help="how long policies are replaced while vCPUs run")
+    parser.add_argument("--vendor", choices=("amd", "intel"),
+                        default=os.environ.get("VENDOR") or "amd")
     options = parser.parse_args()
     variant = os.environ.get("KERNEL") or "base"
-    vm = boot.Vm(products.Kernel(variant), programs=products.programs())
+    kind = {"amd": "qemu", "intel": "bochs"}[options.vendor]
+    vm = boot.Vm(products.Kernel(variant), kind=kind, programs=products.programs())
     vm.initramfs.add("check/test", options.test, 0o644)
     vm.initramfs.add("check/options", f"--policies {options.policies} "
                      f"--load-seconds {options.load_seconds}", 0o644)
-    timeout = 600 if variant == "base" else 2400
+    timeout = 600 if (variant, options.vendor) == ("base", "amd") else 2400
     # Even on a busy host, a policy takes no longer than a tenth of a second.
     timeout += options.policies // 10 + options.load_seconds
     log, kernel = vm.run(job("check.sh"), timeout=timeout, show=print)
@@ -34,4 +38,6 @@ def main():
     elif not log.json():
         tests.append(results.test("kvm-msr-check", False, "it printed no results"))
     name = "check" if variant == "base" else f"check-{variant}"
+    if options.vendor == "intel":
+        name += "-intel"
     return results.conclude(name, tests, kernel=vm.kernel.version)
