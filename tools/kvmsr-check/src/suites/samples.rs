@@ -14,7 +14,16 @@ use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
 use anyhow::ensure;
+use kvm_msr_guest::Device;
 use kvm_msr_guest::Engine;
+use kvm_msr_guest::code::Stub;
+use kvm_msr_guest::device::Array;
+use kvm_msr_guest::device::uapi::ALWAYS;
+use kvm_msr_guest::device::uapi::GP;
+use kvm_msr_guest::device::uapi::READ;
+use kvm_msr_guest::device::uapi::RIGHT_POLICY;
+use kvm_msr_guest::device::uapi::Rule;
+use kvm_msr_guest::device::uapi::SetPolicy;
 use kvm_msr_guest::engine;
 
 use crate::report::Report;
@@ -62,6 +71,7 @@ pub fn run(kvmsr: &Kvmsr, report: &mut Report) {
     }
     report.test("msr_attach: what the guest accessed", || attach(kvmsr));
     report.test("msr_attach: a VM that ends", || ended(kvmsr));
+    report.test("msr_attach: a vCPU that runs", || busy(kvmsr));
     report.test("msr_attach: no VM, and a VM of C's", || not_attached(kvmsr));
     report.test("the engine is disabled", || disabled(kvmsr));
     report.test("the device is missing", || without_device(kvmsr));
@@ -195,6 +205,40 @@ fn ended(kvmsr: &Kvmsr) -> Result<String> {
         error.contains("exit status: 1") && error.contains("and with it what was learned"),
         "{error}"
     );
+    Ok(String::new())
+}
+
+/// The vCPU does not leave KVM_RUN until a policy denies what the guest reads.
+fn busy(kvmsr: &Kvmsr) -> Result<String> {
+    let printed = with_guest(Engine::Rust, |guest| {
+        let device = Device::attached(guest.vm(), RIGHT_POLICY)?;
+        let rules = Array::new(&[Rule::new(PAT, PAT, READ, ALWAYS, GP, 0)])?;
+
+        guest.start(Stub::RdmsrLoop, PAT, 0, 0)?;
+        thread::scope(|scope| {
+            let vcpu = scope.spawn(move || guest.run());
+            let arguments = ["--seconds", "1", "--pid", &pid()];
+            let printed = output(&kvmsr.beside("msr_attach"), &arguments);
+
+            device.call(&mut SetPolicy::new(&rules, 1))?;
+            match vcpu.join() {
+                Ok(outcome) => ensure!(outcome?.is_gp(), "the guest's loop ended otherwise"),
+                Err(_) => bail!("the vCPU's thread panicked"),
+            }
+            printed
+        })
+    })?;
+
+    for what in ["the MSR", "the save list"] {
+        let start = format!("{what} was not read: ");
+        let line = printed.lines().find(|line| line.starts_with(&start));
+
+        ensure!(
+            line.is_some_and(|line| line.contains("runs")),
+            "{start}? {printed}"
+        );
+    }
+    ensure!(printed.ends_with("detached\n"), "{printed}");
     Ok(String::new())
 }
 
