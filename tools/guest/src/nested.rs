@@ -324,6 +324,18 @@ impl Nested {
         })
     }
 
+    /// Completes the OUT that stopped the vCPU. KVM requires this before its state is saved.
+    pub fn complete(&mut self) -> Result<()> {
+        self.vcpu.set_kvm_immediate_exit(1);
+        let stop = self.run();
+        self.vcpu.set_kvm_immediate_exit(0);
+
+        match stop? {
+            Stop::Interrupted => Ok(()),
+            stop => bail!("{stop} in spite of immediate_exit"),
+        }
+    }
+
     /// Like [`Nested::run`], but a signal interrupts it after some seconds.
     pub fn run_for(&mut self, seconds: u32) -> Result<Stop> {
         extern "C" fn ignore(_: c_int, _: *mut siginfo_t, _: *mut c_void) {}

@@ -129,12 +129,13 @@ pub fn works(guest: &mut Guest) -> Result<()> {
     Ok(())
 }
 
-/// A guest that the engine serves and that runs L2.
+/// A guest that the engine serves and that runs L2. Its state can be saved.
 pub fn guest_in_l2() -> Result<Nested> {
     let kvm = Kvm::new().context("open /dev/kvm")?;
     let mut guest = Nested::new(&kvm, nested::Options::new(Engine::Rust))?;
 
     guest.run_to(Stop::L2)?;
+    guest.complete()?;
     Ok(guest)
 }
 
