@@ -14,14 +14,14 @@ import results
 # them.  That does not disturb the benchmark, which counts instructions.
 _BESIDE = "selftests-intel"
 _SUITES = ["lint", "host-test", "speculation", "kunit", "check", "bench", "selftests-amd",
-           "sweep-short-amd", "sweep-short-intel", "kvmsr-amd", "kvmsr-intel", "vmm"]
+           "sweep-short-amd", "check-intel", "sweep-short-intel", "kvmsr-amd", "kvmsr-intel", "vmm"]
 
 
 def _command(suite):
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     target = [sys.executable, os.path.join(here, "target.py")]
     for prefix, arguments in (("selftests-", ["selftests"]), ("sweep-short-", ["sweep", "--short"]),
-                              ("kvmsr-", ["kvmsr"])):
+                              ("check-", ["check"]), ("kvmsr-", ["kvmsr"])):
         if suite.startswith(prefix):
             return [*target, *arguments, "--vendor", suite.removeprefix(prefix)]
     return [*target, suite]
