@@ -70,8 +70,7 @@ sweep: deps-all ## Compares every MSR; VENDOR=amd or intel, NESTED=1 for nested 
 
 .PHONY: sweep-lean
 sweep-lean: deps-vm ## kunit, check, short sweep without KVM's Hyper-V, Xen and SMM; builds another kernel
-	@failed=0; for suite in kunit check 'sweep --short --vendor amd'; do \
-		KERNEL=lean $(TARGET) $$suite || failed=1; done; exit $$failed
+	@KERNEL=lean $(TARGET) test
 
 .PHONY: selftests
 selftests: deps-all ## Runs the kernel's KVM selftests on C and the engine; VENDOR=amd or intel
@@ -87,7 +86,11 @@ bench-hooks: deps-vm ## Measures the hooks' cost without the module; builds anot
 
 .PHONY: test-debug
 test-debug: deps-vm ## Runs kunit and check with lockdep and kmemleak; builds another kernel
-	@KERNEL=debug $(TARGET) kunit; kunit=$$?; KERNEL=debug $(TARGET) check && exit $$kunit
+	@KERNEL=debug $(TARGET) test
+
+.PHONY: test-hardened
+test-hardened: deps-all deps-hardened ## Most suites, with mitigations, kCFI and more; builds another kernel
+	@KERNEL=hardened $(TARGET) test
 
 .PHONY: test-trace
 test-trace: deps-vm ## Tests that the engine's VMs enter no function of msrs.c; on test-debug's kernel
@@ -133,10 +136,12 @@ clean: ## Removes results and build products, but keeps kernels and downloads
 distclean: ## Removes the whole cache as well
 	@$(T)/kernel/clean.sh --all
 
-.PHONY: deps-kernel deps-vm deps-all
+.PHONY: deps-kernel deps-vm deps-all deps-hardened
 deps-kernel:
 	@$(T)/kernel/deps.sh kernel
 deps-vm:
 	@$(T)/kernel/deps.sh kernel vm
+deps-hardened:
+	@$(T)/kernel/deps.sh hardened
 deps-all:
 	@$(T)/kernel/deps.sh kernel vm selftests intel lint kvmsr-test

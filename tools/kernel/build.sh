@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# build.sh [--prepare] [base|unpatched|tracing|lean|debug]: builds this kernel unless the cache has it,
+# build.sh [--prepare] [base|unpatched|tracing|lean|debug|hardened]: builds this kernel unless the cache has it,
 # and prints its build directory.
 #
 #   base       the hook series and configs/kvm-msr.config; most targets use this kernel
@@ -9,6 +9,7 @@
 #   tracing    base with configs/tracing.config: KVM's tracepoints, as in distributions
 #   lean       base with configs/lean.config: KVM without Hyper-V, Xen and SMM
 #   debug      base with configs/debug.config: lockdep, leak detection, fault injection
+#   hardened   base with configs/hardened.config: mitigations, kCFI, and checks as in distributions
 #
 # KDIR=/path     use this built kernel instead of base
 # KSRC=/path     build a copy of this linux-7.3.y tree instead of Debian's package
@@ -34,8 +35,8 @@ patches=("$here"/patches/*.patch)
 case $variant in
 base) ;;
 unpatched) patches=() ;;
-tracing | lean | debug) fragments+=("$here/configs/$variant.config") ;;
-*) die "build.sh: unknown variant '$variant' (use base, unpatched, tracing, lean or debug)" ;;
+tracing | lean | debug | hardened) fragments+=("$here/configs/$variant.config") ;;
+*) die "build.sh: unknown variant '$variant' (use base, unpatched, tracing, lean, debug or hardened)" ;;
 esac
 
 make_cache

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # deps.sh GROUP...: installs the missing Debian packages of these groups.  It runs apt only if some
-# are missing.  Groups: kernel, vm, selftests, intel, lint, kvmsr, kvmsr-test.
+# are missing.  Groups: kernel, vm, selftests, intel, lint, kvmsr, kvmsr-test, hardened.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -41,6 +41,9 @@ for group in "$@"; do
 		;;
 	kvmsr-test)
 		packages+=(mandoc python3-jsonschema)
+		;;
+	hardened)
+		packages+=(pahole)
 		;;
 	lint)
 		packages+=("${rust_lint[@]}" shellcheck)

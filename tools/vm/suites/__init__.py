@@ -12,6 +12,16 @@ def job(name):
     return os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "jobs", name)
 
 
+def variant():
+    """Which of the project's kernels the suites run on."""
+    return os.environ.get("KERNEL") or "base"
+
+
+def on_variant(name):
+    """The name of a suite's results on this kernel."""
+    return name if variant() == "base" else f"{name}-{variant()}"
+
+
 def cargo_environment():
     """The environment variables for Debian's cargo; another cargo may be first in PATH."""
     # A directory for each checkout: cargo takes the packages of another checkout for these, and

@@ -10,7 +10,7 @@ import re
 import boot
 import products
 import results
-from suites import bench_lines, job
+from suites import bench_lines, job, on_variant, variant
 
 # What the picture leaves out: its bars are relative to C's, which may be 0.
 _DETAILS = re.compile(r"_(code_lines|data_lines|misses_cold|misses_warm)$")
@@ -103,8 +103,34 @@ def draw(metrics, path):
         file.write("\n".join(out) + "\n</svg>\n")
 
 
+def name():
+    """The name of the results file."""
+    return on_variant("bench")
+
+
+def _compare(kernel):
+    """Measures C and the engine on another of the project's kernels, and what that costs them."""
+    base, _ = measure(products.Kernel())
+    metrics, messages = measure(kernel)
+    metrics = [{**metric, "base_c": before["c"], "base_engine": before["engine"]}
+               for before, metric in zip(base, metrics, strict=True)]
+    print_table(metrics, [("base_c", "C, base"), ("c", "C"), ("base_engine", "eng., base"),
+                          ("engine", "engine")])
+    # On a slower kernel, the engine must not lose what it gains on a fast one.
+    tests = [results.test(f"{label(metric)}: engine <= C", metric["engine"] <= metric["c"],
+                          f"{metric['engine']:g} of at most {metric['c']:g}")
+             for metric in metrics
+             if None not in (metric["c"], metric["base_c"])
+             and metric["base_engine"] <= metric["base_c"]]
+    tests.append(results.kernel_log(messages))
+    return results.conclude(name(), tests, kernel=kernel.version, unit="instructions",
+                            metrics=metrics)
+
+
 def main():
     """Measures C and the engine in one boot, prints and draws the figures, checks the limits."""
+    if variant() != "base":
+        return _compare(products.Kernel(variant()))
     kernel = products.Kernel()
     metrics, messages = measure(kernel)
     print_table(metrics, [("c", "C"), ("engine", "engine")])
@@ -118,5 +144,5 @@ def main():
     os.makedirs(products.RESULTS, exist_ok=True)
     lines.write_detail()
     draw(metrics, os.path.join(products.RESULTS, "bench.svg"))
-    return results.conclude("bench", tests, kernel=kernel.version, unit="instructions",
+    return results.conclude(name(), tests, kernel=kernel.version, unit="instructions",
                             metrics=metrics)

@@ -10,7 +10,7 @@ import tempfile
 import boot
 import products
 import results
-from suites import job
+from suites import job, on_variant, variant
 
 # The lines of a module's KTAP: a suite, and the indented line of a test in it.
 _SUITE = re.compile(r"^\s*# Subtest: (\S+)")
@@ -43,11 +43,15 @@ def cases(lines):
     return tests
 
 
+def name():
+    """The name of the results file."""
+    return on_variant("kunit")
+
+
 def main():
     """Loads the module with its tests, and parses the kernel's log with the kernel's kunit.py."""
-    variant = os.environ.get("KERNEL") or "base"
-    vm = boot.Vm(products.Kernel(variant), engine="kunit", load_engine=False)
-    log, kernel = vm.run(job("kunit.sh"), timeout=300 if variant == "base" else 1800, show=print)
+    vm = boot.Vm(products.Kernel(variant()), engine="kunit", load_engine=False)
+    log, kernel = vm.run(job("kunit.sh"), timeout=300 if variant() == "base" else 1800, show=print)
     plain = module_ktap(kernel.plain())
     with tempfile.NamedTemporaryFile("w", suffix=".log") as file:
         file.write("\n".join(plain) + "\n")
@@ -63,5 +67,4 @@ def main():
     if log.exit_code:
         tests.append(results.test("insmod", False, f"exit code {log.exit_code}"))
     tests.append(results.kernel_log(kernel))
-    name = "kunit" if variant == "base" else f"kunit-{variant}"
-    return results.conclude(name, tests, kernel=vm.kernel.version)
+    return results.conclude(name(), tests, kernel=vm.kernel.version)

@@ -9,7 +9,7 @@ from collections import Counter
 import boot
 import products
 import results
-from suites import job
+from suites import job, on_variant, variant
 
 # The minimum number of tests that must pass with the engine. Bochs fails too many by itself.
 _MUST_PASS = {"amd": 50, "intel": 0}
@@ -154,7 +154,7 @@ def _options():
 
 def name():
     """The name of the results file."""
-    return f"selftests-{_options().vendor}"
+    return on_variant(f"selftests-{_options().vendor}")
 
 
 def main():
@@ -162,7 +162,7 @@ def main():
     options = _options()
     vendor = options.vendor
 
-    vm = boot.Vm(products.Kernel(), kind={"amd": "qemu", "intel": "bochs"}[vendor],
+    vm = boot.Vm(products.Kernel(variant()), kind={"amd": "qemu", "intel": "bochs"}[vendor],
                  engine=None if options.no_engine else "plain")
     directory = vm.kernel.selftests()
     with open(os.path.join(directory, "list"), encoding="utf-8") as file:

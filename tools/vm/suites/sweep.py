@@ -8,14 +8,12 @@ import os
 import boot
 import products
 import results
-from suites import job
+from suites import job, on_variant, variant
 
 # The minimum number of comparisons, in the full and in the short form.
 _MSRS = {"amd": (1_000_000, 100_000), "intel": (100_000, 50_000)}
 _NESTED = {"amd": (100_000, 10_000), "intel": (10_000, 10_000)}
 _TIMEOUT = {"amd": 7200, "intel": 21600}
-# Which of the project's kernels it runs on.
-_VARIANT = os.environ.get("KERNEL") or "base"
 _SAMPLES = [f"{one}, then {other}" for one in ("c", "rust") for other in ("c", "rust")]
 
 
@@ -34,8 +32,7 @@ def name():
     """The name of the results file."""
     options = _options()
     kind = "short-" if options.short else "nested-" if options.nested else ""
-    kernel = "" if _VARIANT == "base" else f"-{_VARIANT}"
-    return f"sweep-{kind}{options.vendor}{kernel}"
+    return on_variant(f"sweep-{kind}{options.vendor}")
 
 
 def _tests_of(title, report, least):
@@ -58,7 +55,7 @@ def main():
         runs = [runs[options.nested]]
     short = " --quick --models 1" if options.short else ""
 
-    vm = boot.Vm(products.Kernel(_VARIANT), kind={"amd": "qemu", "intel": "bochs"}[vendor],
+    vm = boot.Vm(products.Kernel(variant()), kind={"amd": "qemu", "intel": "bochs"}[vendor],
                  programs=products.programs())
     vm.initramfs.add("sweep/arguments",
                      "".join(f"{arguments}{short}\n" for _, arguments, _ in runs), 0o644)

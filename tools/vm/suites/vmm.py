@@ -12,7 +12,7 @@ import boot
 import products
 import results
 from initramfs import Initramfs
-from suites import job
+from suites import job, on_variant, variant
 
 _QEMU = "/usr/bin/qemu-system-x86_64"
 # What QEMU needs to boot a Linux kernel with -machine pc,accel=kvm.
@@ -66,25 +66,28 @@ def _add_guest(to, kernel):
     to.add_file("kvmsr/bzImage", kernel.image)
 
 
+def name():
+    """The name of the results file."""
+    return on_variant("vmm")
+
+
 def main():
     """Runs kvmsr-check in the machine."""
     parser = argparse.ArgumentParser(prog="vmm")
     parser.add_argument("--suite", choices=("attach", "boot"), help="run only these tests")
     options = parser.parse_args()
-    variant = os.environ.get("KERNEL") or "base"
-    vm = boot.Vm(products.Kernel(variant), programs=products.programs())
+    vm = boot.Vm(products.Kernel(variant()), programs=products.programs())
     vm.initramfs.add_file("programs/kvmsr", products.kvmsr())
     for path in _host_qemu():
         vm.initramfs.add_file(path, path)
     # The guest is the fast kernel, also if the machine's is not.
-    _add_guest(vm.initramfs, vm.kernel if variant == "base" else products.Kernel())
+    _add_guest(vm.initramfs, vm.kernel if variant() == "base" else products.Kernel())
     vm.initramfs.add("kvmsr/arguments", f"--suite {options.suite}" if options.suite else "", 0o644)
     # One CPU: with two, which QEMU emulates in turns, a nested guest that spins stops the other.
-    log, kernel = vm.run(job("vmm.sh"), timeout=600 if variant == "base" else 2400, show=print,
+    log, kernel = vm.run(job("vmm.sh"), timeout=600 if variant() == "base" else 2400, show=print,
                          smp=1)
     tests = [entry for report in log.json() for entry in report["tests"]]
     if not tests or log.exit_code and not results.count(tests)[1]:
         tests.append(results.test("kvmsr-check", False, f"exit code {log.exit_code}"))
     tests.append(results.kernel_log(kernel))
-    name = "vmm" if variant == "base" else f"vmm-{variant}"
-    return results.conclude(name, tests, kernel=vm.kernel.version)
+    return results.conclude(name(), tests, kernel=vm.kernel.version)
