@@ -15,6 +15,10 @@ from suites import bench_lines, job, on_variant, variant
 # What the picture leaves out: its bars are relative to C's, which may be 0.
 _DETAILS = re.compile(r"_(code_lines|data_lines|misses_cold|misses_warm)$")
 
+# What other kernels must not make slower than C: accesses. Calls that copy or allocate structures are left
+# out: hardened usercopy checks only copies whose size the compiler does not know, and C's are constants.
+_PER_ACCESS = re.compile(r"guest_|user_space_exit|get_msrs|set_msrs")
+
 
 def measure(kernel, engine="plain"):
     """Measures the metrics in one boot of QEMU, with a clock that counts instructions."""
@@ -114,14 +118,15 @@ def _compare(kernel):
     metrics, messages = measure(kernel)
     metrics = [{**metric, "base_c": before["c"], "base_engine": before["engine"]}
                for before, metric in zip(base, metrics, strict=True)]
-    print_table(metrics, [("base_c", "C, base"), ("c", "C"), ("base_engine", "eng., base"),
-                          ("engine", "engine")])
-    # On a slower kernel, the engine must not lose what it gains on a fast one.
+    for side, title in (("c", "C"), ("engine", "engine")):
+        print_table([metric for metric in metrics if metric[f"base_{side}"] is not None],
+                    [(f"base_{side}", title), (side, variant())])
+        print()
+    compared = [metric for metric in metrics if metric["c"] is not None]
+    print_table(compared, [("c", "C"), ("engine", "engine")])
     tests = [results.test(f"{label(metric)}: engine <= C", metric["engine"] <= metric["c"],
                           f"{metric['engine']:g} of at most {metric['c']:g}")
-             for metric in metrics
-             if None not in (metric["c"], metric["base_c"])
-             and metric["base_engine"] <= metric["base_c"]]
+             for metric in compared if _PER_ACCESS.match(metric["name"])]
     tests.append(results.kernel_log(messages))
     return results.conclude(name(), tests, kernel=kernel.version, unit="instructions",
                             metrics=metrics)

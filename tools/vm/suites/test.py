@@ -30,6 +30,8 @@ _PLANS = {
 def _command(suite):
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     target = [sys.executable, os.path.join(here, "target.py")]
+    if suite == "check":
+        return [*target, suite, "--vendor", "amd"]
     for prefix, arguments in (("selftests-", ["selftests"]), ("sweep-short-", ["sweep", "--short"]),
                               ("check-", ["check"]), ("kvmsr-", ["kvmsr"])):
         if suite.startswith(prefix):
