@@ -86,7 +86,7 @@ mod cases {
                     | 0x4000_0024..=0x4000_006f
                     | 0x4000_0074..=0x4000_007f
                     | 0x4000_0085..=0x4000_008f => false,
-                    // KVM computes these of VMX.
+                    // Derived VMX capabilities: nobody can write them.
                     0x481..=0x484 | 0x487 | 0x489 => false,
                     // The current shadow stack pointer, which is an MSR only inside of KVM.
                     0x4b56_4dff => false,

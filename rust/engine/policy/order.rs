@@ -228,7 +228,10 @@ impl Order {
     }
 }
 
-/// Computes the keys of all rules, in their order. Returns whether the keys are sorted.
+/// Computes the keys of all rules, at most [`MAX_RULES`], in their order. Returns whether the keys are
+/// sorted.
+///
+/// A function of its own, as [`Order::link`] is, so that the loop has the registers to itself.
 #[inline(never)]
 fn compute(keys: &mut [Key; MAX_RULES], rules: &[Rule]) -> bool {
     let mut last = Key(0);

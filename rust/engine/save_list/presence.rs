@@ -43,7 +43,7 @@ pub(super) fn has<C: Cpu>(cpu: &C, register: &Register, index: u32) -> bool {
     match (register.read, register.write) {
         // Nobody can change the value.
         (_, Write::Unsupported) if !is_written_by_vendor => false,
-        _ if special::is_computed(index) => false,
+        _ if special::is_derived(index) => false,
         // User space can read them even if the guest has no such interface. The read would log
         // indices that Hyper-V does not define.
         (Read::HyperV, _) => {

@@ -155,9 +155,10 @@ pub(super) fn is_defined_by_hyperv(index: u32) -> bool {
         || HYPERV.iter().any(|range| range.contains(&index))
 }
 
-/// Whether KVM computes an MSR, so that nobody can write it: the controls of VMX from
-/// `IA32_VMX_TRUE_*`, and the bits of CR0 and CR4 that may be 1 from CPUID.
-pub(super) fn is_computed(index: u32) -> bool {
+/// Whether KVM derives an MSR, so that nobody can write it: `IA32_VMX_PINBASED_CTLS`,
+/// `_PROCBASED_CTLS`, `_EXIT_CTLS` and `_ENTRY_CTLS` from the `TRUE` MSRs of these names,
+/// `_CR0_FIXED1`, which is constant, and `_CR4_FIXED1` from CPUID.
+pub(super) fn is_derived(index: u32) -> bool {
     matches!(index, 0x481..=0x484 | 0x487 | 0x489)
 }
 

@@ -160,7 +160,9 @@ impl Batch<'_> {
         let index = self.index(entry)?;
         let register = lookup(index);
 
-        msrs::load_fpu(fpu, self.vcpu, register);
+        if register.is_xstate {
+            msrs::load_fpu(fpu, self.vcpu, register);
+        }
         let read = read_register(self.vcpu, register, index, Initiator::Host);
 
         self.vcpu.count(Counter::HostReads, 1);
@@ -212,7 +214,9 @@ impl Batch<'_> {
         if !is_own && (register.write.accesses_guest_memory() || self.vcpu.is_nested()) {
             return Err(EIO);
         }
-        msrs::load_fpu(fpu, self.vcpu, register);
+        if register.is_xstate {
+            msrs::load_fpu(fpu, self.vcpu, register);
+        }
         msrs::write(self.vcpu, register, index, entry.data).map_err(errno)?;
         self.vcpu.count(Counter::HostWrites, 1);
         Ok(())

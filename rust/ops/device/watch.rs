@@ -51,7 +51,8 @@ pub(super) fn start<R: Records>(attached: &Attached, vm: &Vm, records: Arc<R>) -
 pub(super) fn stop<R: Records>(attached: &Attached) -> Result {
     let vm = attached.vm()?;
 
-    // The overlay of a watch that has stopped is right already.
+    // Stopped already: `is_on` changes only after the overlay has. To rebuild it would mean to wait for
+    // readers, and could fail.
     if !watch_of::<R>(attached, &mut attached.state.claims.lock())?.is_on {
         return Ok(());
     }

@@ -106,9 +106,9 @@ proptest! {
         let list = list(&vcpu);
 
         for index in indices() {
-            // The model's vendor module lets everyone write what KVM computes.
-            let is_computed = matches!(index, 0x481..=0x484 | 0x487 | 0x489);
-            let is_other = lookup(index).is_undeclared() || is_undefined(index) || is_computed;
+            // VMX capabilities that KVM derives. The model's vendor module lets everyone write them.
+            let is_derived = matches!(index, 0x481..=0x484 | 0x487 | 0x489);
+            let is_other = lookup(index).is_undeclared() || is_undefined(index) || is_derived;
 
             if !is_other && is_writable(&vcpu, index, Initiator::Guest) {
                 prop_assert!(list.contains_key(&index), "{:#x}", index);
