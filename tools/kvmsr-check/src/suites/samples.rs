@@ -208,13 +208,16 @@ fn ended(kvmsr: &Kvmsr) -> Result<String> {
     Ok(String::new())
 }
 
+/// More reads than a guest makes while msr_attach runs, some seconds.
+const READS_AT_MOST: u32 = 100_000_000;
+
 /// The vCPU does not leave KVM_RUN until a policy denies what the guest reads.
 fn busy(kvmsr: &Kvmsr) -> Result<String> {
     let printed = with_guest(Engine::Rust, |guest| {
         let device = Device::attached(guest.vm(), RIGHT_POLICY)?;
         let rules = Array::new(&[Rule::new(PAT, PAT, READ, ALWAYS, GP, 0)])?;
 
-        guest.start(Stub::RdmsrLoop, PAT, 0, 0)?;
+        guest.start(Stub::RdmsrLoop, PAT, 0, READS_AT_MOST)?;
         thread::scope(|scope| {
             let vcpu = scope.spawn(move || guest.run());
             let arguments = ["--seconds", "1", "--pid", &pid()];
@@ -222,7 +225,11 @@ fn busy(kvmsr: &Kvmsr) -> Result<String> {
 
             device.call(&mut SetPolicy::new(&rules, 1))?;
             match vcpu.join() {
-                Ok(outcome) => ensure!(outcome?.is_gp(), "the guest's loop ended otherwise"),
+                Ok(outcome) => {
+                    let outcome = outcome?;
+
+                    ensure!(outcome.is_gp(), "the guest's loop ended with {outcome}");
+                }
                 Err(_) => bail!("the vCPU's thread panicked"),
             }
             printed

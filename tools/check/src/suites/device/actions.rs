@@ -31,6 +31,7 @@ use super::model::Model;
 use super::model::Pair;
 use super::model::Seen;
 use super::model::Step;
+use super::model::policies;
 use super::setup::attached;
 use super::setup::guest;
 use super::setup::set_policy;
@@ -80,40 +81,19 @@ fn each_action() -> Result<String> {
     ];
 
     for index in [STAR, 0x174, PAT, PRED_CMD, 0x1234, NOBODY] {
-        // Rules for reads, writes and both; and no rule.
-        for action in uapi::ALLOW..=uapi::MATCH + 1 {
-            for when in [uapi::ALWAYS, uapi::UNSUPPORTED] {
-                for access in [READ, WRITE, READ | WRITE] {
-                    let value = match action {
-                        uapi::CONSTANT => 0x1122_3344_5566_7788,
-                        uapi::MASK | uapi::MATCH => 0x0000_0000_00ff_00ff,
-                        _ => 0,
-                    };
-                    let needs_value = matches!(action, uapi::MASK | uapi::MATCH);
+        for rules in policies(index) {
+            let mut model = Model {
+                rules,
+                ..Default::default()
+            };
 
-                    if needs_value && (access != WRITE || when != uapi::ALWAYS) {
-                        continue;
-                    }
-                    let mut model = Model::default();
-                    if action <= uapi::MATCH {
-                        // Neighbours that must not matter.
-                        model.rules = [index - 1, index, index + 1]
-                            .into_iter()
-                            .map(|at| match at == index {
-                                true => Rule::new(at, at, access, when, action, value),
-                                false => Rule::new(at, at, READ | WRITE, when, uapi::GP, 0),
-                            })
-                            .collect();
-                    }
-                    set_policy(&pair.device, &model.rules)?;
-                    for (reasons, ignore_msrs) in settings {
-                        model.ignore_msrs = ignore_msrs;
-                        model.reasons = reasons;
-                        pair.guest.deflect(reasons)?;
-                        compared += all_paths(&mut pair, &model, index)
-                            .with_context(|| format!("{:x?}", model.rules))?;
-                    }
-                }
+            set_policy(&pair.device, &model.rules)?;
+            for (reasons, ignore_msrs) in settings {
+                model.ignore_msrs = ignore_msrs;
+                model.reasons = reasons;
+                pair.guest.deflect(reasons)?;
+                compared += all_paths(&mut pair, &model, index)
+                    .with_context(|| format!("{:x?}", model.rules))?;
             }
         }
     }

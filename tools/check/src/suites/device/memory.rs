@@ -194,7 +194,9 @@ fn learning() -> Result<u32> {
         })
     };
     let changes = change(uapi::START)? + change(uapi::STOP)?;
+    let again = reads(|| learn(&device, uapi::STOP))?;
 
+    ensure!(again == 0, "stopping what is stopped allocates {again}");
     Ok(changes + reads(|| device.call(&mut Learn::read(&room, MAX_LEARNED as usize)))?)
 }
 
@@ -233,7 +235,9 @@ fn statistics() -> Result<u32> {
         })
     };
     let changes = change(uapi::START)? + change(uapi::STOP)?;
+    let again = reads(|| device.call(&mut Stats::new(uapi::STOP)))?;
 
+    ensure!(again == 0, "stopping what is stopped allocates {again}");
     Ok(changes + reads(read)?)
 }
 

@@ -59,10 +59,10 @@ pub fn run(arguments: &Arguments, report: &mut Report) {
     } else {
         &[]
     };
-    let nested_lists = if nested_lists::possible() {
-        nested_lists::TESTS
-    } else {
+    let nested_lists = if nested_lists::impossible() {
         &[]
+    } else {
+        nested_lists::TESTS
     };
 
     for (name, test) in TESTS

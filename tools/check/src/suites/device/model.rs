@@ -239,6 +239,44 @@ impl Model {
     }
 }
 
+/// Policies for one MSR: none, and each action with each `when` and access that it may have. Rules
+/// for the MSR's neighbours must not matter.
+pub fn policies(index: u32) -> Vec<Vec<Rule>> {
+    let mut policies = vec![vec![]];
+
+    for action in uapi::ALLOW..=uapi::MATCH {
+        for when in [uapi::ALWAYS, uapi::UNSUPPORTED] {
+            for access in [uapi::READ, uapi::WRITE, uapi::READ | uapi::WRITE] {
+                let value = match action {
+                    uapi::CONSTANT => 0x1122_3344_5566_7788,
+                    uapi::MASK | uapi::MATCH => MASK,
+                    _ => 0,
+                };
+
+                if needs_value(action) && (access != uapi::WRITE || when != uapi::ALWAYS) {
+                    continue;
+                }
+                let neighbour = |at| Rule::new(at, at, uapi::READ | uapi::WRITE, when, uapi::GP, 0);
+
+                policies.push(vec![
+                    neighbour(index - 1),
+                    Rule::new(index, index, access, when, action, value),
+                    neighbour(index + 1),
+                ]);
+            }
+        }
+    }
+    policies
+}
+
+/// The bits that the rules of [`policies`] let writes change.
+pub const MASK: u64 = 0x0000_0000_00ff_00ff;
+
+/// Whether an action depends on the MSR's value.
+pub fn needs_value(action: u8) -> bool {
+    matches!(action, uapi::MASK | uapi::MATCH)
+}
+
 /// Two guests: one with policies, and one of C's without, in which KVM's part is played.
 pub struct Pair {
     pub guest: Guest,

@@ -3,6 +3,9 @@
 //! Policies, learning and the filter in the MSR lists of nested VM-entry and VM-exit, which only VMX
 //! has.
 //!
+//! KVM answers one access without asking anyone: IA32_TSC in the list that VM-exit stores has the value
+//! that the CPU stored at L2's VM-exit.
+//!
 //! An access that is denied in such a list is never an exit to user space. In the list of VM-entry,
 //! L1 gets a VM-exit instead of L2's first instruction; in those of VM-exit, L1 is shut down.
 
@@ -19,6 +22,7 @@ use kvm_msr_guest::Engine;
 use kvm_msr_guest::Filter;
 use kvm_msr_guest::Range;
 use kvm_msr_guest::device::uapi;
+use kvm_msr_guest::device::uapi::Learned;
 use kvm_msr_guest::device::uapi::READ;
 use kvm_msr_guest::device::uapi::RIGHTS;
 use kvm_msr_guest::device::uapi::Rule;
@@ -39,10 +43,13 @@ use super::model::IgnoreMsrs;
 use super::model::Model;
 use super::model::Seen;
 use super::model::Step;
+use super::model::policies;
 use super::setup::guest;
 use super::setup::learn;
 use super::setup::learned;
 use super::setup::set_policy;
+use super::stats;
+use super::stats::Counts;
 use crate::suites::filter_guest::NOBODY;
 
 /// The tests of this file, if the host has VMX.
@@ -50,28 +57,32 @@ pub const TESTS: &[(&str, Test)] = &[
     ("each action in nested lists", each_action),
     ("a filter in nested lists", filters),
     ("learning accesses of nested lists", learning),
+    ("statistics of nested lists", statistics),
+    ("the TSC in nested lists", tsc),
 ];
 
-/// Whether the host has VMX.
-pub fn possible() -> bool {
+/// Whether the host has SVM. Without nested virtualisation, the tests fail and say so.
+pub fn impossible() -> bool {
     Kvm::new()
         .map_err(Into::into)
         .and_then(|kvm| Vendor::of(&kvm))
-        .is_ok_and(|vendor| vendor == Vendor::Vmx)
+        .is_ok_and(|vendor| vendor == Vendor::Svm)
 }
 
 const STAR: u32 = 0xc000_0081;
 const PAT: u32 = 0x277;
 /// Write-only, so reads are invalid.
 const PRED_CMD: u32 = 0x49;
-/// KVM has no such MSR.
+/// KVM has no such MSR, nor [`NOBODY`]. This one is in a page with MSRs, for which policies have a
+/// bitmap. The other one is not, so the rules are searched.
 const UNKNOWN: u32 = 0x1234;
 const INDICES: [u32; 5] = [STAR, PAT, PRED_CMD, UNKNOWN, NOBODY];
+const TSC: u32 = 0x10;
 
-/// Bits that rules let writes change.
-const MASK: u64 = 0x0000_0000_00ff_00ff;
-/// An invalid value of PAT; one that [`MASK`] allows for STAR; and one that it allows for PAT.
-const VALUES: [u64; 3] = [0x0004_0402, 0x0007_0006, 0x0007_0406_0001_0404];
+/// A value of both STAR and PAT. [`MASK`](model::MASK) allows it for STAR.
+const VALUE: u64 = 0x0007_0006;
+/// With an invalid value of PAT, and one that the mask allows for PAT.
+const VALUES: [u64; 3] = [VALUE, 0x0004_0402, 0x0007_0406_0001_0404];
 
 /// A list of vmcs12.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -151,33 +162,17 @@ fn each_action() -> Result<String> {
             _ => &[(ALL_REASONS, false)],
         };
 
-        for action in uapi::ALLOW..=uapi::MATCH {
-            for when in [uapi::ALWAYS, uapi::UNSUPPORTED] {
-                let needs_value = matches!(action, uapi::MASK | uapi::MATCH);
-                if needs_value && when != uapi::ALWAYS {
-                    continue;
-                }
-                let value = match action {
-                    uapi::CONSTANT => 0x1122_3344_5566_7788,
-                    uapi::MASK | uapi::MATCH => MASK,
-                    _ => 0,
+        for rules in policies(index) {
+            for &(reasons, ignore_msrs) in settings {
+                let model = Model {
+                    rules: rules.clone(),
+                    ignore_msrs,
+                    ..Default::default()
                 };
-                let access = if needs_value { WRITE } else { READ | WRITE };
-                let rules = vec![Rule::new(index, index, access, when, action, value)];
 
-                for &(reasons, ignore_msrs) in settings {
-                    let model = Model {
-                        rules: rules.clone(),
-                        ignore_msrs,
-                        ..Default::default()
-                    };
-
-                    for list in LISTS {
-                        compared +=
-                            each_value(&model, reasons, list, index).with_context(|| {
-                                format!("{list:?} of {index:#x}, {:x?}", model.rules)
-                            })?;
-                    }
+                for list in LISTS {
+                    compared += each_value(&model, reasons, list, index)
+                        .with_context(|| format!("{list:?} of {index:#x}, {rules:x?}"))?;
                 }
             }
         }
@@ -188,9 +183,11 @@ fn each_action() -> Result<String> {
 /// Makes an access with each value, and compares it with the model. `reasons` are the exits to user
 /// space that are enabled, and must not matter.
 fn each_value(model: &Model, reasons: u32, list: List, index: u32) -> Result<u32> {
+    let needs_value = |rule: &Rule| model::needs_value(rule.action);
+    let is_checked = model.rules.is_empty() || model.rules.iter().any(needs_value);
     let values = match list.access() {
-        Access::Read => &VALUES[..1],
-        Access::Write => &VALUES,
+        Access::Write if is_checked => &VALUES[..],
+        _ => &[VALUE],
     };
 
     for &data in values {
@@ -235,75 +232,162 @@ fn enable_exits(nested: &Nested, reasons: u32) -> Result<()> {
 }
 
 fn filters() -> Result<String> {
-    for index in INDICES {
+    for index in [STAR, PAT, UNKNOWN, NOBODY] {
+        // Without the filter, all accesses succeed.
+        let _ignored = IgnoreMsrs::new(true)?;
+
         for denied in [filter::READ, filter::WRITE, filter::READ | filter::WRITE] {
             let filter = Filter::allow_by_default().with(Range::deny(denied, index, 1));
 
             for list in LISTS {
-                let see = |engine, filter: &Filter| -> Result<(Seen, Option<u64>)> {
-                    let mut nested = nested(engine, list, index, VALUES[1])?;
-
-                    enable_exits(&nested, ALL_REASONS)?;
-                    filter.set(nested.vm())?;
-                    let seen = make(&mut nested, list)?;
-                    Ok((seen, msrs::get(nested.vcpu(), index)?))
-                };
-                let by_c = see(Engine::C, &filter)?;
-                let by_engine = see(Engine::Rust, &filter)?;
-
-                ensure!(
-                    by_c == by_engine,
-                    "{list:?} of {index:#x} under {filter:?}: C {by_c:x?}, engine {by_engine:x?}"
-                );
-                ensure!(
-                    filter.allows(list.access(), index) || by_engine.0 == Seen::Gp,
-                    "{list:?} of {index:#x} under {filter:?}: {}",
-                    by_engine.0
-                );
+                filtered(&filter, list, index)
+                    .with_context(|| format!("{list:?} of {index:#x} under {filter:x?}"))?;
             }
         }
     }
     Ok(String::new())
 }
 
+/// The filter decides, on C as on the engine, and a rule that lets the access succeed does not matter.
+fn filtered(filter: &Filter, list: List, index: u32) -> Result<()> {
+    let ignore = Rule::new(index, index, READ | WRITE, uapi::ALWAYS, uapi::IGNORE, 0);
+    let see = |engine, rules: &[Rule]| -> Result<(Seen, Option<u64>)> {
+        let mut nested = nested(engine, list, index, VALUE)?;
+
+        enable_exits(&nested, ALL_REASONS)?;
+        filter.set(nested.vm())?;
+        if !rules.is_empty() {
+            set_policy(&Device::attached(nested.vm(), RIGHTS)?, rules)?;
+        }
+        let seen = make(&mut nested, list)?;
+        Ok((seen, msrs::get(nested.vcpu(), index)?))
+    };
+    let by_c = see(Engine::C, &[])?;
+    let by_engine = see(Engine::Rust, &[])?;
+    let under_rule = see(Engine::Rust, &[ignore])?.0;
+    let is_allowed = filter.allows(list.access(), index);
+
+    ensure!(by_c == by_engine, "C {by_c:x?}, engine {by_engine:x?}");
+    for (seen, rule) in [(by_engine.0, "no rule"), (under_rule, "IGNORE")] {
+        ensure!(is_allowed == (seen != Seen::Gp), "{seen} with {rule}");
+    }
+    Ok(())
+}
+
 fn learning() -> Result<String> {
-    for (list, index, expected) in [
+    let denied = uapi::LEARNED_DENIED;
+    let unsupported = uapi::LEARNED_UNSUPPORTED | denied;
+    let deny = [Rule::new(STAR, STAR, WRITE, uapi::ALWAYS, uapi::GP, 0)];
+
+    for (list, index, rules, flags) in [
+        (List::EntryLoad, STAR, &[][..], 0),
+        (List::ExitStore, STAR, &[], 0),
+        (List::ExitLoad, STAR, &[], 0),
+        (List::EntryLoad, NOBODY, &[], unsupported),
+        (List::ExitStore, NOBODY, &[], unsupported),
+        (List::ExitLoad, NOBODY, &[], unsupported),
+        (List::EntryLoad, STAR, &deny, denied),
+        (List::ExitLoad, STAR, &deny, denied),
+    ] {
+        const OLD: u64 = 0x1234;
+        let mut nested = nested(Engine::Rust, list, index, VALUE)?;
+        let device = Device::attached(nested.vm(), RIGHTS)?;
+
+        if index == STAR {
+            ensure!(msrs::set(nested.vcpu(), STAR, OLD)?, "STAR is not written");
+        }
+        set_policy(&device, rules)?;
+        learn(&device, uapi::START)?;
+        make(&mut nested, list)?;
+
+        let mut expected = Learned {
+            index,
+            flags,
+            paths: uapi::PATH_NESTED,
+            ..Default::default()
+        };
+        let value = match (list.access(), index) {
+            (Access::Read, STAR) => Some(OLD),
+            (Access::Read, _) => None,
+            (Access::Write, _) => Some(VALUE),
+        };
+
+        match list.access() {
+            Access::Read => expected.reads = 1,
+            Access::Write => expected.writes = 1,
+        }
+        if let Some(value) = value {
+            expected.flags |= uapi::LEARNED_VALUE;
+            expected.first = value;
+            expected.last = value;
+        }
+        if list.access() == Access::Write && flags == 0 {
+            expected.changed = OLD ^ VALUE;
+        }
+        let records = learned(&device)?;
+        ensure!(
+            records == [expected],
+            "{list:?} of {index:#x}: {records:x?} instead of {expected:x?}"
+        );
+    }
+    Ok(String::new())
+}
+
+fn statistics() -> Result<String> {
+    for (list, index, unsupported) in [
         (List::EntryLoad, STAR, 0),
         (List::ExitStore, STAR, 0),
         (List::ExitLoad, STAR, 0),
-        (
-            List::EntryLoad,
-            NOBODY,
-            uapi::LEARNED_UNSUPPORTED | uapi::LEARNED_DENIED,
-        ),
+        (List::ExitLoad, NOBODY, 1),
     ] {
-        let data = VALUES[1];
-        let mut nested = nested(Engine::Rust, list, index, data)?;
+        let mut nested = nested(Engine::Rust, list, index, VALUE)?;
         let device = Device::attached(nested.vm(), RIGHTS)?;
-
-        learn(&device, uapi::START)?;
-        let seen = make(&mut nested, list)?;
-        let records = learned(&device)?;
-        let record = records
-            .iter()
-            .find(|record| record.index == index)
-            .with_context(|| format!("{list:?} of {index:#x} is not learned: {records:x?}"))?;
-        let accesses = match list.access() {
-            Access::Read => (1, 0),
-            Access::Write => (0, 1),
-        };
-        let value = match seen {
-            Seen::Value(value) => value,
-            _ => data,
+        let access = match list.access() {
+            Access::Read => READ,
+            Access::Write => WRITE,
         };
 
-        ensure!(
-            record.paths == uapi::PATH_NESTED
-                && (record.reads, record.writes) == accesses
-                && record.flags == expected | uapi::LEARNED_VALUE
-                && record.last == value,
-            "{list:?} of {index:#x}: {record:x?}"
-        );
+        stats::start_or_stop(&device, uapi::START)?;
+        make(&mut nested, list)?;
+        let counts = Counts {
+            count: 1,
+            unsupported,
+            ..Default::default()
+        };
+        stats::has(&device, &[(index, access, counts)])
+            .with_context(|| format!("{list:?} of {index:#x}"))?;
     }
+    Ok(String::new())
+}
+
+/// Neither a filter nor a rule is asked for IA32_TSC in the list that VM-exit stores; they are for the
+/// other lists.
+fn tsc() -> Result<String> {
+    let filter = Filter::allow_by_default().with(Range::deny(filter::READ, TSC, 1));
+    let deny = [Rule::new(TSC, TSC, READ, uapi::ALWAYS, uapi::GP, 0)];
+
+    for engine in [Engine::C, Engine::Rust] {
+        let mut nested = nested(engine, List::ExitStore, TSC, 0)?;
+
+        filter.set(nested.vm())?;
+        if engine == Engine::Rust {
+            let device = Device::attached(nested.vm(), RIGHTS)?;
+
+            set_policy(&device, &deny)?;
+        }
+        match make(&mut nested, List::ExitStore)? {
+            Seen::Value(value) if value != 0 => (),
+            seen => bail!("{engine}: {seen}"),
+        }
+    }
+    let mut nested = nested(Engine::Rust, List::ExitLoad, TSC, 0)?;
+    let device = Device::attached(nested.vm(), RIGHTS)?;
+
+    set_policy(
+        &device,
+        &[Rule::new(TSC, TSC, WRITE, uapi::ALWAYS, uapi::GP, 0)],
+    )?;
+    let seen = make(&mut nested, List::ExitLoad)?;
+    ensure!(seen == Seen::Gp, "{seen} in spite of the rule");
     Ok(String::new())
 }

@@ -57,18 +57,19 @@ const FAR: u32 = 0x1234_5678;
 
 /// What is expected of a record, besides its histogram.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-struct Counts {
-    count: u64,
-    denied: u64,
-    unsupported: u64,
-    user_exits: u64,
-    gp: u64,
+pub struct Counts {
+    pub count: u64,
+    pub denied: u64,
+    pub unsupported: u64,
+    pub user_exits: u64,
+    pub gp: u64,
 }
 
 /// By MSR and access.
 type All = BTreeMap<(u32, u32), Counts>;
 
-fn stats(device: &Device, op: u32) -> ioctl::Result {
+/// Starts or stops statistics.
+pub fn start_or_stop(device: &Device, op: u32) -> ioctl::Result {
     device.call(&mut Stats::new(op))
 }
 
@@ -116,7 +117,8 @@ fn read(device: &Device) -> Result<(All, u64)> {
     Ok((all, stats.lost))
 }
 
-fn has(device: &Device, expected: &[(u32, u8, Counts)]) -> Result<()> {
+/// The statistics have to have exactly these records.
+pub fn has(device: &Device, expected: &[(u32, u8, Counts)]) -> Result<()> {
     let expected: All = expected
         .iter()
         .map(|&(index, access, counts)| ((index, access.into()), counts))
@@ -163,7 +165,7 @@ fn counts() -> Result<String> {
     let (mut guest, device) = attached()?;
 
     done(guest.rdmsr(READABLE)?)?;
-    stats(&device, uapi::START)?;
+    start_or_stop(&device, uapi::START)?;
     has(&device, &[])?;
     guest.start(Stub::RdmsrLoop, READABLE, 0, LOOP)?;
     done(guest.run()?)?;
@@ -194,12 +196,12 @@ fn counts() -> Result<String> {
     ];
     has(&device, &expected)?;
     // Nothing is counted after the end, but all is kept.
-    stats(&device, uapi::STOP)?;
+    start_or_stop(&device, uapi::STOP)?;
     done(guest.rdmsr(READABLE)?)?;
     gp(guest.rdmsr(NOBODY)?)?;
     has(&device, &expected)?;
-    stats(&device, uapi::STOP)?;
-    stats(&device, uapi::START)?;
+    start_or_stop(&device, uapi::STOP)?;
+    start_or_stop(&device, uapi::START)?;
     has(&device, &[])?;
     Ok(String::new())
 }
@@ -213,7 +215,7 @@ fn denials() -> Result<String> {
         ..succeeded(count)
     };
 
-    stats(&device, uapi::START)?;
+    start_or_stop(&device, uapi::START)?;
     done(guest.rdmsr(READABLE)?)?;
     Filter::allow_by_default()
         .with(Range::deny(filter::READ, READABLE, 1))
@@ -236,7 +238,7 @@ fn denials() -> Result<String> {
         )],
     )?;
 
-    stats(&device, uapi::START)?;
+    start_or_stop(&device, uapi::START)?;
     done(guest.wrmsr(WRITABLE, 0)?)?;
     gp(guest.rdmsr(CONSTANT)?)?;
     // The statistics go on with the policy. It also applies to an MSR that was counted before.
@@ -302,7 +304,7 @@ fn denials() -> Result<String> {
 fn answers() -> Result<String> {
     let (mut guest, device) = attached()?;
 
-    stats(&device, uapi::START)?;
+    start_or_stop(&device, uapi::START)?;
     guest.deflect(KVM_MSR_EXIT_REASON_FILTER)?;
     Filter::allow_by_default()
         .with(Range::deny(filter::READ | filter::WRITE, READABLE, 1))
@@ -346,7 +348,7 @@ fn many() -> Result<String> {
     const LOST: u32 = 20;
     let (mut guest, device) = attached()?;
 
-    stats(&device, uapi::START)?;
+    start_or_stop(&device, uapi::START)?;
     // Every other MSR is in a page with MSRs.
     let index = |number: u32| {
         if number % 2 == 0 {
@@ -393,7 +395,7 @@ fn vcpus() -> Result<String> {
     // Only one has been created when the statistics start, so all four share counters.
     for round in 0..2 {
         if round == 0 {
-            stats(&device, uapi::START)?;
+            start_or_stop(&device, uapi::START)?;
         }
         let mut others = Vec::new();
 
@@ -423,7 +425,7 @@ fn vcpus() -> Result<String> {
             &[(READABLE, READ, succeeded(4 * u64::from(ACCESSES)))],
         )?;
         // Now four vCPUs have counters of their own, and three share these.
-        stats(&device, uapi::START)?;
+        start_or_stop(&device, uapi::START)?;
     }
     Ok(String::new())
 }
@@ -434,16 +436,24 @@ fn owner() -> Result<String> {
     let none = Array::new(&[])?;
 
     for op in [uapi::STOP, 3, u32::MAX] {
-        fails("not started", stats(&first, op), Errno::EINVAL)?;
+        fails("not started", start_or_stop(&first, op), Errno::EINVAL)?;
     }
     fails(
         "not started",
         first.call(&mut Stats::read(&none, 0)),
         Errno::EINVAL,
     )?;
-    stats(&first, uapi::START)?;
-    fails("two count", stats(&second, uapi::START), Errno::EBUSY)?;
-    fails("not its own", stats(&second, uapi::STOP), Errno::EINVAL)?;
+    start_or_stop(&first, uapi::START)?;
+    fails(
+        "two count",
+        start_or_stop(&second, uapi::START),
+        Errno::EBUSY,
+    )?;
+    fails(
+        "not its own",
+        start_or_stop(&second, uapi::STOP),
+        Errno::EINVAL,
+    )?;
     fails(
         "not its own",
         second.call(&mut Stats::read(&none, 0)),
@@ -451,21 +461,29 @@ fn owner() -> Result<String> {
     )?;
     done(guest.rdmsr(READABLE)?)?;
     has(&first, &[(READABLE, READ, succeeded(1))])?;
-    stats(&first, uapi::STOP)?;
-    fails("two count", stats(&second, uapi::START), Errno::EBUSY)?;
+    start_or_stop(&first, uapi::STOP)?;
+    fails(
+        "two count",
+        start_or_stop(&second, uapi::START),
+        Errno::EBUSY,
+    )?;
     drop(first);
-    stats(&second, uapi::START)?;
+    start_or_stop(&second, uapi::START)?;
     has(&second, &[])?;
     done(guest.rdmsr(READABLE)?)?;
     drop(guest);
     // KVM drops its last reference shortly after.
     let start = std::time::Instant::now();
 
-    while stats(&second, uapi::START).is_ok() {
+    while start_or_stop(&second, uapi::START).is_ok() {
         ensure!(start.elapsed().as_secs() < 5, "the VM does not end");
     }
     for op in [uapi::START, uapi::STOP] {
-        fails("the VM has ended", stats(&second, op), Errno::ENODEV)?;
+        fails(
+            "the VM has ended",
+            start_or_stop(&second, op),
+            Errno::ENODEV,
+        )?;
     }
     fails(
         "the VM has ended",
