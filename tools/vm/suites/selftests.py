@@ -124,11 +124,12 @@ def _run_all(vm, vendor, listed, progress):
             splats += kernel.splats
             break
         except boot.Hung as error:
-            if not progress.current:
-                return [results.test("the machine stays up", False, str(error).splitlines()[0])]
-            test, side = progress.current
-            print(f"{test} on {side} hangs the emulator; continuing in a new boot")
-            progress.frame("verdict", f"{test} {side} timeout 0")
+            if progress.current:
+                test, side = progress.current
+                print(f"{test} on {side} hangs the emulator; continuing in a new boot")
+                progress.frame("verdict", f"{test} {side} timeout 0")
+            else:
+                print(f"{str(error).splitlines()[0]} between two tests; continuing in a new boot")
             if not list(progress.left(listed)) and not list(progress.again()):
                 break
         except boot.RunError as error:

@@ -12,6 +12,7 @@ use kvm_msr_guest::Device;
 use kvm_msr_guest::Engine;
 use kvm_msr_guest::Errno;
 use kvm_msr_guest::device::Array;
+use kvm_msr_guest::device::Prepared;
 use kvm_msr_guest::device::save_list::SaveEntry;
 use kvm_msr_guest::device::save_list::SaveList;
 use kvm_msr_guest::device::uapi;
@@ -28,15 +29,16 @@ use kvm_msr_guest::device::uapi::Rule;
 use kvm_msr_guest::device::uapi::SetPolicy;
 use kvm_msr_guest::device::uapi::Stat;
 use kvm_msr_guest::device::uapi::Stats;
+use kvm_msr_guest::device::uapi::Structure;
 use kvm_msr_guest::ioctl;
 use kvm_msr_guest::msrs;
 
 use super::Test;
 use super::setup::attached;
 use super::setup::guest;
-use super::setup::learn;
 use super::setup::learned;
 use super::setup::policy;
+use super::setup::set_policy as set_rules;
 use crate::suites::allocations;
 use crate::suites::allocations::Call;
 use crate::suites::allocations::each_fails;
@@ -80,11 +82,24 @@ where
     }
 }
 
+/// A call of the device, prepared so that it allocates only what the device allocates.
+struct Ioctl<'a, S>(RefCell<Prepared<'a, S>>);
+
+impl<'a, S: Structure> Ioctl<'a, S> {
+    fn new(device: &'a Device, structure: S) -> Result<Self> {
+        Ok(Ioctl(RefCell::new(device.prepare(structure)?)))
+    }
+
+    fn call(&self) -> ioctl::Result<()> {
+        self.0.borrow_mut().call().map(|_| ())
+    }
+}
+
 /// The number of allocations of a call that changes nothing.
-fn reads(call: impl Fn() -> ioctl::Result<i32>) -> Result<u32> {
+fn reads(call: impl Fn() -> ioctl::Result<()>) -> Result<u32> {
     each_fails(&Steps {
         reset: || Ok(()),
-        call: || call().map(|_| ()),
+        call,
         unchanged: || Ok(true),
     })
 }
@@ -120,6 +135,7 @@ fn attach() -> Result<u32> {
         Device::open()
             .map_err(|_| Errno::last())?
             .attach(guest.vm().as_raw_fd(), RIGHTS)
+            .map(|_| ())
     })
 }
 
@@ -149,13 +165,14 @@ fn set_policy() -> Result<u32> {
         0,
     )];
     let new = rules();
-    // The arrays are mapped here: mmap() allocates memory, too.
+    // These are mapped here: mmap() allocates memory, too.
     let (old_rules, new_rules) = (Array::new(&old)?, Array::new(&new)?);
-    let set = |array, nr| device.call(&mut SetPolicy::new(array, nr)).map(|_| ());
+    let set_old = Ioctl::new(&device, SetPolicy::new(&old_rules, old.len()))?;
+    let set_new = Ioctl::new(&device, SetPolicy::new(&new_rules, new.len()))?;
 
     each_fails(&Steps {
-        reset: || set(&old_rules, old.len()).context("SET_POLICY"),
-        call: || set(&new_rules, new.len()),
+        reset: || set_old.call().context("SET_POLICY"),
+        call: || set_new.call(),
         unchanged: || Ok(policy(&device)? == old),
     })
 }
@@ -166,7 +183,16 @@ fn get_policy() -> Result<u32> {
     let array = Array::new(&rules)?;
 
     device.call(&mut SetPolicy::new(&array, rules.len()))?;
-    reads(|| device.call(&mut GetPolicy::new(&array, rules.len())))
+    let get = Ioctl::new(&device, GetPolicy::new(&array, rules.len()))?;
+
+    reads(|| get.call())
+}
+
+/// With a policy, there is something to allocate when a watch stops.
+fn rule_for_stop(device: &Device) -> Result<()> {
+    let rule = Rule::new(STORED, STORED, uapi::READ, uapi::ALWAYS, uapi::GP, 0);
+
+    set_rules(device, &[rule]).map(|_| ()).context("SET_POLICY")
 }
 
 /// START, STOP and READ.
@@ -174,8 +200,11 @@ fn learning() -> Result<u32> {
     let (guest, device) = attached()?;
     let guest = RefCell::new(guest);
     let room = Array::<Learned>::room(MAX_LEARNED as usize)?;
+    let start = Ioctl::new(&device, Learn::new(uapi::START))?;
+    let stop = Ioctl::new(&device, Learn::new(uapi::STOP))?;
+    let read = Ioctl::new(&device, Learn::read(&room, MAX_LEARNED as usize))?;
     let reset = || {
-        learn(&device, uapi::START)?;
+        start.call()?;
         guest.borrow_mut().rdmsr(READ_BEFORE)?;
         Ok(())
     };
@@ -186,18 +215,20 @@ fn learning() -> Result<u32> {
 
         Ok(indices.contains(&READ_BEFORE) && indices.contains(&READ_AFTER))
     };
-    let change = |op| {
+    let change = |ioctl: &Ioctl<'_, _>| {
         each_fails(&Steps {
             reset,
-            call: || learn(&device, op).map(|_| ()),
+            call: || ioctl.call(),
             unchanged,
         })
     };
-    let changes = change(uapi::START)? + change(uapi::STOP)?;
-    let again = reads(|| learn(&device, uapi::STOP))?;
+
+    rule_for_stop(&device)?;
+    let changes = change(&start)? + change(&stop)?;
+    let again = reads(|| stop.call())?;
 
     ensure!(again == 0, "stopping what is stopped allocates {again}");
-    Ok(changes + reads(|| device.call(&mut Learn::read(&room, MAX_LEARNED as usize)))?)
+    Ok(changes + reads(|| read.call())?)
 }
 
 /// START, STOP and READ.
@@ -205,10 +236,11 @@ fn statistics() -> Result<u32> {
     let (guest, device) = attached()?;
     let guest = RefCell::new(guest);
     let room = Array::<Stat>::room(MAX_STATS as usize)?;
-    let read = || device.call(&mut Stats::read(&room, MAX_STATS as usize));
-    let start_or_stop = |op| device.call(&mut Stats::new(op)).map(|_| ());
+    let start = Ioctl::new(&device, Stats::new(uapi::START))?;
+    let stop = Ioctl::new(&device, Stats::new(uapi::STOP))?;
+    let read = Ioctl::new(&device, Stats::read(&room, MAX_STATS as usize))?;
     let reset = || {
-        start_or_stop(uapi::START)?;
+        start.call()?;
         guest.borrow_mut().rdmsr(READ_BEFORE)?;
         Ok(())
     };
@@ -227,18 +259,20 @@ fn statistics() -> Result<u32> {
 
         Ok(is_counted(READ_BEFORE) && is_counted(READ_AFTER))
     };
-    let change = |op| {
+    let change = |ioctl: &Ioctl<'_, _>| {
         each_fails(&Steps {
             reset,
-            call: || start_or_stop(op),
+            call: || ioctl.call(),
             unchanged,
         })
     };
-    let changes = change(uapi::START)? + change(uapi::STOP)?;
-    let again = reads(|| device.call(&mut Stats::new(uapi::STOP)))?;
+
+    rule_for_stop(&device)?;
+    let changes = change(&start)? + change(&stop)?;
+    let again = reads(|| stop.call())?;
 
     ensure!(again == 0, "stopping what is stopped allocates {again}");
-    Ok(changes + reads(read)?)
+    Ok(changes + reads(|| read.call())?)
 }
 
 fn batch() -> Result<u32> {
@@ -254,16 +288,14 @@ fn batch() -> Result<u32> {
     };
     let entries = Array::new(&[entry; 4])?;
 
+    let set = Ioctl::new(&device, Batch::new(uapi::BATCH_SET, &entries, 4))?;
+
     each_fails(&Steps {
         reset: || {
             ensure!(msrs::set(guest.vcpu(), STORED, OLD)?, "refused");
             Ok(())
         },
-        call: || {
-            device
-                .call(&mut Batch::new(uapi::BATCH_SET, &entries, 4))
-                .map(|_| ())
-        },
+        call: || set.call(),
         unchanged: || Ok(msrs::get(guest.vcpu(), STORED)? == Some(OLD)),
     })
 }
@@ -272,5 +304,7 @@ fn save_list() -> Result<u32> {
     let (_guest, device) = attached()?;
     let room = Array::<SaveEntry>::room(ROOM)?;
 
-    reads(|| device.call(&mut SaveList::new(&room, ROOM)))
+    let list = Ioctl::new(&device, SaveList::new(&room, ROOM))?;
+
+    reads(|| list.call())
 }
