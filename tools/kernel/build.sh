@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# build.sh [--prepare] [base|unpatched|tracing|lean|debug|hardened]: builds this kernel unless the cache has it,
-# and prints its build directory.
+# build.sh [--prepare] [VARIANT]: builds this kernel unless the cache has it, and prints its build
+# directory.  The variants:
 #
 #   base       the hook series and configs/kvm-msr.config; most targets use this kernel
 #   unpatched  base without the hook series, to measure what the hooks cost
@@ -36,7 +36,7 @@ case $variant in
 base) ;;
 unpatched) patches=() ;;
 tracing | lean | debug | hardened) fragments+=("$here/configs/$variant.config") ;;
-*) die "build.sh: unknown variant '$variant' (use base, unpatched, tracing, lean, debug or hardened)" ;;
+*) die "build.sh: unknown variant '$variant': see the start of $0" ;;
 esac
 
 make_cache

@@ -9,7 +9,7 @@
 #   clippy   from scratch, with Clippy, and with warnings as errors
 #
 # INSTALL_MOD_PATH=/path installs it below another root.
-# KERNEL=base|tracing|lean|debug selects the project's kernel to build against; KDIR=/path another one.
+# KERNEL=VARIANT selects the project's kernel to build against, see build.sh; KDIR=/path another one.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

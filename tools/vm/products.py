@@ -69,6 +69,10 @@ class Kernel:
         """The path of kvm-msr.ko for this kernel."""
         return script("module.sh", variant, KERNEL=self.variant)
 
+    def immediate(self):
+        """The path of kvm_immediate.ko for this kernel."""
+        return script("immediate.sh", KERNEL=self.variant)
+
     def selftests(self):
         """The directory of the KVM selftests."""
         return script("selftests.sh", KERNEL=self.variant)

@@ -3,6 +3,9 @@
 #
 # make check.
 
+# For the tests of the immediate forms.
+[ ! -e /check/kvm_immediate.ko ] || insmod /check/kvm_immediate.ko || exit
+
 # shellcheck disable=SC2046
 kvm-msr-check --test "$(cat /check/test)" $(cat /check/options)
 code=$?

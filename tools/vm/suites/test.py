@@ -22,18 +22,19 @@ _PLANS = {
              ["selftests-intel", "check-intel"]),
     "lean": (["kunit", "check", "sweep-short-amd"], []),
     "debug": (["kunit", "check"], []),
-    "hardened": (["kunit", "check", "bench", "selftests-amd", "sweep-short-amd", "check-intel",
-                  "sweep-short-intel"], ["selftests-intel"]),
+    "hardened": (["kunit", "check", "immediate", "bench", "selftests-amd", "sweep-short-amd",
+                  "check-intel", "immediate-intel", "sweep-short-intel"], ["selftests-intel"]),
 }
 
 
 def _command(suite):
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     target = [sys.executable, os.path.join(here, "target.py")]
-    if suite == "check":
-        return [*target, suite, "--vendor", "amd"]
+    if suite in ("check", "immediate"):
+        suite += "-amd"
     for prefix, arguments in (("selftests-", ["selftests"]), ("sweep-short-", ["sweep", "--short"]),
-                              ("check-", ["check"]), ("kvmsr-", ["kvmsr"])):
+                              ("check-", ["check"]), ("kvmsr-", ["kvmsr"]),
+                              ("immediate-", ["check", "--immediate"])):
         if suite.startswith(prefix):
             return [*target, *arguments, "--vendor", suite.removeprefix(prefix)]
     return [*target, suite]

@@ -8,6 +8,7 @@ mod bad_input;
 mod bad_policy;
 mod batch;
 mod ends;
+mod immediate;
 mod learning;
 mod memory;
 mod model;
@@ -59,6 +60,11 @@ pub fn run(arguments: &Arguments, report: &mut Report) {
     } else {
         &[]
     };
+    let immediate = if immediate::possible() {
+        immediate::TESTS
+    } else {
+        &[]
+    };
     let nested_lists = if nested_lists::impossible() {
         &[]
     } else {
@@ -71,6 +77,7 @@ pub fn run(arguments: &Arguments, report: &mut Report) {
         .flatten()
         .chain(memory)
         .chain(nested_lists)
+        .chain(immediate)
     {
         let name = format!("device: {name}");
 
