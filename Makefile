@@ -92,6 +92,10 @@ test-debug: deps-vm ## Runs kunit and check with lockdep and kmemleak; builds an
 test-hardened: deps-all deps-hardened ## Most suites, with mitigations, kCFI and more; builds another kernel
 	@KERNEL=hardened $(TARGET) test
 
+.PHONY: test-kasan
+test-kasan: deps-all ## kunit, check, short sweeps with KASAN, also in Rust; builds another kernel
+	@KERNEL=kasan $(TARGET) test
+
 .PHONY: test-trace
 test-trace: deps-vm ## Tests that the engine's VMs enter no function of msrs.c; on test-debug's kernel
 	@$(TARGET) trace

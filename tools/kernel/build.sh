@@ -10,6 +10,7 @@
 #   lean       base with configs/lean.config: KVM without Hyper-V, Xen and SMM
 #   debug      base with configs/debug.config: lockdep, leak detection, fault injection
 #   hardened   base with configs/hardened.config: mitigations, kCFI, and checks as in distributions
+#   kasan      base with configs/kasan.config: KASAN, UBSAN, and Rust's checks for debugging
 #
 # KDIR=/path     use this built kernel instead of base
 # KSRC=/path     build a copy of this linux-7.3.y tree instead of Debian's package
@@ -35,7 +36,7 @@ patches=("$here"/patches/*.patch)
 case $variant in
 base) ;;
 unpatched) patches=() ;;
-tracing | lean | debug | hardened) fragments+=("$here/configs/$variant.config") ;;
+tracing | lean | debug | hardened | kasan) fragments+=("$here/configs/$variant.config") ;;
 *) die "build.sh: unknown variant '$variant': see the start of $0" ;;
 esac
 

@@ -18,12 +18,13 @@ from suites import on_variant, variant
 # instructions.
 _PLANS = {
     "base": (["lint", "host-test", "speculation", "kunit", "check", "bench", "selftests-amd",
-              "sweep-short-amd", "sweep-short-intel", "kvmsr-amd", "kvmsr-intel", "vmm"],
-             ["selftests-intel", "check-intel"]),
+              "sweep-short-amd", "sweep-short-intel", "kvmsr-amd", "vmm"],
+             ["selftests-intel", "check-intel", "kvmsr-intel"]),
     "lean": (["kunit", "check", "sweep-short-amd"], []),
     "debug": (["kunit", "check"], []),
     "hardened": (["kunit", "check", "immediate", "bench", "selftests-amd", "sweep-short-amd",
                   "check-intel", "immediate-intel", "sweep-short-intel"], ["selftests-intel"]),
+    "kasan": (["kunit", "check", "sweep-short-amd"], ["check-intel", "sweep-short-intel"]),
 }
 
 
