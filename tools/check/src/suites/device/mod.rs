@@ -55,30 +55,17 @@ const WITH_ARGUMENTS: &[(&str, TestWithArguments)] = &[
 
 /// Runs the suite's tests that the arguments select.
 pub fn run(arguments: &Arguments, report: &mut Report) {
-    let memory = if allocations::possible() {
-        memory::TESTS
-    } else {
-        &[]
-    };
-    let immediate = if immediate::possible() {
-        immediate::TESTS
-    } else {
-        &[]
-    };
-    let nested_lists = if nested_lists::impossible() {
-        &[]
-    } else {
-        nested_lists::TESTS
-    };
+    // Not every kernel and CPU can run these.
+    let conditional = [
+        (allocations::possible(), memory::TESTS),
+        (!nested_lists::impossible(), nested_lists::TESTS),
+        (immediate::possible(), immediate::TESTS),
+    ]
+    .into_iter()
+    .filter(|(is_possible, _)| *is_possible)
+    .flat_map(|(_, tests)| tests);
 
-    for (name, test) in TESTS
-        .iter()
-        .copied()
-        .flatten()
-        .chain(memory)
-        .chain(nested_lists)
-        .chain(immediate)
-    {
+    for (name, test) in TESTS.iter().copied().flatten().chain(conditional) {
         let name = format!("device: {name}");
 
         if name.contains(&arguments.test) {
