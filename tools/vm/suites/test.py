@@ -103,6 +103,7 @@ class _Lane:
         self._stopped = True
         if self._process:
             self._process.terminate()
+            self._process.wait()
 
 
 def _run(suites, beside):
@@ -127,6 +128,7 @@ def _run(suites, beside):
                     break
                 time.sleep(1)
         except BaseException:
+            first.stop()
             second.stop()
             raise
         finally:
