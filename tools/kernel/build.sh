@@ -11,6 +11,7 @@
 #   debug      base with configs/debug.config: lockdep, leak detection, fault injection
 #   hardened   base with configs/hardened.config: mitigations, kCFI, and checks as in distributions
 #   kasan      base with configs/kasan.config: KASAN, UBSAN, and Rust's checks for debugging
+#   coverage   base with configs/coverage.config: gcov and kcov in the code that the engine replaces
 #
 # KDIR=/path     use this built kernel instead of base
 # KSRC=/path     build a copy of this linux-7.3.y tree instead of Debian's package
@@ -33,12 +34,23 @@ fi
 variant=${1:-base}
 fragments=("$here/configs/kvm-msr.config")
 patches=("$here"/patches/*.patch)
+# More variables for the kernel's make.
+settings=()
 case $variant in
 base) ;;
 unpatched) patches=() ;;
-tracing | lean | debug | hardened | kasan) fragments+=("$here/configs/$variant.config") ;;
+tracing | lean | debug | hardened | kasan | coverage) fragments+=("$here/configs/$variant.config") ;;
 *) die "build.sh: unknown variant '$variant': see the start of $0" ;;
 esac
+
+if [[ $variant == coverage ]]; then
+	for object in msrs svm/svm svm/nested vmx/vmx vmx/nested; do
+		settings+=("GCOV_PROFILE_$object.o=y")
+	done
+	for object in msrs svm/svm svm/nested vmx/vmx vmx/nested pmu hyperv xen lapic mtrr; do
+		settings+=("KCOV_INSTRUMENT_$object.o=y")
+	done
+fi
 
 make_cache
 toolchain
@@ -149,7 +161,7 @@ refused() {
 mkdir -p "$cache/source" "$cache/kernel"
 key=$version-$variant-$({
 	printf '%s\n' "$source_key" "$("$rustc" --version)" "$(clang --version | head -n 1)"
-	printf '%s\n' "bindgen $bindgen_version"
+	printf '%s\n' "bindgen $bindgen_version" "${settings[@]}"
 	wanted
 } | hash_of)
 kdir=$cache/kernel/$key
@@ -166,7 +178,7 @@ if [[ ! -d $source ]]; then
 	[[ -d $source ]] || make_source
 fi
 
-kmake=(make -C "$source" O="$kdir" ARCH=x86 LLVM=1 "${kbuild[@]}")
+kmake=(make -C "$source" O="$kdir" ARCH=x86 LLVM=1 "${kbuild[@]}" "${settings[@]}")
 if [[ ! -e $kdir/.kvm-msr-configured ]]; then
 	mkdir -p "$kdir"
 	run_logged "$logs/configure-$variant.log" "configuring Linux $version ($variant)" 0 \
