@@ -26,6 +26,9 @@ clippy) config+=(CONFIG_KVM_MSR_KUNIT_TEST=y CLIPPY=1 W=e) ;;
 *) die "module.sh: unknown variant '$variant' (use plain, kunit or clippy)" ;;
 esac
 
+# As for KVM's own code in this kernel, see build.sh.
+[[ ${KERNEL:-} != coverage ]] || config+=(KCOV_INSTRUMENT=y)
+
 key=$(kernel_key "$kdir")
 [[ -e $repo/Kbuild ]] || die "$repo/Kbuild is missing: is the checkout complete?"
 out=$cache/module/$key-$checkout/$variant

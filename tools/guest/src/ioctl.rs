@@ -12,6 +12,8 @@ use std::os::fd::RawFd;
 
 use kvm_bindings::kvm_enable_cap;
 use kvm_bindings::kvm_one_reg;
+use kvm_bindings::kvm_x86_mce;
+use kvm_bindings::kvm_xen_hvm_config;
 
 use self::number::*;
 use crate::memory::UserPtr;
@@ -26,6 +28,8 @@ mod number {
     use kvm_bindings::kvm_nested_state;
     use kvm_bindings::kvm_one_reg;
     use kvm_bindings::kvm_signal_mask;
+    use kvm_bindings::kvm_x86_mce;
+    use kvm_bindings::kvm_xen_hvm_config;
     use vmm_sys_util::ioctl_iow_nr;
     use vmm_sys_util::ioctl_iowr_nr;
 
@@ -37,6 +41,9 @@ mod number {
     // The number counts the header's size only.
     ioctl_iowr_nr!(KVM_GET_NESTED_STATE, KVMIO, 0xbe, kvm_nested_state);
     ioctl_iow_nr!(KVM_SET_NESTED_STATE, KVMIO, 0xbf, kvm_nested_state);
+    ioctl_iow_nr!(KVM_XEN_HVM_CONFIG, KVMIO, 0x7a, kvm_xen_hvm_config);
+    ioctl_iow_nr!(KVM_X86_SETUP_MCE, KVMIO, 0x9c, u64);
+    ioctl_iow_nr!(KVM_X86_SET_MCE, KVMIO, 0x9e, kvm_x86_mce);
     ioctl_iow_nr!(KVM_ENABLE_CAP, KVMIO, 0xa3, kvm_enable_cap);
     ioctl_iow_nr!(KVM_X86_SET_MSR_FILTER, KVMIO, 0xc6, kvm_msr_filter);
     ioctl_iow_nr!(
@@ -320,6 +327,42 @@ pub fn enable_cap(fd: &impl AsRawFd, cap: u32, flags: u32, arg: u64) -> Result {
             (&raw const argument).expose_provenance() as u64,
         )
     }
+}
+
+/// An ioctl that only reads a structure.
+///
+/// # Safety
+///
+/// The ioctl must be one that reads a `T`, which has no pointers, and writes nothing.
+unsafe fn give<T>(fd: &impl AsRawFd, request: libc::c_ulong, structure: &T) -> Result {
+    let argument = (structure as *const T).expose_provenance() as u64;
+
+    // SAFETY: The kernel only reads the structure.
+    unsafe { ioctl(Abi::Native, fd.as_raw_fd(), request, argument) }
+}
+
+/// `KVM_X86_SETUP_MCE` of a vCPU: the new IA32_MCG_CAP.
+pub fn setup_mce(vcpu: &impl AsRawFd, capabilities: u64) -> Result {
+    // SAFETY: This ioctl reads 8 bytes.
+    unsafe { give(vcpu, KVM_X86_SETUP_MCE(), &capabilities) }
+}
+
+/// `KVM_X86_SET_MCE` of a vCPU.
+pub fn set_mce(vcpu: &impl AsRawFd, error: &kvm_x86_mce) -> Result {
+    // SAFETY: This ioctl reads the structure.
+    unsafe { give(vcpu, KVM_X86_SET_MCE(), error) }
+}
+
+/// `KVM_XEN_HVM_CONFIG` of a VM, without a hypercall page of user space's.
+pub fn xen_hvm_config(vm: &impl AsRawFd, flags: u32, msr: u32) -> Result {
+    let config = kvm_xen_hvm_config {
+        flags,
+        msr,
+        ..Default::default()
+    };
+
+    // SAFETY: This ioctl reads the structure. The addresses in it are 0, with a size of 0.
+    unsafe { give(vm, KVM_XEN_HVM_CONFIG(), &config) }
 }
 
 /// `KVM_SET_SIGNAL_MASK` of a vCPU: the signals that are blocked while it runs, as a bit mask (bit

@@ -20,6 +20,7 @@ use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
 use anyhow::ensure;
+use kvm_bindings::CpuId;
 use kvm_bindings::KVM_CAP_MULTI_ADDRESS_SPACE;
 use kvm_bindings::KVM_EXIT_IO;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
@@ -38,6 +39,7 @@ use crate::engine::Engine;
 use crate::engine::VmFolder;
 use crate::ioctl::Errno;
 use crate::memory::Mapping;
+use crate::vm::Cpuid;
 use crate::vm::equip;
 
 /// The host's kind of virtualisation.
@@ -173,7 +175,18 @@ impl Nested {
     /// Creates the VM, with L1 at its start. SVM has no lists of MSRs.
     pub fn with_lists(kvm: &Kvm, options: Options, lists: &MsrLists) -> Result<Self> {
         let mut nested = Self::empty(kvm, options.engine, options.irqchip)?;
-        let mut sregs = nested.vcpu.get_sregs().context("KVM_GET_SREGS")?;
+
+        nested.start(options, lists)?;
+        Ok(nested)
+    }
+
+    /// Loads the code, and puts L1 at its start. SVM has no lists of MSRs.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the vCPU's CPUID lacks VMX.
+    pub fn start(&mut self, options: Options, lists: &MsrLists) -> Result<()> {
+        let mut sregs = self.vcpu.get_sregs().context("KVM_GET_SREGS")?;
         let mut regs = kvm_regs {
             rsp: layout::L1_STACK,
             rflags: 2,
@@ -182,51 +195,64 @@ impl Nested {
             ..Default::default()
         };
 
-        layout::load(&mut nested.memory);
+        layout::load(&mut self.memory);
         layout::set_long_mode(&mut sregs);
-        match nested.vendor {
+        match self.vendor {
             Vendor::Vmx => {
-                let revision = vmx::enable(&nested.vcpu)?;
+                let revision = vmx::enable(&self.vcpu)?;
 
                 for region in [layout::HOST_AREA, layout::CONTROL] {
-                    nested.write(region, &revision.to_le_bytes());
+                    self.write(region, &revision.to_le_bytes());
                 }
-                nested.write(
+                self.write(
                     layout::SHADOW,
                     &vmx::shadow_revision(revision).to_le_bytes(),
                 );
                 sregs.cr4 |= layout::CR4_VMXE;
-                let words = vmx::parameters(&nested.vcpu, sregs.cr4, options.shadow, lists)?;
+                let words = vmx::parameters(&self.vcpu, sregs.cr4, options.shadow, lists)?;
                 let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-                nested.write(layout::PARAMETERS, &bytes);
+                self.write(layout::PARAMETERS, &bytes);
                 for (at, list) in [
                     (layout::ENTRY_LOAD_LIST, &lists.entry_load),
                     (layout::EXIT_STORE_LIST, &lists.exit_store),
                     (layout::EXIT_LOAD_LIST, &lists.exit_load),
                 ] {
-                    nested.write(at, &vmx::list_bytes(list));
+                    self.write(at, &vmx::list_bytes(list));
                 }
                 regs.rip = layout::CODE + Entry::Vmx.offset() as u64;
                 regs.rsi = layout::PARAMETERS;
             }
             Vendor::Svm => {
                 ensure!(*lists == MsrLists::default(), "SVM has no lists of MSRs");
-                svm::load(&mut nested.memory, options.nested_paging);
+                svm::load(&mut self.memory, options.nested_paging);
                 sregs.efer |= layout::EFER_SVME;
                 regs.rip = layout::CODE + Entry::Svm.offset() as u64;
                 regs.rax = layout::CONTROL;
             }
         }
-        nested.vcpu.set_sregs(&sregs).context("KVM_SET_SREGS")?;
-        nested.vcpu.set_regs(&regs).context("KVM_SET_REGS")?;
-        if nested.vendor == Vendor::Svm {
-            svm::enable(&nested.vcpu)?;
+        self.vcpu.set_sregs(&sregs).context("KVM_SET_SREGS")?;
+        self.vcpu.set_regs(&regs).context("KVM_SET_REGS")?;
+        if self.vendor == Vendor::Svm {
+            svm::enable(&self.vcpu)?;
         }
-        Ok(nested)
+        Ok(())
     }
 
     /// Creates the VM with empty memory, and the vCPU in its reset state.
     pub fn empty(kvm: &Kvm, engine: Engine, irqchip: bool) -> Result<Self> {
+        let cpuid = Cpuid::Full.entries(kvm)?;
+
+        Self::prepared(kvm, engine, irqchip, |_| Ok(()), cpuid.as_ref())
+    }
+
+    /// Like [`Nested::empty`], with another CPUID or none, and a call before the vCPU is created.
+    pub fn prepared(
+        kvm: &Kvm,
+        engine: Engine,
+        irqchip: bool,
+        prepare: impl FnOnce(&VmFd) -> Result<()>,
+        cpuid: Option<&CpuId>,
+    ) -> Result<Self> {
         let vendor = Vendor::of(kvm)?;
         // Declared before the VM, so that it is dropped after it if an error occurs.
         let memory = Mapping::new(MEMORY).context("map guest memory")?;
@@ -238,11 +264,11 @@ impl Nested {
         // SAFETY: The VM is closed first, by the guest that owns both as well.
         unsafe { equip(&vm, &memory, slots, irqchip) }?;
 
+        prepare(&vm)?;
         let vcpu = vm.create_vcpu(0).context("KVM_CREATE_VCPU")?;
-        let cpuid = kvm
-            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .context("KVM_GET_SUPPORTED_CPUID")?;
-        vcpu.set_cpuid2(&cpuid).context("KVM_SET_CPUID2")?;
+        if let Some(cpuid) = cpuid {
+            vcpu.set_cpuid2(cpuid).context("KVM_SET_CPUID2")?;
+        }
         Ok(Nested {
             vcpu,
             vm,
@@ -267,9 +293,24 @@ impl Nested {
         &self.vcpu
     }
 
+    /// The vCPU, e.g. for its `struct kvm_run`.
+    pub fn vcpu_mut(&mut self) -> &mut VcpuFd {
+        &mut self.vcpu
+    }
+
     /// The VM's folder in debugfs.
     pub fn folder(&self) -> &VmFolder {
         &self.folder
+    }
+
+    /// The vCPU, and the guest's memory.
+    pub fn vcpu_and_memory(&mut self) -> (&mut VcpuFd, &Mapping) {
+        (&mut self.vcpu, &self.memory)
+    }
+
+    /// Loads the code.
+    pub fn load(&mut self) {
+        layout::load(&mut self.memory);
     }
 
     /// The guest's memory.

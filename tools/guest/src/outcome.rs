@@ -98,6 +98,8 @@ pub enum Outcome {
     Interrupted,
     /// KVM_RUN failed with another errno.
     Failed(Errno),
+    /// The guest wrote to a port that no stub uses.
+    Port(u16),
     /// Another exit reason.
     Exit(u32),
 }
@@ -142,6 +144,7 @@ impl fmt::Display for Outcome {
             Outcome::UserSpace(exit) => exit.fmt(f),
             Outcome::Interrupted => f.write_str("EINTR"),
             Outcome::Failed(errno) => write!(f, "KVM_RUN: {errno}"),
+            Outcome::Port(port) => write!(f, "OUT to port {port:#x}"),
             Outcome::Exit(reason) => write!(f, "exit reason {reason}"),
         }
     }

@@ -13,9 +13,6 @@ use anyhow::Result;
 use anyhow::bail;
 use kvm_bindings::CpuId;
 use kvm_bindings::KVM_CAP_X86_USER_SPACE_MSR;
-use kvm_bindings::KVM_EXIT_IO;
-use kvm_bindings::KVM_EXIT_X86_RDMSR;
-use kvm_bindings::KVM_EXIT_X86_WRMSR;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_bindings::kvm_regs;
 use kvm_bindings::kvm_userspace_memory_region;
@@ -23,20 +20,16 @@ use kvm_ioctls::Kvm;
 use kvm_ioctls::VcpuFd;
 use kvm_ioctls::VmFd;
 
-use crate::code;
 use crate::code::Stub;
 use crate::engine::Engine;
 use crate::engine::VmFolder;
 use crate::ioctl;
-use crate::ioctl::Errno;
 use crate::layout;
 use crate::layout::CODE;
 use crate::memory::Mapping;
 use crate::outcome::Access;
-use crate::outcome::MsrExit;
 use crate::outcome::Outcome;
-
-const RFLAGS_FIXED: u64 = 1 << 1;
+use crate::run::Place;
 
 /// The vCPU's CPUID.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -54,7 +47,7 @@ pub enum Cpuid {
 
 impl Cpuid {
     /// The entries for KVM_SET_CPUID2; none if it is not to be called.
-    fn entries(self, kvm: &Kvm) -> Result<Option<CpuId>> {
+    pub fn entries(self, kvm: &Kvm) -> Result<Option<CpuId>> {
         const FEATURES: u32 = 1;
         const PDCM: u32 = 1 << 15;
         const PERFMON: u32 = 0xa;
@@ -320,19 +313,16 @@ impl Guest {
             }
         }
 
-        let regs = kvm_regs {
-            rip: CODE + stub.offset() as u64,
-            rsp: layout::stack_top(self.vcpu_id),
-            rflags: RFLAGS_FIXED,
-            rax: value & 0xffff_ffff,
-            rdx: value >> 32,
-            rcx: index.into(),
-            rsi: count.into(),
-            ..Default::default()
-        };
-
         self.stub = stub;
-        self.vcpu.set_regs(&regs).context("KVM_SET_REGS")
+        self.place().start(&self.vcpu, stub, index, value, count)
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            code: CODE,
+            stack_top: layout::stack_top(self.vcpu_id),
+            long_mode: false,
+        }
     }
 
     /// Answers an exit to user space. Takes effect in the next run.
@@ -370,68 +360,12 @@ impl Guest {
     /// Runs the vCPU until it exits to user space.
     pub fn run(&mut self) -> Result<Outcome> {
         self.unanswered = false;
-        // `struct kvm_run` has the exit, see below.
-        match self.vcpu.run().map(|_| ()).map_err(Errno::from) {
-            Err(Errno::EINTR) => return Ok(Outcome::Interrupted),
-            Err(errno) => return Ok(Outcome::Failed(errno)),
-            Ok(()) => {}
-        }
+        let outcome = self.place().run(&mut self.vcpu, &self.memory, self.stub)?;
 
-        let run = self.vcpu.get_kvm_run();
-        let access = match run.exit_reason {
-            KVM_EXIT_X86_RDMSR => Access::Read,
-            KVM_EXIT_X86_WRMSR => Access::Write,
-            KVM_EXIT_IO => {
-                // SAFETY: For this exit reason, KVM has filled in `io`.
-                let port = unsafe { run.__bindgen_anon_1.io.port };
-
-                return self.reported(port);
-            }
-            reason => return Ok(Outcome::Exit(reason)),
-        };
-
-        self.unanswered = true;
-        // SAFETY: For these exit reasons, KVM has filled in `msr`.
-        let msr = unsafe { run.__bindgen_anon_1.msr };
-        Ok(Outcome::UserSpace(MsrExit {
-            access,
-            reason: msr.reason,
-            index: msr.index,
-            data: msr.data,
-            error: msr.error,
-            pad: msr.pad,
-        }))
-    }
-
-    /// The outcome that the guest has reported by an OUT to `port`.
-    fn reported(&self, port: u16) -> Result<Outcome> {
-        let regs = self.regs()?;
-
-        if port == code::PORT_DONE {
-            return Ok(match self.stub {
-                Stub::Rdmsr | Stub::RdmsrEmulated | Stub::RdmsrLoop => {
-                    Outcome::Value(regs.rdx << 32 | regs.rax & 0xffff_ffff)
-                }
-                _ => Outcome::Done,
-            });
-        }
-
-        let vector = port.wrapping_sub(code::PORT_EXCEPTION);
-        if usize::from(vector) >= code::EXCEPTIONS {
+        if let Outcome::Port(port) = outcome {
             bail!("the guest wrote to port {port:#x}");
         }
-
-        // With an error code, the frame has four words, otherwise three.
-        let frame = regs.rsp as usize;
-        let (error_code, eip) = match layout::stack_top(self.vcpu_id) as usize - frame {
-            16 => (self.memory.read_u32(frame), self.memory.read_u32(frame + 4)),
-            12 => (0, self.memory.read_u32(frame)),
-            size => bail!("exception {vector} pushed {size} bytes"),
-        };
-        Ok(Outcome::Exception {
-            vector: vector as u8,
-            error_code,
-            offset: eip.wrapping_sub(CODE as u32 + self.stub.offset() as u32),
-        })
+        self.unanswered = outcome.user_space().is_some();
+        Ok(outcome)
     }
 }

@@ -5,6 +5,7 @@
 use kvm_bindings::kvm_segment;
 use kvm_bindings::kvm_sregs;
 
+use crate::code;
 use crate::memory::Mapping;
 
 /// Size of guest memory in bytes, from guest-physical address 0.
@@ -39,8 +40,15 @@ pub const EXIT_STORE_LIST: u64 = 0x2_6000;
 pub const EXIT_LOAD_LIST: u64 = 0x2_7000;
 /// The SMI handler, for the SMBASE after reset.
 pub const SMI_HANDLER: u64 = 0x3_8000;
+/// The address of the stubs of [`crate::code`], which are the same instructions in 64-bit code.
+pub const STUBS: u64 = 0xe000;
 
 const GDT: u64 = 0x1000;
+const IDT: u64 = 0x2000;
+/// Bytes of an interrupt gate in long mode.
+const GATE: usize = 16;
+/// The limit of the interrupt descriptor table.
+pub const IDT_LIMIT: u16 = (code::EXCEPTIONS * GATE) as u16 - 1;
 const TSS: u64 = 0x3000;
 /// Selector of the code segment.
 pub const CODE_SELECTOR: u16 = 0x08;
@@ -86,6 +94,25 @@ pub fn load(memory: &mut Mapping) {
     memory.write(CODE as usize, super::code::bytes());
     let smi = super::code::Entry::Smi.offset();
     memory.write(SMI_HANDLER as usize, &super::code::bytes()[smi..]);
+
+    memory.write(STUBS as usize, code::bytes());
+    for vector in 0..code::EXCEPTIONS {
+        let entry = STUBS as usize + code::exceptions() + vector * code::EXCEPTION_STUB_SIZE;
+        // A present 64-bit interrupt gate for ring 0. The upper half of the address is 0.
+        let gate = entry as u64 & 0xffff
+            | u64::from(CODE_SELECTOR) << 16
+            | 0x8e00 << 32
+            | (entry as u64 >> 16) << 48;
+
+        memory.write(IDT as usize + GATE * vector, &gate.to_le_bytes());
+    }
+}
+
+/// The top of the stack on which a vCPU runs stubs. There is room for 8 vCPUs.
+pub fn stub_stack_top(vcpu_id: u64) -> u64 {
+    const STACK: u64 = 0x100;
+
+    L1_STACK - 0x400 - vcpu_id % 8 * STACK
 }
 
 /// Sets long mode, for L1.
@@ -125,8 +152,8 @@ pub fn set_long_mode(sregs: &mut kvm_sregs) {
     };
     sregs.gdt.base = GDT;
     sregs.gdt.limit = 5 * 8 - 1;
-    sregs.idt.base = 0;
-    sregs.idt.limit = 0;
+    sregs.idt.base = IDT;
+    sregs.idt.limit = IDT_LIMIT;
     sregs.cr0 = CR0;
     sregs.cr3 = CR3;
     sregs.cr4 = CR4;
@@ -136,6 +163,11 @@ pub fn set_long_mode(sregs: &mut kvm_sregs) {
 /// The base of L1's task state segment.
 pub const fn tss() -> u64 {
     TSS
+}
+
+/// The base of the interrupt descriptor table.
+pub const fn idt() -> u64 {
+    IDT
 }
 
 /// The base of the descriptor table.

@@ -50,7 +50,7 @@ pub fn load(memory: &mut Mapping, nested_paging: bool) {
     segment(0x10, CODE_SELECTOR, 0xa9b, 0xffff_ffff, 0);
     segment(0x60, 0, 0, 5 * 8 - 1, gdt());
     segment(0x70, 0, 0, 0, 0);
-    segment(0x80, 0, 0, 0, 0);
+    segment(0x80, 0, 0, IDT_LIMIT.into(), idt());
     segment(0x90, TSS_SELECTOR, 0x08b, 0x67, tss());
 
     for (offset, value) in [

@@ -115,8 +115,8 @@ pub fn parameters(vcpu: &VcpuFd, cr4: u64, shadow: bool, lists: &MsrLists) -> Re
     }
     field(0x6816, gdt());
     field(0x4810, 5 * 8 - 1);
-    field(0x6818, 0); // IDTR
-    field(0x4812, 0);
+    field(0x6818, idt());
+    field(0x4812, IDT_LIMIT.into());
     field(0x6800, CR0);
     field(0x6802, CR3);
     field(0x6804, cr4);
@@ -137,7 +137,7 @@ pub fn parameters(vcpu: &VcpuFd, cr4: u64, shadow: bool, lists: &MsrLists) -> Re
         };
         field(0xc00 + 2 * i, selector.into());
     }
-    for zero in [0x6c06, 0x6c08, 0x6c0e, 0x4c00, 0x6c10, 0x6c12] {
+    for zero in [0x6c06, 0x6c08, 0x4c00, 0x6c10, 0x6c12] {
         field(zero, 0);
     }
     field(0x6c00, CR0);
@@ -145,6 +145,7 @@ pub fn parameters(vcpu: &VcpuFd, cr4: u64, shadow: bool, lists: &MsrLists) -> Re
     field(0x6c04, cr4);
     field(0x6c0a, tss());
     field(0x6c0c, gdt());
+    field(0x6c0e, idt());
     field(0x6c14, L1_STACK);
     field(0x6c16, entry(Entry::VmxExit));
     words.push(u64::MAX);

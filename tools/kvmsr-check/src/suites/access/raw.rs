@@ -166,7 +166,7 @@ impl Raw {
                 self.renew()?;
                 Ok(Err(LEFT))
             }
-            Outcome::Interrupted => bail!("KVM_RUN: EINTR"),
+            Outcome::Interrupted | Outcome::Port(_) => bail!("KVM_RUN: {outcome}"),
         }
     }
 }
