@@ -96,6 +96,14 @@ test-hardened: deps-all deps-hardened ## Most suites, with mitigations, kCFI and
 test-kasan: deps-all ## kunit, check, short sweeps with KASAN, also in Rust; builds another kernel
 	@KERNEL=kasan $(TARGET) test
 
+.PHONY: fuzz
+fuzz: deps-all ## Compares random histories of VMs; VENDOR=amd or intel, TIME=10m, SEED=; builds another kernel
+	@KERNEL=coverage $(TARGET) fuzz
+
+.PHONY: test-fuzz
+test-fuzz: deps-vm ## Tests that make fuzz finds wrong rules; on its kernel
+	@KERNEL=coverage $(TARGET) fuzz-wrong
+
 .PHONY: test-trace
 test-trace: deps-vm ## Tests that the engine's VMs enter no function of msrs.c; on test-debug's kernel
 	@$(TARGET) trace

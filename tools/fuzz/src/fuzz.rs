@@ -17,6 +17,7 @@ use crate::coverage::Coverage;
 use crate::generate::Generator;
 use crate::history::History;
 use crate::host::Host;
+use crate::pair::Difference;
 use crate::pair::Runner;
 use crate::reduce;
 
@@ -35,6 +36,10 @@ pub struct Report {
     pub histories: u64,
     /// Histories in which the sides differ.
     pub differences: u64,
+    /// Histories in which they differed once, but not in ten runs after that.
+    pub unrepeated: u64,
+    /// When the first difference was seen, in seconds from the start.
+    pub found: Option<u64>,
     /// Pairs of places in the kernel's code that were reached; none without kcov.
     pub pairs: Option<usize>,
     /// Histories that are worth keeping.
@@ -70,6 +75,8 @@ pub fn run(arguments: &Arguments) -> Result<Report> {
             steps: 0,
             histories: 0,
             differences: 0,
+            unrepeated: 0,
+            found: None,
             pairs: None,
             corpus: 0,
             seconds: 0,
@@ -153,15 +160,7 @@ impl Fuzz<'_> {
         self.report.steps += run.outcomes;
         self.report.histories += 1;
         if let Some(difference) = run.difference {
-            self.report.differences += 1;
-            println!("a difference at {difference}");
-            let reduced = reduce::reduce(&self.runner, history, difference)?;
-            println!(
-                "the shortest history, which differed in {} of 3 runs, at {}",
-                reduced.seen, reduced.difference
-            );
-            println!("{}", serde_json::to_string(&reduced.history)?);
-            println!("@@difference {}", serde_json::to_string(&reduced.history)?);
+            self.show(history, difference)?;
             return Ok(false);
         }
         if self.told.elapsed() >= PROGRESS {
@@ -171,6 +170,31 @@ impl Fuzz<'_> {
             Some(coverage) => !coverage.take().is_empty(),
             None => false,
         })
+    }
+
+    /// Reduces a difference, and prints it.
+    fn show(&mut self, history: &History, difference: Difference) -> Result<()> {
+        let seconds = self.start.elapsed().as_secs();
+
+        println!("a difference at {difference}");
+        if !reduce::repeats(&self.runner, history)? {
+            println!("it was not seen again in {} runs", reduce::REPEATS);
+            println!("@@unrepeated {}", serde_json::to_string(history)?);
+            self.report.unrepeated += 1;
+            return Ok(());
+        }
+        self.report.differences += 1;
+        self.report.found.get_or_insert(seconds);
+        let reduced = reduce::reduce(&self.runner, history, difference)?;
+        println!(
+            "the shortest history, which differed in {} of {} runs, at {}",
+            reduced.seen,
+            reduce::RUNS,
+            reduced.difference
+        );
+        let history = serde_json::to_string(&reduced.history)?;
+        println!("{history}\n@@difference {history}");
+        Ok(())
     }
 
     /// Prints the progress.

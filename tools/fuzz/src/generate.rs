@@ -119,14 +119,18 @@ impl<'a> Generator<'a> {
         };
         let inverted = self.random.below(6).saturating_sub(3);
         let capabilities = self.random.below(6).saturating_sub(3);
-        let nested = base == Base::Full && self.one_in(3);
+        let nested = match self.random.below(6) {
+            0 if base == Base::Full => Nesting::Plain,
+            1 if base == Base::Full => Nesting::More,
+            _ => Nesting::No,
+        };
 
         Setup {
             cpuid: Model {
                 base,
                 inverted: (0..inverted).map(|_| self.inverted()).collect(),
             },
-            irqchip: !nested && self.one_in(4),
+            irqchip: nested == Nesting::No && self.one_in(4),
             nested,
             capabilities: (0..capabilities)
                 .map(|_| self.capability(&VM_CAPABILITIES))
@@ -246,7 +250,8 @@ impl<'a> Generator<'a> {
             82 => Action::Learn(self.one_in(2)),
             83 => Action::Stats(self.one_in(2)),
             84..88 => self.batch(),
-            88 => self.together(),
+            // L1 and L2 use page tables that KVM may have to protect against the other vCPU's writes.
+            88 if setup.nested == Nesting::No => self.together(),
             90 => Action::Start,
             91..93 => {
                 let events = [Action::Smi, Action::Nmi, Action::Init];
@@ -257,7 +262,7 @@ impl<'a> Generator<'a> {
             _ => self.access(),
         };
 
-        if setup.nested && self.one_in(4) {
+        if setup.nested != Nesting::No && self.one_in(4) {
             let action = match self.random.below(4) {
                 0 => self.set_nested(),
                 1 => self.get_nested(),

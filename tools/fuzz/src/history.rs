@@ -54,10 +54,21 @@ pub struct Setup {
     pub cpuid: Model,
     /// Whether there are an irqchip and local APICs in the kernel.
     pub irqchip: bool,
-    /// Whether vCPU 0 can run a guest of its own.
-    pub nested: bool,
+    /// Whether vCPU 0 runs a guest of its own.
+    pub nested: Nesting,
     /// The first argument of KVM_ENABLE_CAP of some capabilities, before there are vCPUs.
     pub capabilities: Vec<(u32, Hex)>,
+}
+
+/// A guest of the guest.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Nesting {
+    /// There is none.
+    No,
+    /// There is one.
+    Plain,
+    /// It has nested paging on SVM, and a shadow VMCS on VMX.
+    More,
 }
 
 /// A vCPU's CPUID: one of the sweep's, or none, and bits that differ from it.

@@ -9,6 +9,7 @@ use anyhow::Result;
 
 use crate::history::Action;
 use crate::history::History;
+use crate::history::Nesting;
 use crate::pair::Difference;
 use crate::pair::Runner;
 
@@ -16,7 +17,10 @@ use crate::pair::Runner;
 const LONGEST: Duration = Duration::from_secs(90);
 
 /// How often a history is run to see whether its difference is always there.
-const RUNS: u32 = 3;
+pub const RUNS: u32 = 3;
+
+/// How often a history is run to see its difference again.
+pub const REPEATS: u32 = 10;
 
 /// A history with a difference, and how often it was seen.
 pub struct Reduced {
@@ -26,6 +30,16 @@ pub struct Reduced {
     pub difference: Difference,
     /// In how many of [`RUNS`] runs it was there.
     pub seen: u32,
+}
+
+/// Whether a history differs again, in one of some runs.
+pub fn repeats(runner: &Runner<'_>, history: &History) -> Result<bool> {
+    for _ in 0..REPEATS {
+        if runner.run(history)?.difference.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Removes steps, and parts of them and of the setup, as long as the sides differ.
@@ -89,7 +103,9 @@ fn simpler(history: &History) -> Vec<History> {
     with(&|history| history.setup.capabilities.clear());
     with(&|history| history.setup.cpuid.inverted.clear());
     with(&|history| history.setup.irqchip = false);
-    with(&|history| history.setup.nested = false);
+    for nested in [Nesting::Plain, Nesting::No] {
+        with(&|history| history.setup.nested = nested);
+    }
     for number in 0..history.steps.len() {
         for part in 0..8 {
             with(&|history| remove_part(&mut history.steps[number].action, part));

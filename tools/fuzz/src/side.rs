@@ -28,6 +28,7 @@ use crate::cpu::Progress;
 use crate::history::Action;
 use crate::history::FilterRange;
 use crate::history::Hex;
+use crate::history::Nesting;
 use crate::history::Setup;
 use crate::history::Step;
 use crate::history::VCPUS;
@@ -59,6 +60,8 @@ impl Side {
         let cpuid = host.model(&setup.cpuid);
         let options = Options {
             irqchip: setup.irqchip,
+            shadow: setup.nested == Nesting::More,
+            nested_paging: setup.nested == Nesting::More,
             ..Options::new(engine)
         };
         let vm = Nested::prepared(
@@ -93,7 +96,7 @@ impl Side {
             progress: (0..VCPUS).map(|id| Progress::new(id as u64)).collect(),
             device,
             vm,
-            nested: setup.nested,
+            nested: setup.nested != Nesting::No,
             options,
         };
 
