@@ -116,6 +116,10 @@ shell: deps-vm ## Boots to a shell, with KVM and the module loaded
 modules_install: deps-kernel ## Installs kvm-msr.ko for the kernel of KDIR (INSTALL_MOD_PATH=/path)
 	@$(T)/kernel/module.sh plain install
 
+.PHONY: drift
+drift: deps-kernel ## Says what changed in another kernel (KSRC=/path) in the C that the engine replaces
+	@$(TARGET) drift $(if $(RECORD),--record) $(if $(ALL),--all)
+
 .PHONY: registers
 registers: deps-kernel ## Generates the register reference and kvmsr's rules from the register table
 	@$(TARGET) registers

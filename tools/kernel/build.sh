@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# build.sh [--prepare] [VARIANT]: builds this kernel unless the cache has it, and prints its build
-# directory.  The variants:
+# build.sh [--prepare | --source] [VARIANT]: builds this kernel unless the cache has it, and prints its
+# build directory.  The variants:
 #
 #   base       the hook series and configs/kvm-msr.config; most targets use this kernel
 #   unpatched  base without the hook series, to measure what the hooks cost
@@ -16,9 +16,11 @@
 # KDIR=/path     use this built kernel instead of base
 # KSRC=/path     build a copy of this linux-7.3.y tree instead of Debian's package
 # --prepare      stop before compiling: unpack, patch and configure the source
+# --source       stop before configuring: unpack and patch the source, and print its directory
 #
 # The name of a build directory derives from everything that it is built from.  An interrupted
-# build continues in the next run.
+# build continues in the next run.  The file kvm-msr-drift there lists what differs in its source
+# from the C that the engine was written against: make drift says more.
 
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
@@ -27,10 +29,17 @@ here=$repo/tools/kernel
 steps=2150
 
 prepare_only=
-if [[ ${1:-} == --prepare ]]; then
+source_only=
+case ${1:-} in
+--prepare)
 	prepare_only=1
 	shift
-fi
+	;;
+--source)
+	source_only=1
+	shift
+	;;
+esac
 variant=${1:-base}
 fragments=("$here/configs/kvm-msr.config")
 patches=("$here"/patches/*.patch)
@@ -59,6 +68,10 @@ if [[ -n ${KDIR:-} && $variant == base ]]; then
 	[[ -d $KDIR ]] || die "KDIR=$KDIR is not a directory"
 	check_kdir "$KDIR"
 	ensure_bindgen
+	ksource=$(source_of "$KDIR")
+	drift=$(drift_of "$ksource" "$(cd "$ksource" &&
+		find "$PWD/arch/x86/kvm" -name '*.[ch]' -printf '%p %s %T@\n' | LC_ALL=C sort | hash_of)")
+	warn_of_drift "$drift" "$ksource"
 	readlink -f "$KDIR"
 	exit 0
 fi
@@ -123,10 +136,25 @@ make_source() {
 			cat "$log" >&2
 			rm -rf "$new"
 			die "$(basename "$patch") does not apply to Linux $version: rebase" \
-				"tools/kernel/patches, or give KSRC= a tree that it applies to"
+				"tools/kernel/patches (make drift KSRC=${KSRC:-$deb} shows where)," \
+				"or give KSRC= a tree that it applies to"
 		}
 	done
 	mv "$new" "$source"
+}
+
+ensure_source() {
+	[[ ! -d $source ]] || return 0
+	lock source
+	[[ -d $source ]] || make_source
+}
+
+# A kernel with other C than the engine was written against says so, in a file beside it.  The record
+# of what was reviewed can change after the kernel was built.
+state_drift() {
+	local drift
+	drift=$(drift_of "$source" "$source_key")
+	cmp -s "$drift" "$kdir/kvm-msr-drift" || cp "$drift" "$kdir/kvm-msr-drift"
 }
 
 # wanted: the options that the fragments request; the last request for an option counts.
@@ -159,6 +187,11 @@ refused() {
 }
 
 mkdir -p "$cache/source" "$cache/kernel"
+if [[ -n $source_only ]]; then
+	ensure_source
+	printf '%s\n' "$source"
+	exit 0
+fi
 key=$version-$variant-$({
 	printf '%s\n' "$source_key" "$("$rustc" --version)" "$(clang --version | head -n 1)"
 	printf '%s\n' "bindgen $bindgen_version" "${settings[@]}"
@@ -167,16 +200,14 @@ key=$version-$variant-$({
 kdir=$cache/kernel/$key
 done_stamp=$kdir/.kvm-msr-built
 if [[ -e $done_stamp && -d $source ]]; then
+	state_drift
 	printf '%s\n' "$kdir"
 	exit 0
 fi
 
 lock "kernel-$variant"
 ensure_bindgen
-if [[ ! -d $source ]]; then
-	lock source
-	[[ -d $source ]] || make_source
-fi
+ensure_source
 
 kmake=(make -C "$source" O="$kdir" ARCH=x86 LLVM=1 "${kbuild[@]}" "${settings[@]}")
 if [[ ! -e $kdir/.kvm-msr-configured ]]; then
@@ -195,6 +226,9 @@ if [[ -n $prepare_only ]]; then
 	printf '%s\n' "$kdir"
 	exit 0
 fi
+
+state_drift
+warn_of_drift "$kdir/kvm-msr-drift" "${KSRC:-$deb}"
 
 say "building Linux $version ($variant): about 9 minutes on two cores, once"
 [[ $variant != debug ]] || steps=2400

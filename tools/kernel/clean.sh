@@ -11,5 +11,5 @@ rm -rf "$repo/build"
 if [[ ${1:-} == --all ]]; then
 	rm -rf "${cache:?}"
 else
-	rm -rf "$cache"/{module,programs,plugin,selftests,cargo-target,run,log,pycache}
+	rm -rf "$cache"/{module,programs,plugin,selftests,cargo-target,drift,run,log,pycache}
 fi

@@ -158,6 +158,32 @@ source_of() {
 	fi
 }
 
+# drift_of SOURCE NAME: prints the path of a list of the C functions in a source tree that differ from
+# those which the engine was written against.  NAME stands for the tree's content: the list is made
+# once for each, and for each state of the record.
+drift_of() {
+	local source=$1 file
+	file=$cache/drift/$2-$(cat "$repo/tools/kernel/reviewed.json" "$repo"/tools/vm/drift/*.py | hash_of)
+	if [[ ! -e $file ]]; then
+		mkdir -p "$cache/drift"
+		# A build does not depend on this.
+		PYTHONPATH=$repo/tools/vm PYTHONDONTWRITEBYTECODE=1 python3 -m drift.warn "$source" \
+			>"$file.$$" || say "could not compare $source with what was reviewed"
+		mv "$file.$$" "$file"
+	fi
+	printf '%s\n' "$file"
+}
+
+# warn_of_drift LIST WHERE: says what a list of drift_of has, if anything.
+warn_of_drift() {
+	local count
+	count=$(wc -l <"$1")
+	((count)) || return 0
+	say "warning: in $2, these differ from what the engine was written against:" \
+		"$(head -n 5 "$1" | paste -sd ' ')$( ((count <= 5)) || printf ' and %d more' $((count - 5)))"
+	say "make drift KSRC=$2 shows how, and which files of ours to read again"
+}
+
 # kernel_key KDIR: a name for the kernel built there, for directories of products that depend on it.
 kernel_key() {
 	local kdir

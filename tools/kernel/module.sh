@@ -18,6 +18,7 @@ install=${2:-}
 kdir=$("$repo/tools/kernel/build.sh" "${KERNEL:-base}")
 toolchain
 check_kdir "$kdir"
+[[ ! -s $kdir/kvm-msr-drift ]] || warn_of_drift "$kdir/kvm-msr-drift" "$(source_of "$kdir")"
 config=(CONFIG_KVM_MSR=m)
 case $variant in
 plain) ;;
