@@ -2,6 +2,7 @@
 """Compares a source tree with the reviewed one."""
 
 import difflib
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ GONE = "gone"
 NEW = "new"
 # How alike two definitions are at least if one is taken for the other under a new name.
 _ALIKE = 0.6
+_ALIKE_IN_WORDS = 0.8
 # Shorter lines are in many functions.
 _TELLING = 16
 
@@ -68,11 +70,17 @@ def _code_lines(text):
 
 
 def _alike(one, other):
-    """How alike two definitions are, from 0 to 1, but for their own names."""
-    matcher = difflib.SequenceMatcher(None, *(
-        [line.replace(each.key, "") for line in _code_lines(each.text)] for each in (one, other)),
-        autojunk=False)
-    return matcher.ratio() if matcher.real_quick_ratio() >= _ALIKE else 0
+    """How alike two definitions are, from 0 to 1, but for their own names: by lines, and by words if
+    nearly all of these are the same."""
+    ratio = 0
+    for split, least in ((_code_lines, _ALIKE), (re.compile(r"\w+|[^\w\s]").findall, _ALIKE_IN_WORDS)):
+        parts = (split(definitions.without_comments(each.text).replace(each.key, ""))
+                 for each in (one, other))
+        matcher = difflib.SequenceMatcher(None, *parts, autojunk=False)
+        if matcher.real_quick_ratio() >= least and matcher.quick_ratio() >= least:
+            found = matcher.ratio()
+            ratio = max(ratio, found if found >= least else 0)
+    return ratio
 
 
 def _pick(found, file, wanted, here):

@@ -121,10 +121,10 @@ def renew(record, version, plain, hooked):
         there, with_hooks = (tree.best(entry.key, entry.file) for tree in (plain, hooked))
         if there is None and with_hooks is None:
             continue
-        entry.file = (there or with_hooks).file
-        entry.code = there.hash if there else None
-        entry.hooked = with_hooks.hash if with_hooks and with_hooks.hash != entry.code else None
-        entries.append(entry)
+        data = {"role": entry.role, "ours": entry.ours, "code": there.hash if there else None}
+        if with_hooks and with_hooks.hash != data["code"]:
+            data["hooked"] = with_hooks.hash
+        entries.append(Entry(entry.key, (there or with_hooks).file, data))
     return Record(version, entries)
 
 

@@ -59,11 +59,13 @@ def diffs(findings):
         if finding.also:
             print(f"also defined in {', '.join(finding.also)}")
         if finding.here is None and finding.status != compare.NEW:
+            # All of the other tree's lines would look new.
             print("The reviewed text is not at hand: the source that `make` has is a later one.")
-        elif finding.status == compare.GONE:
+            continue
+        if finding.status == compare.GONE:
             print(f"Most of its lines are in {finding.inside.key}, {finding.inside.place}."
                   if finding.inside else "It is not in the tree, and nothing there is like it.")
-        else:
+        if finding.here or finding.there:
             print("\n".join(finding.diff()))
 
 

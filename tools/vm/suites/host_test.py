@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0
 """make host-test: builds and tests the files of rust/engine/, and the parts of kvmsr that need no KVM,
-with cargo on the host."""
+with cargo on the host; and tests make drift."""
 
 import os
 import re
@@ -8,6 +8,7 @@ import subprocess
 
 import products
 import results
+from drift import test_drift
 from suites import cargo_environment
 
 _VERDICT = re.compile(r"^test (.+?)(?: - should panic)? \.\.\. (ok|FAILED|ignored)")
@@ -35,5 +36,5 @@ def main():
     command = ["/usr/bin/cargo", "test", "--release", "--locked", "--no-fail-fast",
                "--manifest-path", os.path.join(products.REPO, "tools", "Cargo.toml"),
                "--package", "engine-host", "--package", "kvmsr"]
-    return results.conclude("host-test", run_tests(command,
-                                                   {**os.environ, **cargo_environment()}))
+    tests = run_tests(command, {**os.environ, **cargo_environment()})
+    return results.conclude("host-test", tests + test_drift.run())

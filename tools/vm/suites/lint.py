@@ -11,6 +11,7 @@ import tempfile
 
 import products
 import results
+from drift.judged import judged
 from suites import cargo_environment, registers, schemas, uapi
 
 _REPO = products.REPO
@@ -266,6 +267,7 @@ def _tests(kernel):
     yield from _generated()
     yield _uapi()
     yield _schemas()
+    yield from judged(kernel.source, kernel.directory)
     yield _headers()
     yield from _licences()
     yield from _patches(kernel)
