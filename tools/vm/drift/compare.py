@@ -178,25 +178,28 @@ class Comparison:
         record."""
         for file in record.FILES:
             for key, there in self._tree.files.get(file, {}).items():
-                if key not in known and key not in self._reviewed.files.get(file, {}):
+                if key not in known and key not in self._reviewed.files.get(file, {}) and \
+                        not key.startswith("#define"):
                     yield Finding(key, record.REPLACED, NEW, [], there=there)
 
     def _newly_used(self, known):
-        """The definitions that the changed ones use, and their reviewed forms did not."""
+        """The functions and macros of KVM that the changed definitions use, and their reviewed forms did
+        not."""
         users = {}
         for finding in self.findings:
             if finding.matters and finding.here and finding.there:
-                used = definitions.calls(finding.there.text) - definitions.words(finding.here.text)
-                for key in used - known:
-                    users.setdefault(key, []).append(finding)
-        for key in sorted(users):
-            for name in (key, f"#define {key}"):
-                there = self._tree.best(name, users[key][0].there.file)
-                if there and there.file.startswith(("arch/x86/kvm/", "virt/kvm/")) and \
-                        name not in known and not self._is_same(name, there):
-                    yield Finding(name, users[key][0].role, NEW,
-                                  sorted({file for user in users[key] for file in user.ours}),
-                                  there=there, users=[user.key for user in users[key]])
+                before = definitions.words(finding.here.text)
+                for name in definitions.words(finding.there.text) - before:
+                    users.setdefault(f"#define {name}", []).append(finding)
+                for name in definitions.calls(finding.there.text) - before:
+                    users.setdefault(name, []).append(finding)
+        for key in sorted(users.keys() - known):
+            there = self._tree.best(key, users[key][0].there.file)
+            if there and there.file.startswith(("arch/x86/kvm/", "virt/kvm/")) and \
+                    not self._is_same(key, there):
+                yield Finding(key, users[key][0].role, NEW,
+                              sorted({file for user in users[key] for file in user.ours}),
+                              there=there, users=[user.key for user in users[key]])
 
     def _is_same(self, key, there):
         here = self._reviewed.best(key, there.file)

@@ -101,14 +101,16 @@ def tried(reviewed, source):
             put = [_apply(patch, directory) for directory in (here, there)]
             for hunk in _of_patch(patch):
                 place = hunk.file, hunk.number
-                hunk.function = _function(here, hunk, put[0][place])
+                # The series may have been rebased since the review.
+                at_home = put[0].get(place)
+                hunk.function = _function(here, hunk, at_home) if at_home else None
                 if not os.path.exists(os.path.join(there, hunk.file)):
                     hunk.verdict = NO_FILE
                 elif put[1].get(place) is None:
                     hunk.verdict = FAILS
                 else:
                     hunk.there = _function(there, hunk, put[1][place])
-                    if hunk.there != hunk.function:
+                    if at_home and hunk.there != hunk.function:
                         hunk.verdict = MISPLACED
                 hunks.append(hunk)
     return hunks

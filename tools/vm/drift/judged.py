@@ -18,7 +18,7 @@ _GENERATED = re.compile(r"init_module|cleanup_module|force_reload_TR|rcu_virt_no
 def judged(source, objects):
     """Tests of the record, for make lint: that it is complete and current, that our files exist, and that
     the finder sees each function that the compiler saw. `objects` is the build directory of `source`."""
-    with trees.reviewed() as (plain, hooked):
+    with trees.present() as (plain, hooked):
         old, version = record.read(), trees.version(plain)
         new = record.renew(old, old.version, Tree(plain), Tree(hooked))
     name = os.path.basename(record.PATH)

@@ -115,8 +115,8 @@ class Trees(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls._stack = contextlib.ExitStack()
-        cls.plain, cls.hooked = cls._stack.enter_context(trees.reviewed())
         cls.record = record.read()
+        cls.plain, cls.hooked = cls._stack.enter_context(trees.reviewed(cls.record.version))
 
     @classmethod
     def tearDownClass(cls):
@@ -195,15 +195,16 @@ class Trees(unittest.TestCase):
     def test_new_functions(self):
         copy = changed.Copy(self.plain, self.directory)
         copy.write(changed.MSRS, copy.read(changed.MSRS) +
-                   "\nint kvm_new_msr_ioctl(void)\n{\n\treturn 0;\n}\n")
+                   "\n#define EFER_ODD 1\n\nint kvm_new_msr_ioctl(void)\n{\n\treturn 0;\n}\n")
         copy.write(changed.X86, copy.read(changed.X86) +
                    "\nbool kvm_efer_is_odd(u64 efer)\n{\n\treturn efer & 1;\n}\n")
         copy.replace(changed.MSRS, "__kvm_valid_efer", "\treturn true;",
-                     "\treturn !kvm_efer_is_odd(efer);")
+                     "\treturn kvm_efer_is_odd(efer) != EFER_ODD;")
         findings, _ = self._compared(self.directory)
         new = {key: finding for key, finding in findings.items() if finding.status == compare.NEW}
-        self.assertEqual(set(new), {"kvm_new_msr_ioctl", "kvm_efer_is_odd"})
-        self.assertEqual(new["kvm_efer_is_odd"].users, ["__kvm_valid_efer"])
+        self.assertEqual({key: finding.users for key, finding in new.items()},
+                         {"kvm_new_msr_ioctl": [], "kvm_efer_is_odd": ["__kvm_valid_efer"],
+                          "#define EFER_ODD": ["__kvm_valid_efer"]})
 
     def test_inlined_function(self):
         copy = changed.Copy(self.plain, self.directory)

@@ -63,9 +63,16 @@ def _patch(directory, patch, *options):
     return run.returncode == 0, run.stdout.strip()
 
 
+def _with_series(plain, directory):
+    """Copies a source tree, and applies the hook series as far as it applies."""
+    copy(plain, directory)
+    for patch in patches():
+        _patch(directory, patch)
+
+
 @contextlib.contextmanager
-def reviewed():
-    """The project's own source, unpacked if it is not yet: yields the directories (without the hook
+def present():
+    """The source that `make` builds, unpacked if it is not yet: yields the directories (without the hook
     series, with it). Neither must be changed."""
     with tempfile.TemporaryDirectory(prefix="kvm-msr-drift-") as other:
         try:
@@ -73,9 +80,7 @@ def reviewed():
         except products.BuildError:
             # The package is newer than the series. It still is what others are compared with.
             plain = products.script("build.sh", "--source", "unpatched", KSRC="", KDIR="")
-            copy(plain, other)
-            for patch in patches():
-                _patch(other, patch)
+            _with_series(plain, other)
             yield plain, other
             return
         copy(hooked, other)
@@ -84,6 +89,23 @@ def reviewed():
             if not applied:
                 raise products.BuildError(f"{os.path.basename(patch)} can't be taken off {hooked}: {said}")
         yield other, hooked
+
+
+@contextlib.contextmanager
+def reviewed(wanted):
+    """The source of the version `wanted`, as present() yields it. After `make update`, the cache still has
+    the package of the version before. Without that, yields what present() does."""
+    with present() as found:
+        packages = [] if version(found[0]) == wanted else \
+            sorted(glob.glob(os.path.join(products.CACHE, "download", f"linux-source-*_{wanted}-*.deb")))
+        if not packages:
+            yield found
+            return
+        with tempfile.TemporaryDirectory(prefix="kvm-msr-drift-") as plain, \
+                tempfile.TemporaryDirectory(prefix="kvm-msr-drift-") as hooked:
+            _unpack(packages[-1], plain)
+            _with_series(plain, hooked)
+            yield plain, hooked
 
 
 @contextlib.contextmanager

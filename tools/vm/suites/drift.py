@@ -43,7 +43,7 @@ def tests_of(findings, tried):
 def renew():
     """Renews the record, and says what changed in it."""
     old = record.read()
-    with trees.reviewed() as (plain, hooked):
+    with trees.present() as (plain, hooked):
         new = record.renew(old, trees.version(plain), Tree(plain), Tree(hooked))
     with open(record.PATH, "w", encoding="utf-8") as file:
         file.write(new.text())
@@ -69,7 +69,8 @@ def main():
     if not os.environ.get("KSRC"):
         raise ValueError(_NO_SOURCE)
     reviewed_record = record.read()
-    with trees.reviewed() as (plain, hooked), trees.opened(os.environ["KSRC"]) as source:
+    with trees.reviewed(reviewed_record.version) as (plain, hooked), \
+            trees.opened(os.environ["KSRC"]) as source:
         version, at_hand = trees.version(source), trees.version(plain)
         findings, tried = compared(reviewed_record, plain, hooked, source)
         print(f"Linux {version} of {os.environ['KSRC']}, compared with the reviewed "
