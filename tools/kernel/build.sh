@@ -222,13 +222,12 @@ if [[ ! -e $kdir/.kvm-msr-configured ]]; then
 	fi
 	touch "$kdir/.kvm-msr-configured"
 fi
+state_drift
+warn_of_drift "$kdir/kvm-msr-drift" "${KSRC:-$deb}"
 if [[ -n $prepare_only ]]; then
 	printf '%s\n' "$kdir"
 	exit 0
 fi
-
-state_drift
-warn_of_drift "$kdir/kvm-msr-drift" "${KSRC:-$deb}"
 
 say "building Linux $version ($variant): about 9 minutes on two cores, once"
 [[ $variant != debug ]] || steps=2400
