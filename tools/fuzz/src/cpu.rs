@@ -44,6 +44,8 @@ pub struct Progress {
     stub: Stub,
     /// Whether an exit to user space waits for its completion.
     unfinished: bool,
+    /// Whether that exit is for an MSR.
+    is_asked: bool,
     /// Whether it runs L1 and L2, whose registers have to be kept.
     pub has_guest: bool,
     /// Whether it ran without an end, and was interrupted anywhere. Its history ends then.
@@ -61,6 +63,7 @@ impl Progress {
             },
             stub: Stub::Nop,
             unfinished: false,
+            is_asked: false,
             has_guest: false,
             is_stuck: false,
         }
@@ -109,9 +112,7 @@ impl Cpu<'_> {
                     Err(errno) => Seen::Values(Err(errno), Vec::new()),
                 }
             }
-            Action::SetOneReg(id, value) => {
-                Seen::call(ioctl::set_one_reg(self.fd, id.0, value.0))
-            }
+            Action::SetOneReg(id, value) => Seen::call(ioctl::set_one_reg(self.fd, id.0, value.0)),
             &Action::Read {
                 index,
                 emulated,
@@ -150,16 +151,16 @@ impl Cpu<'_> {
                 sregs.apic_base ^= apic_base.0;
                 self.fd.set_sregs(&sregs)
             })),
-            Action::Events(event) => Seen::call(self.fd.get_vcpu_events().and_then(|mut events| {
-                raise(&mut events, *event);
-                self.fd.set_vcpu_events(&events)
-            })),
+            Action::Events(event) => {
+                Seen::call(self.fd.get_vcpu_events().and_then(|mut events| {
+                    raise(&mut events, *event);
+                    self.fd.set_vcpu_events(&events)
+                }))
+            }
             Action::Smi => Seen::call(self.fd.smi()),
             Action::Nmi => Seen::call(self.fd.nmi()),
             Action::Init => self.init()?,
-            Action::SetupMce(capabilities) => {
-                Seen::call(ioctl::setup_mce(self.fd, capabilities.0))
-            }
+            Action::SetupMce(capabilities) => Seen::call(ioctl::setup_mce(self.fd, capabilities.0)),
             Action::Mce {
                 bank,
                 status,
@@ -178,18 +179,14 @@ impl Cpu<'_> {
             Action::TscKhz(khz) => Seen::call(self.fd.set_tsc_khz(*khz)),
             Action::Run => self.run_guest()?,
             Action::GetNested(size) => {
-                let mut runs = self.finish()?;
-                let seen = nested_state::get(self.fd, *size)?;
+                let runs = Seen::Runs(self.finish()?);
 
-                runs.is_empty()
-                    .then_some(seen.clone())
-                    .unwrap_or_else(|| {
-                        Seen::Together(vec![vec![Seen::Runs(std::mem::take(&mut runs)), seen]])
-                    })
+                Seen::All(vec![runs, nested_state::get(self.fd, *size)?])
             }
             Action::SetNested { inverted, more } => {
-                self.finish()?;
-                nested_state::set(self.fd, inverted, *more)?
+                let runs = Seen::Runs(self.finish()?);
+
+                Seen::All(vec![runs, nested_state::set(self.fd, inverted, *more)?])
             }
             // The others are the VM's.
             _ => Seen::Nothing,
@@ -269,6 +266,7 @@ impl Cpu<'_> {
             .watch(LONGEST_RUN, || place.run(self.fd, self.memory, stub))?;
 
         self.progress.is_stuck = outcome == Outcome::Interrupted;
+        self.progress.is_asked = outcome.user_space().is_some();
         self.progress.unfinished = matches!(
             outcome,
             Outcome::UserSpace(_)
@@ -304,13 +302,19 @@ impl Cpu<'_> {
 
     /// An access of the guest's.
     fn access(&mut self, stub: Stub, index: u32, value: u64, answer: Answer) -> Result<Seen> {
-        let mut runs = self.finish()?;
-        let regs = self.fd.get_regs()?;
+        // Without an exit for an MSR, KVM's completion sees that RIP has changed, and does nothing.
+        let mut runs = if self.progress.has_guest || self.progress.is_asked {
+            self.finish()?
+        } else {
+            Vec::new()
+        };
+        let regs = match self.progress.has_guest {
+            true => Some(self.fd.get_regs()?),
+            false => None,
+        };
 
         self.progress.stub = stub;
-        self.progress
-            .place
-            .start(self.fd, stub, index, value, 1)?;
+        self.progress.place.start(self.fd, stub, index, value, 1)?;
         let mut outcome = self.run()?;
         runs.push(outcome);
         if let Outcome::UserSpace(exit) = outcome {
@@ -331,7 +335,9 @@ impl Cpu<'_> {
                 *value = steady(index, *value);
             }
         }
-        if self.progress.has_guest && outcome.user_space().is_none() {
+        if let Some(regs) = regs
+            && outcome.user_space().is_none()
+        {
             runs.extend(self.finish()?);
             self.fd.set_regs(&regs)?;
         }
@@ -347,10 +353,10 @@ impl Cpu<'_> {
         let regs = self.fd.get_regs()?;
 
         // RBX is the reason why L2 exited.
-        Ok(Seen::Together(vec![vec![
+        Ok(Seen::All(vec![
             Seen::Runs(vec![outcome]),
             Seen::Values(Ok(0), vec![regs.rip, regs.rbx]),
-        ]]))
+        ]))
     }
 
     /// Resets the vCPU by an INIT. Only the first vCPU goes on by itself after it.
@@ -368,10 +374,7 @@ impl Cpu<'_> {
             mp_state: KVM_MP_STATE_RUNNABLE,
         });
 
-        Ok(Seen::Together(vec![vec![
-            Seen::Runs(runs),
-            Seen::call(runnable),
-        ]]))
+        Ok(Seen::All(vec![Seen::Runs(runs), Seen::call(runnable)]))
     }
 }
 

@@ -137,10 +137,7 @@ impl Fuzz<'_> {
             let history = if self.corpus.is_empty() || generator.random.below(4) == 0 {
                 generator.history()
             } else {
-                let of = generator.random.pick(&self.corpus).clone();
-                let other = generator.random.pick(&self.corpus);
-
-                generator.change(&of, other)
+                generator.change(&self.corpus)
             };
 
             if self.try_one(&history)? {

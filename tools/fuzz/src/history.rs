@@ -34,7 +34,9 @@ impl<'de> Deserialize<'de> for Hex {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = <&str>::deserialize(from)?;
 
-        u64::from_str_radix(text, 16).map(Hex).map_err(D::Error::custom)
+        u64::from_str_radix(text, 16)
+            .map(Hex)
+            .map_err(D::Error::custom)
     }
 }
 
@@ -281,6 +283,25 @@ impl Action {
         match self {
             Action::Together(lists) => lists.iter().map(|list| list.len() as u64).sum(),
             _ => 1,
+        }
+    }
+
+    /// Whether it is on all vCPUs at the same time.
+    pub fn is_together(&self) -> bool {
+        matches!(self, Action::Together(_))
+    }
+
+    /// The MSRs that are accessed.
+    pub fn indices(&self) -> Vec<u32> {
+        let index = |index: &Hex| index.0 as u32;
+
+        match self {
+            Action::GetMsrs(indices) => indices.iter().map(index).collect(),
+            Action::SetMsrs(entries) => entries.iter().map(|(of, _)| index(of)).collect(),
+            Action::Batch(entries) => entries.iter().map(|(of, _)| index(of)).collect(),
+            Action::Read { index: of, .. } | Action::Write { index: of, .. } => vec![index(of)],
+            Action::GetOneReg(id) | Action::SetOneReg(id, _) => vec![index(id)],
+            _ => Vec::new(),
         }
     }
 }

@@ -63,6 +63,8 @@ pub enum Seen {
     Bytes(Result<i32, Errno>, Vec<u8>),
     /// The entries of a batch: whether the access was possible, and the value.
     Batch(Vec<(bool, u64)>),
+    /// Several of these, one after the other.
+    All(Vec<Seen>),
     /// What each vCPU saw.
     Together(Vec<Vec<Seen>>),
     /// The step could not be made.
@@ -114,6 +116,14 @@ impl Seen {
                     format!("{result:?}, {}", bytes.join(" "))
                 };
                 [differ(a, one, other), differ(b, other, one)]
+            }
+            (Seen::All(one), Seen::All(other)) => {
+                let both = one.iter().zip(other).find(|(one, other)| one != other);
+
+                match both {
+                    Some((one, other)) => one.against(other),
+                    None => [format!("{self:x?}"), format!("{other:x?}")],
+                }
             }
             _ => [format!("{self:x?}"), format!("{other:x?}")],
         }

@@ -64,28 +64,16 @@ impl Side {
             nested_paging: setup.nested == Nesting::More,
             ..Options::new(engine)
         };
-        let vm = Nested::prepared(
-            &host.kvm,
-            engine,
-            setup.irqchip,
-            |vm| {
-                for &(capability, argument) in &setup.capabilities {
-                    // A capability that KVM refuses is as good as one that it grants.
-                    let _ = ioctl::enable_cap(vm, capability, 0, argument.0);
-                }
-                Ok(())
-            },
-            cpuid.as_ref(),
-        )?;
+        let vm = Nested::without_cpuid(&host.kvm, engine, setup.irqchip, |vm| {
+            for &(capability, argument) in &setup.capabilities {
+                // A capability that KVM refuses is as good as one that it grants.
+                let _ = ioctl::enable_cap(vm, capability, 0, argument.0);
+            }
+            Ok(())
+        })?;
         let others = (1..VCPUS)
-            .map(|id| {
-                let vcpu = vm.vm().create_vcpu(id as u64).context("KVM_CREATE_VCPU")?;
-                if let Some(cpuid) = &cpuid {
-                    vcpu.set_cpuid2(cpuid).context("KVM_SET_CPUID2")?;
-                }
-                Ok(vcpu)
-            })
-            .collect::<Result<_>>()?;
+            .map(|id| vm.vm().create_vcpu(id as u64).context("KVM_CREATE_VCPU"))
+            .collect::<Result<Vec<_>>>()?;
         let device = match engine {
             Engine::Rust => Some(Device::attached(vm.vm(), uapi::RIGHTS).context("ATTACH")?),
             _ => None,
@@ -100,6 +88,12 @@ impl Side {
             options,
         };
 
+        if let Some(cpuid) = cpuid {
+            for vcpu in std::iter::once(side.vm.vcpu()).chain(&side.others) {
+                // KVM refuses some, and then has none.
+                let _ = vcpu.set_cpuid2(&cpuid);
+            }
+        }
         side.vm.load();
         for vcpu in 0..VCPUS {
             side.start(vcpu);
@@ -168,12 +162,7 @@ impl Side {
     }
 
     /// Makes a step.
-    pub fn make(
-        &mut self,
-        host: &Host,
-        watchdog: &Watchdog,
-        step: &Step,
-    ) -> Result<Seen> {
+    pub fn make(&mut self, host: &Host, watchdog: &Watchdog, step: &Step) -> Result<Seen> {
         let vm = self.vm.vm();
 
         Ok(match &step.action {
@@ -300,15 +289,21 @@ impl Side {
                 })
                 .collect();
             let array = Array::new(&entries)?;
-            let op = if is_set { uapi::BATCH_SET } else { uapi::BATCH_GET };
+            let op = if is_set {
+                uapi::BATCH_SET
+            } else {
+                uapi::BATCH_GET
+            };
             let mut batch = uapi::Batch::new(op, &array, entries.len());
 
             batch.vcpu_id = vcpu as u32;
             device.call(&mut batch).context("BATCH")?;
             let results = array.read(entries.len());
-            return Ok(Seen::batch(results.iter().map(|entry| {
-                (entry.id as u32, entry.data, entry.status == 0)
-            })));
+            return Ok(Seen::batch(
+                results
+                    .iter()
+                    .map(|entry| (entry.id as u32, entry.data, entry.status == 0)),
+            ));
         }
         let cpu = self.cpu(watchdog, vcpu);
         Ok(Seen::batch(entries.into_iter().map(|(index, data)| {

@@ -13,10 +13,7 @@ use crate::history::Action;
 use crate::seen::Seen;
 
 /// Makes a list of actions on each vCPU, in threads of their own.
-pub fn run<'a>(
-    cpus: impl Iterator<Item = Cpu<'a>>,
-    lists: &[Vec<Action>],
-) -> Result<Seen> {
+pub fn run<'a>(cpus: impl Iterator<Item = Cpu<'a>>, lists: &[Vec<Action>]) -> Result<Seen> {
     thread::scope(|scope| {
         let threads: Vec<_> = cpus
             .zip(lists)

@@ -20,7 +20,6 @@ use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
 use anyhow::ensure;
-use kvm_bindings::CpuId;
 use kvm_bindings::KVM_CAP_MULTI_ADDRESS_SPACE;
 use kvm_bindings::KVM_EXIT_IO;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
@@ -240,18 +239,20 @@ impl Nested {
 
     /// Creates the VM with empty memory, and the vCPU in its reset state.
     pub fn empty(kvm: &Kvm, engine: Engine, irqchip: bool) -> Result<Self> {
-        let cpuid = Cpuid::Full.entries(kvm)?;
+        let nested = Self::without_cpuid(kvm, engine, irqchip, |_| Ok(()))?;
 
-        Self::prepared(kvm, engine, irqchip, |_| Ok(()), cpuid.as_ref())
+        if let Some(cpuid) = Cpuid::Full.entries(kvm)? {
+            nested.vcpu.set_cpuid2(&cpuid).context("KVM_SET_CPUID2")?;
+        }
+        Ok(nested)
     }
 
-    /// Like [`Nested::empty`], with another CPUID or none, and a call before the vCPU is created.
-    pub fn prepared(
+    /// Like [`Nested::empty`], without CPUID, and with a call before the vCPU is created.
+    pub fn without_cpuid(
         kvm: &Kvm,
         engine: Engine,
         irqchip: bool,
         prepare: impl FnOnce(&VmFd) -> Result<()>,
-        cpuid: Option<&CpuId>,
     ) -> Result<Self> {
         let vendor = Vendor::of(kvm)?;
         // Declared before the VM, so that it is dropped after it if an error occurs.
@@ -266,9 +267,6 @@ impl Nested {
 
         prepare(&vm)?;
         let vcpu = vm.create_vcpu(0).context("KVM_CREATE_VCPU")?;
-        if let Some(cpuid) = cpuid {
-            vcpu.set_cpuid2(cpuid).context("KVM_SET_CPUID2")?;
-        }
         Ok(Nested {
             vcpu,
             vm,

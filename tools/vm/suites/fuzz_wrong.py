@@ -16,7 +16,7 @@ _WRONG = os.path.join(products.REPO, "tools", "fuzz", "wrong")
 # How long it may take to find one, in seconds.
 _LIMIT = 300
 # What the module is built from, and what builds it.
-_NEEDED = ("Kbuild", "Kconfig", "Makefile", "rust", "tools/kernel")
+_NEEDED = ("Kbuild", "Kconfig", "Makefile", "rust", "tools/kernel", "tools/vm")
 
 
 def _options():

@@ -18,8 +18,8 @@ from suites import on_variant, variant
 # instructions.
 _PLANS = {
     "base": (["lint", "host-test", "speculation", "kunit", "check", "bench", "selftests-amd",
-              "sweep-short-amd", "sweep-short-intel", "kvmsr-amd", "vmm"],
-             ["selftests-intel", "check-intel", "kvmsr-intel"]),
+              "sweep-short-amd", "sweep-short-intel", "fuzz-short-amd", "kvmsr-amd", "vmm"],
+             ["selftests-intel", "check-intel", "kvmsr-intel", "fuzz-short-intel"]),
     "lean": (["kunit", "check", "sweep-short-amd"], []),
     "debug": (["kunit", "check"], []),
     "hardened": (["kunit", "check", "immediate", "bench", "selftests-amd", "sweep-short-amd",
@@ -34,6 +34,7 @@ def _command(suite):
     if suite in ("check", "immediate"):
         suite += "-amd"
     for prefix, arguments in (("selftests-", ["selftests"]), ("sweep-short-", ["sweep", "--short"]),
+                              ("fuzz-short-", ["fuzz", "--short"]),
                               ("check-", ["check"]), ("kvmsr-", ["kvmsr"]),
                               ("immediate-", ["check", "--immediate"])):
         if suite.startswith(prefix):
