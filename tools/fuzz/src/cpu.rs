@@ -32,7 +32,6 @@ use crate::history::Value;
 use crate::nested_state;
 use crate::seen::Seen;
 use crate::seen::steady;
-use crate::side::LONGEST_RUN;
 
 /// KVM_X86_REG_MSR(0), and the bits of a register's ID above the index.
 const ONE_REG_MSR: u64 = 0x2030_0002_0000_0000;
@@ -194,13 +193,8 @@ impl Cpu<'_> {
     }
 
     /// An MSR's value; none if KVM has no such MSR.
-    pub fn get(&self, index: u32) -> Option<u64> {
+    fn get(&self, index: u32) -> Option<u64> {
         msrs::get(self.fd, index).ok().flatten()
-    }
-
-    /// Writes an MSR, and returns whether that succeeded.
-    pub fn set(&self, index: u32, value: u64) -> bool {
-        msrs::set(self.fd, index, value) == Ok(true)
     }
 
     /// The value that is to be written to an MSR.
@@ -263,7 +257,7 @@ impl Cpu<'_> {
         let (place, stub) = (self.progress.place, self.progress.stub);
         let outcome = self
             .watchdog
-            .watch(LONGEST_RUN, || place.run(self.fd, self.memory, stub))?;
+            .watch(|| place.run(self.fd, self.memory, stub))?;
 
         self.progress.is_stuck = outcome == Outcome::Interrupted;
         self.progress.is_asked = outcome.user_space().is_some();

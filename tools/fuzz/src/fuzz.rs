@@ -21,6 +21,9 @@ use crate::pair::Difference;
 use crate::pair::Runner;
 use crate::reduce;
 
+/// How long a vCPU may run without an exit to user space.
+const LONGEST_RUN: Duration = Duration::from_millis(500);
+
 /// The time between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(10);
 
@@ -53,6 +56,8 @@ pub struct Report {
 struct Fuzz<'a> {
     arguments: &'a Arguments,
     runner: Runner<'a>,
+    /// For histories that differ: on one side, a vCPU may just have been slower than usual.
+    patient: Runner<'a>,
     coverage: Option<Coverage>,
     corpus: Vec<History>,
     start: Instant,
@@ -66,7 +71,8 @@ pub fn run(arguments: &Arguments) -> Result<Report> {
     let host = Host::new()?;
     let mut fuzz = Fuzz {
         arguments,
-        runner: Runner::new(&host)?,
+        runner: Runner::new(&host, LONGEST_RUN)?,
+        patient: Runner::new(&host, 10 * LONGEST_RUN)?,
         coverage: Coverage::start().context("kcov")?,
         corpus: Vec::new(),
         start: Instant::now(),
@@ -174,7 +180,7 @@ impl Fuzz<'_> {
         let seconds = self.start.elapsed().as_secs();
 
         println!("a difference at {difference}");
-        if !reduce::repeats(&self.runner, history)? {
+        if !reduce::repeats(&self.patient, history)? {
             println!("it was not seen again in {} runs", reduce::REPEATS);
             println!("@@unrepeated {}", serde_json::to_string(history)?);
             self.report.unrepeated += 1;
@@ -182,7 +188,7 @@ impl Fuzz<'_> {
         }
         self.report.differences += 1;
         self.report.found.get_or_insert(seconds);
-        let reduced = reduce::reduce(&self.runner, history, difference)?;
+        let reduced = reduce::reduce(&self.patient, history, difference)?;
         println!(
             "the shortest history, which differed in {} of {} runs, at {}",
             reduced.seen,

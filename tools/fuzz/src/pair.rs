@@ -3,6 +3,7 @@
 //! Runs a history on C and on the engine.
 
 use std::fmt;
+use std::time::Duration;
 
 use anyhow::Result;
 use kvm_msr_guest::Engine;
@@ -49,11 +50,11 @@ pub struct Runner<'a> {
 }
 
 impl<'a> Runner<'a> {
-    /// For this thread.
-    pub fn new(host: &'a Host) -> Result<Self> {
+    /// For this thread, with a limit to each run of a vCPU.
+    pub fn new(host: &'a Host, longest: Duration) -> Result<Self> {
         Ok(Runner {
             host,
-            watchdog: Watchdog::new()?,
+            watchdog: Watchdog::new(longest)?,
         })
     }
 

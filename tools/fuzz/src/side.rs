@@ -2,8 +2,6 @@
 
 //! One VM of a pair: makes a history's steps, and says what came of them.
 
-use std::time::Duration;
-
 use anyhow::Context;
 use anyhow::Result;
 use kvm_bindings::KVM_CAP_HYPERV_ENLIGHTENED_VMCS;
@@ -18,6 +16,7 @@ use kvm_msr_guest::Watchdog;
 use kvm_msr_guest::device::Array;
 use kvm_msr_guest::device::uapi;
 use kvm_msr_guest::ioctl;
+use kvm_msr_guest::msrs;
 use kvm_msr_guest::nested::MsrLists;
 use kvm_msr_guest::nested::Nested;
 use kvm_msr_guest::nested::Options;
@@ -38,9 +37,6 @@ use crate::seen::Seen;
 use crate::state;
 use crate::state::Part;
 use crate::together;
-
-/// How long a vCPU may run without an exit to user space.
-pub const LONGEST_RUN: Duration = Duration::from_millis(500);
 
 /// A VM that C or the engine serves.
 pub struct Side {
@@ -297,7 +293,9 @@ impl Side {
             let mut batch = uapi::Batch::new(op, &array, entries.len());
 
             batch.vcpu_id = vcpu as u32;
-            device.call(&mut batch).context("BATCH")?;
+            if let Err(errno) = device.call(&mut batch) {
+                return Ok(Seen::Call(Some(errno)));
+            }
             let results = array.read(entries.len());
             return Ok(Seen::batch(
                 results
@@ -305,16 +303,21 @@ impl Side {
                     .map(|entry| (entry.id as u32, entry.data, entry.status == 0)),
             ));
         }
-        let cpu = self.cpu(watchdog, vcpu);
-        Ok(Seen::batch(entries.into_iter().map(|(index, data)| {
-            if is_set {
-                (index, data, cpu.set(index, data))
+        let vcpu = self.cpu(watchdog, vcpu).fd;
+        let mut results = Vec::new();
+        for (index, data) in entries {
+            let result = if is_set {
+                msrs::set(vcpu, index, data).map(|done| (index, data, done))
             } else {
-                let value = cpu.get(index);
-
-                (index, value.unwrap_or(data), value.is_some())
+                msrs::get(vcpu, index).map(|value| (index, value.unwrap_or(data), value.is_some()))
+            };
+            match result {
+                Ok(result) => results.push(result),
+                // It is the same for all: e.g. the VM is dead.
+                Err(errno) => return Ok(Seen::Call(Some(errno))),
             }
-        })))
+        }
+        Ok(Seen::batch(results.into_iter()))
     }
 }
 

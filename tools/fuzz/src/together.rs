@@ -18,10 +18,11 @@ pub fn run<'a>(cpus: impl Iterator<Item = Cpu<'a>>, lists: &[Vec<Action>]) -> Re
         let threads: Vec<_> = cpus
             .zip(lists)
             .map(|(cpu, list)| {
+                let longest = cpu.watchdog.longest();
                 let (fd, memory, progress) = (cpu.fd, cpu.memory, cpu.progress);
 
                 scope.spawn(move || -> Result<Vec<Seen>> {
-                    let watchdog = Watchdog::new()?;
+                    let watchdog = Watchdog::new(longest)?;
                     let mut cpu = Cpu {
                         fd,
                         memory,

@@ -15,12 +15,20 @@ use vmm_sys_util::signal::register_signal_handler;
 extern "C" fn ignore(_: c_int, _: *mut siginfo_t, _: *mut c_void) {}
 
 /// A timer that sends SIGALRM to the thread that made it.
+///
+/// # Invariants
+///
+/// `timer` is a timer that this object owns.
 #[derive(Debug)]
-pub struct Watchdog(libc::timer_t);
+pub struct Watchdog {
+    timer: libc::timer_t,
+    longest: Duration,
+}
 
 impl Watchdog {
-    /// A watchdog of this thread. The first one gives SIGALRM a handler that does nothing.
-    pub fn new() -> io::Result<Self> {
+    /// A watchdog of this thread, for calls that must not take longer. The first watchdog gives SIGALRM
+    /// a handler that does nothing.
+    pub fn new(longest: Duration) -> io::Result<Self> {
         static HANDLER: Once = Once::new();
         let mut registered = Ok(());
 
@@ -35,14 +43,19 @@ impl Watchdog {
         let mut timer = std::ptr::null_mut();
         // SAFETY: Both pointers are valid, and the signal has a handler.
         match unsafe { libc::timer_create(libc::CLOCK_MONOTONIC, &mut event, &mut timer) } {
-            0 => Ok(Watchdog(timer)),
+            0 => Ok(Watchdog { timer, longest }),
             _ => Err(io::Error::last_os_error()),
         }
     }
 
+    /// How long a call may take.
+    pub fn longest(&self) -> Duration {
+        self.longest
+    }
+
     /// Makes a call, and sends the signal if it takes longer.
-    pub fn watch<T>(&self, longest: Duration, call: impl FnOnce() -> T) -> T {
-        self.set(longest);
+    pub fn watch<T>(&self, call: impl FnOnce() -> T) -> T {
+        self.set(self.longest);
         let result = call();
         self.set(Duration::ZERO);
         result
@@ -60,14 +73,14 @@ impl Watchdog {
             it_value: time,
         };
 
-        // SAFETY: The timer is this object's, and the pointer to the times is valid.
-        unsafe { libc::timer_settime(self.0, 0, &times, std::ptr::null_mut()) };
+        // SAFETY: By the type invariant, the timer is this object's, and the pointer to the times is valid.
+        unsafe { libc::timer_settime(self.timer, 0, &times, std::ptr::null_mut()) };
     }
 }
 
 impl Drop for Watchdog {
     fn drop(&mut self) {
-        // SAFETY: The timer is this object's.
-        unsafe { libc::timer_delete(self.0) };
+        // SAFETY: By the type invariant, the timer is this object's.
+        unsafe { libc::timer_delete(self.timer) };
     }
 }

@@ -105,4 +105,5 @@ def main():
         if kept:
             with open(os.path.join(_CORPUS, f"{vendor}.jsonl"), "w", encoding="utf-8") as file:
                 file.write("".join(f"{text}\n" for text in kept))
-    return results.conclude(name(), tests, kernel=vm.kernel.version, found=found, **report)
+    return results.conclude(name(), tests, kernel=vm.kernel.version, shortest=found,
+                            **report)
