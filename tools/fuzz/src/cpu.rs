@@ -24,6 +24,7 @@ use kvm_msr_guest::msrs;
 use kvm_msr_guest::nested::layout;
 use kvm_msr_guest::run::Place;
 
+use crate::direct;
 use crate::history::Action;
 use crate::history::Answer;
 use crate::history::Event;
@@ -111,7 +112,11 @@ impl Cpu<'_> {
                     Err(errno) => Seen::Values(Err(errno), Vec::new()),
                 }
             }
-            Action::SetOneReg(id, value) => Seen::call(ioctl::set_one_reg(self.fd, id.0, value.0)),
+            Action::SetOneReg(id, value) => {
+                let value = direct::fit_for_host(id.0 as u32, value.0);
+
+                Seen::call(ioctl::set_one_reg(self.fd, id.0, value))
+            }
             &Action::Read {
                 index,
                 emulated,
@@ -130,13 +135,14 @@ impl Cpu<'_> {
                 emulated,
                 answer,
             } => {
-                let stub = if emulated {
-                    Stub::WrmsrEmulated
-                } else {
-                    Stub::Wrmsr
-                };
                 let index = index.0 as u32;
-                self.access(stub, index, self.value(index, value), answer)?
+                let value = self.value(index, value);
+
+                if emulated {
+                    self.access(Stub::WrmsrEmulated, index, value, answer)?
+                } else {
+                    self.access(Stub::Wrmsr, index, direct::fit(index, value), answer)?
+                }
             }
             Action::Sregs {
                 cr0,
@@ -199,7 +205,7 @@ impl Cpu<'_> {
 
     /// The value that is to be written to an MSR.
     pub fn value(&self, index: u32, value: Value) -> u64 {
-        match value {
+        let value = match value {
             Value::Is(value) => value.0,
             Value::Invert(bits) => steady(index, self.get(index).unwrap_or(0)) ^ bits.0,
             Value::Of(other) => {
@@ -207,7 +213,9 @@ impl Cpu<'_> {
 
                 steady(other, self.get(other).unwrap_or(0))
             }
-        }
+        };
+
+        direct::fit_for_host(index, value)
     }
 
     fn get_msrs(&self, indices: &[Hex]) -> Result<Seen> {

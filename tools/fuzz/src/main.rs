@@ -6,6 +6,7 @@
 mod corpus;
 mod coverage;
 mod cpu;
+mod direct;
 mod fuzz;
 mod generate;
 mod history;

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0 OR MIT
+
+//! MSRs that guests access without VM-exits. Learning, statistics and policies intercept them, so that
+//! KVM handles the access. Emulators check and store less than KVM does for these.
+
+/// The indices, and the bits that everybody stores as they are.
+const DIRECT: &[(u32, u32, u64)] = &[
+    (0x174, 0x174, 0xffff),                  // SYSENTER_CS
+    (0x175, 0x176, 0x7fff_ffff),             // SYSENTER_ESP, SYSENTER_EIP
+    (0xc000_0081, 0xc000_0084, 0x7fff_ffff), // STAR, LSTAR, CSTAR, SYSCALL_MASK
+    (0xc000_0100, 0xc000_0102, 0x7fff_ffff), // FS_BASE, GS_BASE, KERNEL_GS_BASE
+];
+
+/// A value for WRMSR that does not depend on who handles the access.
+pub fn fit(index: u32, value: u64) -> u64 {
+    let direct = DIRECT
+        .iter()
+        .find(|(first, last, _)| (*first..=*last).contains(&index));
+
+    direct.map_or(value, |(_, _, bits)| value & bits)
+}
+
+/// A value for user space to write. The guest's next read does not depend on who handles it.
+pub fn fit_for_host(index: u32, value: u64) -> u64 {
+    match index {
+        0x174..=0x176 => fit(index, value),
+        _ => value,
+    }
+}
