@@ -32,6 +32,7 @@ use crate::history::Hex;
 use crate::history::Value;
 use crate::nested_state;
 use crate::seen::Seen;
+use crate::seen::by_time;
 use crate::seen::steady;
 
 /// KVM_X86_REG_MSR(0), and the bits of a register's ID above the index.
@@ -305,14 +306,16 @@ impl Cpu<'_> {
     /// An access of the guest's.
     fn access(&mut self, stub: Stub, index: u32, value: u64, answer: Answer) -> Result<Seen> {
         // Without an exit for an MSR, KVM's completion sees that RIP has changed, and does nothing.
-        let mut runs = if self.progress.has_guest || self.progress.is_asked {
+        let is_restored = self.progress.has_guest || by_time(index);
+        let mut runs = if is_restored || self.progress.is_asked {
             self.finish()?
         } else {
             Vec::new()
         };
-        let regs = match self.progress.has_guest {
-            true => Some(self.fd.get_regs()?),
-            false => None,
+        let regs = if is_restored {
+            Some(self.fd.get_regs()?)
+        } else {
+            None
         };
 
         self.progress.stub = stub;

@@ -5,8 +5,12 @@
 
 /// The indices, and the bits that everybody stores as they are.
 const DIRECT: &[(u32, u32, u64)] = &[
+    (0x48, 0x49, 1),                         // SPEC_CTRL, PRED_CMD
+    (0x10b, 0x10b, 1),                       // FLUSH_CMD
     (0x174, 0x174, 0xffff),                  // SYSENTER_CS
     (0x175, 0x176, 0x7fff_ffff),             // SYSENTER_ESP, SYSENTER_EIP
+    (0x6a0, 0x6a2, 0),                       // U_CET, S_CET
+    (0x6a4, 0x6a8, 0x7fff_fff8),             // PL0_SSP to PL3_SSP, INT_SSP_TAB
     (0xc000_0081, 0xc000_0084, 0x7fff_ffff), // STAR, LSTAR, CSTAR, SYSCALL_MASK
     (0xc000_0100, 0xc000_0102, 0x7fff_ffff), // FS_BASE, GS_BASE, KERNEL_GS_BASE
 ];
