@@ -8,10 +8,13 @@
 #   unpatched  base without the hook series, to measure what the hooks cost
 #   tracing    base with configs/tracing.config: KVM's tracepoints, as in distributions
 #   lean       base with configs/lean.config: KVM without Hyper-V, Xen and SMM
-#   debug      base with configs/debug.config: lockdep, leak detection, fault injection
+#   debug      base with configs/debug.config: lockdep, leak detection
 #   hardened   base with configs/hardened.config: mitigations, kCFI, and checks as in distributions
 #   kasan      base with configs/kasan.config: KASAN, UBSAN, and Rust's checks for debugging
 #   coverage   base with configs/coverage.config: gcov and kcov in the code that the engine replaces
+#   kcsan      base with configs/kcsan.config: KCSAN
+#
+# debug, kasan and kcsan also have configs/faults.config, fault injection, and patches-debug.
 #
 # KDIR=/path     use this built kernel instead of base
 # KSRC=/path     build a copy of this linux-7.3.y tree instead of Debian's package
@@ -43,12 +46,17 @@ esac
 variant=${1:-base}
 fragments=("$here/configs/kvm-msr.config")
 patches=("$here"/patches/*.patch)
+debug_patches=()
 # More variables for the kernel's make.
 settings=()
 case $variant in
 base) ;;
 unpatched) patches=() ;;
-tracing | lean | debug | hardened | kasan | coverage) fragments+=("$here/configs/$variant.config") ;;
+tracing | lean | hardened | coverage) fragments+=("$here/configs/$variant.config") ;;
+debug | kasan | kcsan)
+	fragments+=("$here/configs/faults.config" "$here/configs/$variant.config")
+	debug_patches=("$here"/patches-debug/*.patch)
+	;;
 *) die "build.sh: unknown variant '$variant': see the start of $0" ;;
 esac
 
@@ -105,6 +113,7 @@ fi
 	die "this is Linux $version and the hook series is for $series.y:" \
 		"give KSRC=/path/to/a/linux-$series.y/tree"
 
+patches+=("${debug_patches[@]}")
 source_key=$version-$(printf '%s\n' "$origin" | cat - "${patches[@]}" | hash_of)
 source=$cache/source/$source_key
 
