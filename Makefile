@@ -61,8 +61,9 @@ speculation: deps-kernel ## No Spectre v1 gadgets in the object code of kvm-msr.
 	@$(TARGET) speculation
 
 .PHONY: check
-check: deps-all ## Compares C and the engine, and tests lifetimes; VENDOR=amd or intel, POLICIES=10000
-	@$(TARGET) check $(if $(POLICIES),--policies $(POLICIES) --load-seconds 60)
+check: deps-all ## Compares C and the engine, and tests lifetimes; VENDOR=amd or intel, POLICIES=10000, CYCLES=1000
+	@$(TARGET) check $(if $(POLICIES),--policies $(POLICIES) --load-seconds 60) \
+		$(if $(CYCLES),--loads $(CYCLES))
 
 .PHONY: sweep
 sweep: deps-all ## Compares every MSR; VENDOR=amd or intel, NESTED=1 for nested state
@@ -95,6 +96,10 @@ test-hardened: deps-all deps-hardened ## Most suites, with mitigations, kCFI and
 .PHONY: test-kasan
 test-kasan: deps-all ## kunit, check, short sweeps with KASAN, also in Rust; builds another kernel
 	@KERNEL=kasan $(TARGET) test
+
+.PHONY: test-kcsan
+test-kcsan: deps-all ## kunit, check, short sweeps with KCSAN, also in Rust; builds another kernel
+	@KERNEL=kcsan $(TARGET) test
 
 .PHONY: fuzz
 fuzz: deps-all ## Compares random histories of VMs; VENDOR=amd or intel, TIME=10m, SEED=; builds another kernel

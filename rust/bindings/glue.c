@@ -4,6 +4,7 @@
  * module parameter, as Rust's module macro supports only read-only parameters.
  */
 #include <linux/debugfs.h>
+#include <linux/fault-inject-usercopy.h>
 #include <linux/kvm_host.h>
 #include <linux/module.h>
 #include <linux/sched/stat.h>
@@ -24,7 +25,25 @@
 #include "glue.h"
 
 bool kvm_msr_glue_enable = true;
-module_param_named(enable, kvm_msr_glue_enable, bool, 0644);
+
+/* Like param_set_bool(), but the store is marked: KVM_CREATE_VM reads the parameter without a lock. */
+static int set_enable(const char *val, const struct kernel_param *kp)
+{
+	bool enable = true;
+	int ret = val ? kstrtobool(val, &enable) : 0;
+
+	if (!ret)
+		WRITE_ONCE(kvm_msr_glue_enable, enable);
+	return ret;
+}
+
+static const struct kernel_param_ops enable_ops = {
+	.flags = KERNEL_PARAM_OPS_FL_NOARG,
+	.set = set_enable,
+	.get = param_get_bool,
+};
+module_param_cb(enable, &enable_ops, &kvm_msr_glue_enable, 0644);
+__MODULE_PARM_TYPE(enable, "bool");
 MODULE_PARM_DESC(enable, "Serve the VMs that are created from now on (default: Y)");
 
 /* The CPU has SVM: kvm-amd is the vendor module, otherwise kvm-intel. */
@@ -259,7 +278,7 @@ int kvm_msr_glue_put_values(struct kvm_msr_entry __user *to, const struct kvm_ms
 	might_fault();
 	if (!nr)
 		return 0;
-	if (!user_write_access_begin(to, nr * sizeof(*to)))
+	if (should_fail_usercopy() || !user_write_access_begin(to, nr * sizeof(*to)))
 		return -EFAULT;
 
 	/*
@@ -296,7 +315,7 @@ int kvm_msr_glue_get_words(u64 *to, const u64 __user *from, unsigned long nr)
 	might_fault();
 	if (!nr)
 		return 0;
-	if (!user_read_access_begin(from, nr * sizeof(*from)))
+	if (should_fail_usercopy() || !user_read_access_begin(from, nr * sizeof(*from)))
 		return -EFAULT;
 
 	for (i = 0; i < (nr & ~7UL); i += 8) {
@@ -454,7 +473,7 @@ int kvm_msr_glue_put_results(struct kmsr_entry __user *to, const struct kmsr_ent
 	unsigned long i;
 
 	might_fault();
-	if (!user_write_access_begin(to, nr * sizeof(*to)))
+	if (should_fail_usercopy() || !user_write_access_begin(to, nr * sizeof(*to)))
 		return -EFAULT;
 
 	for (i = 0; i < nr; i++) {

@@ -109,7 +109,7 @@ class Vm:
             vm = self._machine(directory, _CMDLINE + " ignore_loglevel", options)
             vm.start()
             logs = self._follow(vm, timeout, silence, show, on_frame)
-            keep = bool(logs[1].splats)
+            keep = bool(logs[1].splats or logs[1].races)
             return logs
         except RunError as error:
             raise type(error)(f"{error}\n(the console is in {vm.console})") from error
@@ -188,7 +188,7 @@ def arguments():
     parser.add_argument("--machine", choices=("qemu", "bochs"), default="qemu",
                         help="qemu emulates SVM, bochs emulates VMX (default: qemu)")
     parser.add_argument("--kernel", default="base",
-                        choices=("base", "unpatched", "tracing", "lean", "debug"))
+                        choices=("base", "unpatched", "tracing", "lean", "debug", "kasan", "kcsan"))
     parser.add_argument("--module", choices=("plain", "kunit", "none"), default="plain",
                         help="the variant of kvm-msr.ko (default: plain)")
     parser.add_argument("--no-engine", action="store_true", help="do not load kvm-msr.ko")
@@ -236,9 +236,10 @@ def main():
         print(f"@@{word} {text}")
     if options.console:
         print("\n".join(kernel.lines))
-    for splat in kernel.splats:
-        print("the kernel's log has:\n" + "\n".join(splat), file=sys.stderr)
-    return 1 if kernel.splats else job.exit_code
+    bad = kernel.splats + [race.lines for race in kernel.races if race.counts()]
+    for lines in bad:
+        print("the kernel's log has:\n" + "\n".join(lines), file=sys.stderr)
+    return 1 if bad else job.exit_code
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ A line of the job that starts with `@@` is a frame, for programs:
 import json
 import re
 
+from races import Race
+
 # Lines in the kernel's log that make a run fail.
 _SPLAT = re.compile(
     r"WARNING: |BUG: |\bOops\b|kernel BUG at|general protection fault|KASAN: |UBSAN: |"
@@ -51,6 +53,8 @@ class KernelLog:
     def __init__(self):
         self.lines = []
         self.splats = []
+        # KCSAN's reports.
+        self.races = []
         self.panicked = False
         self._started = False
         self._left = 0
@@ -60,6 +64,8 @@ class KernelLog:
         self.lines.append(line)
         self._started = self._started or bool(_STARTED.search(line))
         self.panicked = self.panicked or bool(_PANIC.search(line))
+        if self._race(_STAMP.sub("", line)):
+            return
         if _SPLAT.search(line) and not _HARMLESS.search(line) and (
                 self._started or self.panicked):
             if self._left <= 0:
@@ -70,6 +76,16 @@ class KernelLog:
             self._left -= 1
             if "end trace" in line:
                 self._left = 0
+
+    def _race(self, line):
+        """Whether the line is part of a report of KCSAN."""
+        if self.races and not self.races[-1].ended:
+            self.races[-1].feed(line)
+            return True
+        if self._started and Race.begins(line):
+            self.races.append(Race(line))
+            return True
+        return False
 
     def plain(self):
         """The lines without their time stamps."""

@@ -128,7 +128,7 @@ fn main() -> Result<ExitCode> {
 }
 
 /// Enables KVM's forced-emulation prefix for guests.
-fn enable_emulation_prefix() {
+pub(crate) fn enable_emulation_prefix() {
     const PARAMETER: &str = "/sys/module/kvm/parameters/force_emulation_prefix";
 
     // Without the parameter, or permission to write it, guests get #UD. Then the tests that need

@@ -11,6 +11,7 @@ use kvm_ioctls::Kvm;
 use kvm_msr_guest::Engine;
 use kvm_msr_guest::Guest;
 use kvm_msr_guest::Options;
+use kvm_msr_guest::engine;
 use kvm_msr_guest::ioctl;
 
 /// An engine, and the transcript of a scenario.
@@ -26,6 +27,10 @@ pub type Scenario<'a> = &'a dyn Fn(&mut Side) -> Result<()>;
 
 impl Side {
     fn new(engine: Engine) -> Result<Self> {
+        // This also decides what serves the ioctls of /dev/kvm.
+        if engine::loaded() {
+            engine::set_enabled(engine == Engine::Rust)?;
+        }
         Ok(Side {
             engine,
             kvm: Kvm::new().context("open /dev/kvm")?,

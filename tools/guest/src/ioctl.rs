@@ -24,15 +24,20 @@ mod number {
     use kvm_bindings::KVMIO;
     use kvm_bindings::kvm_enable_cap;
     use kvm_bindings::kvm_msr_filter;
+    use kvm_bindings::kvm_msr_list;
     use kvm_bindings::kvm_msrs;
     use kvm_bindings::kvm_nested_state;
     use kvm_bindings::kvm_one_reg;
+    use kvm_bindings::kvm_reg_list;
     use kvm_bindings::kvm_signal_mask;
     use kvm_bindings::kvm_x86_mce;
     use kvm_bindings::kvm_xen_hvm_config;
     use vmm_sys_util::ioctl_iow_nr;
     use vmm_sys_util::ioctl_iowr_nr;
 
+    ioctl_iowr_nr!(KVM_GET_MSR_INDEX_LIST, KVMIO, 0x02, kvm_msr_list);
+    ioctl_iowr_nr!(KVM_GET_MSR_FEATURE_INDEX_LIST, KVMIO, 0x0a, kvm_msr_list);
+    ioctl_iowr_nr!(KVM_GET_REG_LIST, KVMIO, 0xb0, kvm_reg_list);
     ioctl_iowr_nr!(KVM_GET_MSRS, KVMIO, 0x88, kvm_msrs);
     ioctl_iow_nr!(KVM_SET_MSRS, KVMIO, 0x89, kvm_msrs);
     ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, kvm_signal_mask);
@@ -237,6 +242,42 @@ pub fn set_msr_filter_crossed(abi: Abi, vm: &impl AsRawFd, filter: UserPtr<'_>) 
 
     // SAFETY: The kernel only reads through the pointers in this ioctl.
     unsafe { ioctl(abi, vm.as_raw_fd(), request, filter.address()) }
+}
+
+/// A list of MSR indices, from `/dev/kvm`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum IndexList {
+    /// `KVM_GET_MSR_INDEX_LIST`
+    Saved,
+    /// `KVM_GET_MSR_FEATURE_INDEX_LIST`
+    Features,
+}
+
+/// Reads a list of MSR indices, for which there is room in the [`GUARD`](crate::memory::GUARD)
+/// bytes from the pointer.
+pub fn get_msr_index_list(kvm: &impl AsRawFd, which: IndexList, list: UserPtr<'_>) -> Result {
+    let request = match which {
+        IndexList::Saved => KVM_GET_MSR_INDEX_LIST(),
+        IndexList::Features => KVM_GET_MSR_FEATURE_INDEX_LIST(),
+    };
+
+    // SAFETY: The kernel writes to at most a few hundred numbers. By `UserPtr`'s invariant, Rust
+    // code owns none of them.
+    unsafe { ioctl(Abi::Native, kvm.as_raw_fd(), request, list.address()) }
+}
+
+/// `KVM_GET_REG_LIST` of a vCPU.
+pub fn get_reg_list(vcpu: &impl AsRawFd, list: UserPtr<'_>) -> Result {
+    // SAFETY: The kernel writes to a few words. By `UserPtr`'s invariant, Rust code owns none of
+    // them.
+    unsafe {
+        ioctl(
+            Abi::Native,
+            vcpu.as_raw_fd(),
+            KVM_GET_REG_LIST(),
+            list.address(),
+        )
+    }
 }
 
 /// `KVM_GET_MSRS` of a vCPU, or of `/dev/kvm` for the feature MSRs.

@@ -4,6 +4,7 @@
 
 use kvm_bindings::Msrs;
 use kvm_bindings::kvm_msr_entry;
+use kvm_ioctls::Kvm;
 use kvm_ioctls::VcpuFd;
 
 use crate::ioctl;
@@ -84,4 +85,44 @@ pub fn set(vcpu: &VcpuFd, index: u32, data: u64) -> ioctl::Result<bool> {
     .expect("one entry fits");
 
     Ok(vcpu.set_msrs(&msrs)? == 1)
+}
+
+/// Writes MSRs, and returns how many were written before one was refused.
+pub fn set_list(vcpu: &VcpuFd, values: &[(u32, u64)]) -> ioctl::Result<usize> {
+    Ok(vcpu.set_msrs(&list(values.iter().copied()))?)
+}
+
+/// Reads MSRs, and returns the values of those before the first one that can't be read.
+pub fn get_list(vcpu: &VcpuFd, indices: &[u32]) -> ioctl::Result<Vec<u64>> {
+    let mut msrs = list(indices.iter().map(|&index| (index, 0)));
+    let done = vcpu.get_msrs(&mut msrs)?;
+
+    Ok(values(&msrs, done))
+}
+
+/// Reads feature MSRs from `/dev/kvm` as [`get_list`] reads MSRs.
+pub fn get_feature_list(kvm: &Kvm, indices: &[u32]) -> ioctl::Result<Vec<u64>> {
+    let mut msrs = list(indices.iter().map(|&index| (index, 0)));
+    let done = kvm.get_msrs(&mut msrs)?;
+
+    Ok(values(&msrs, done))
+}
+
+fn list(values: impl Iterator<Item = (u32, u64)>) -> Msrs {
+    let entries: Vec<_> = values
+        .map(|(index, data)| kvm_msr_entry {
+            index,
+            data,
+            ..Default::default()
+        })
+        .collect();
+
+    Msrs::from_entries(&entries).expect("there are few")
+}
+
+fn values(msrs: &Msrs, done: usize) -> Vec<u64> {
+    msrs.as_slice()[..done]
+        .iter()
+        .map(|entry| entry.data)
+        .collect()
 }

@@ -17,6 +17,8 @@ def _options():
     parser.add_argument("--policies", type=int, default=150, help="number of random policies")
     parser.add_argument("--load-seconds", type=int, default=3,
                         help="how long policies are replaced while vCPUs run")
+    parser.add_argument("--loads", type=int, default=100,
+                        help="how often the engine is loaded and unloaded")
     parser.add_argument("--vendor", choices=("amd", "intel"),
                         default=os.environ.get("VENDOR") or "amd")
     parser.add_argument("--immediate", action="store_true",
@@ -42,10 +44,10 @@ def main():
         options.test = "immediate forms"
     vm.initramfs.add("check/test", options.test, 0o644)
     vm.initramfs.add("check/options", f"--policies {options.policies} "
-                     f"--load-seconds {options.load_seconds}", 0o644)
+                     f"--load-seconds {options.load_seconds} --loads {options.loads}", 0o644)
     timeout = 600 if (variant(), options.vendor) == ("base", "amd") else 2400
     # Even on a busy host, a policy takes no longer than a tenth of a second.
-    timeout += options.policies // 10 + options.load_seconds
+    timeout += options.policies // 10 + options.load_seconds + options.loads
     log, kernel = vm.run(job("check.sh"), timeout=timeout, show=print)
     tests = [entry for report in log.json() for entry in report["tests"]]
     tests.append(results.kernel_log(kernel))

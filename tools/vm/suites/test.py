@@ -24,6 +24,7 @@ _PLANS = {
     "debug": (["kunit", "check"], []),
     "hardened": (["kunit", "check", "immediate", "bench", "selftests-amd", "sweep-short-amd",
                   "check-intel", "immediate-intel", "sweep-short-intel"], ["selftests-intel"]),
+    "kcsan": (["kunit", "check", "sweep-short-amd"], ["check-intel", "sweep-short-intel"]),
     "kasan": (["kunit", "check", "sweep-short-amd"], ["check-intel", "sweep-short-intel"]),
 }
 

@@ -2,8 +2,8 @@
 
 //! The suites, a module each.
 
-mod allocations;
 pub mod device;
+mod faults;
 mod filter;
 mod filter_guest;
 mod filter_random;
@@ -35,6 +35,8 @@ pub enum Suite {
     Msrs,
     /// What the engine shows in debugfs
     Visible,
+    /// Allocations, copies and functions that fail
+    Faults,
     /// /dev/kvm-msr
     Device,
     /// Loading and unloading the engine
@@ -77,6 +79,12 @@ impl Suite {
             Suite::Visible => {
                 compare_all(report, "visible", visible::SCENARIOS);
             }
+            // Only the kernels for debugging can make these fail.
+            Suite::Faults if faults::possible() => {
+                compare_all(report, "faults", faults::copies::SCENARIOS);
+                compare_all(report, "faults", faults::functions::SCENARIOS);
+            }
+            Suite::Faults => {}
             Suite::Device | Suite::Lifetimes if arguments.pair == Pair::CC => {
                 println!("{self:?}: not run, as --pair c,c has no engine");
             }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Makes the allocations of the device's calls fail.
+//! Makes the allocations and copies of the device's calls fail.
 
 use std::cell::RefCell;
 use std::os::fd::AsRawFd;
@@ -39,12 +39,12 @@ use super::setup::guest;
 use super::setup::learned;
 use super::setup::policy;
 use super::setup::set_policy as set_rules;
-use crate::suites::allocations;
-use crate::suites::allocations::Call;
-use crate::suites::allocations::each_fails;
+use crate::suites::faults::Call;
+use crate::suites::faults::Faults;
+use crate::suites::faults::each_fails;
 
-/// The tests of this file. Only the debug kernel can make allocations fail.
-pub const TESTS: &[(&str, Test)] = &[("allocations fail", allocations_fail)];
+/// The tests of this file. Only the kernels for debugging can make these fail.
+pub const TESTS: &[(&str, Test)] = &[("allocations and copies fail", faults)];
 
 /// P5 thermal or platform ID, and APERF: no VM of this suite has either passed through.
 const READ_BEFORE: u32 = 0x17;
@@ -95,8 +95,8 @@ impl<'a, S: Structure> Ioctl<'a, S> {
     }
 }
 
-/// The number of allocations of a call that changes nothing.
-fn reads(call: impl Fn() -> ioctl::Result<()>) -> Result<u32> {
+/// The faults of a call that changes nothing.
+fn reads(call: impl Fn() -> ioctl::Result<()>) -> Result<Faults> {
     each_fails(&Steps {
         reset: || Ok(()),
         call,
@@ -105,9 +105,8 @@ fn reads(call: impl Fn() -> ioctl::Result<()>) -> Result<u32> {
 }
 
 /// If an allocation fails, each call succeeds without it, or fails with `ENOMEM` and changes
-/// nothing.
-fn allocations_fail() -> Result<String> {
-    allocations::prepare()?;
+/// nothing. If a copy fails, it fails with `EFAULT` and changes nothing.
+fn faults() -> Result<String> {
     let counts = [
         ("ATTACH", attach()?),
         ("SET_POLICY", set_policy()?),
@@ -118,16 +117,18 @@ fn allocations_fail() -> Result<String> {
         ("SAVE_LIST", save_list()?),
     ];
 
-    for (name, count) in counts {
-        ensure!(count > 0, "{name} allocates nothing");
+    for (name, faults) in counts {
+        ensure!(
+            faults.allocations > 0 && faults.copies > 0,
+            "{name} allocates or copies nothing: {faults}"
+        );
     }
-    Ok(counts
-        .map(|(name, count)| format!("{count} of {name}"))
-        .join(", "))
+    let counts = counts.map(|(name, faults)| format!("{faults} of {name}"));
+    Ok(format!("allocations+copies: {}", counts.join(", ")))
 }
 
 /// open(), ATTACH and close().
-fn attach() -> Result<u32> {
+fn attach() -> Result<Faults> {
     let guest = guest(Engine::Rust)?;
 
     // If one failed, the next attaches only if nobody is left that may set the policy.
@@ -154,7 +155,7 @@ fn rules() -> Vec<Rule> {
         .collect()
 }
 
-fn set_policy() -> Result<u32> {
+fn set_policy() -> Result<Faults> {
     let (_guest, device) = attached()?;
     let old = [Rule::new(
         READ_BEFORE,
@@ -177,7 +178,7 @@ fn set_policy() -> Result<u32> {
     })
 }
 
-fn get_policy() -> Result<u32> {
+fn get_policy() -> Result<Faults> {
     let (_guest, device) = attached()?;
     let rules = rules();
     let array = Array::new(&rules)?;
@@ -196,7 +197,7 @@ fn rule_for_stop(device: &Device) -> Result<()> {
 }
 
 /// START, STOP and READ.
-fn learning() -> Result<u32> {
+fn learning() -> Result<Faults> {
     let (guest, device) = attached()?;
     let guest = RefCell::new(guest);
     let room = Array::<Learned>::room(MAX_LEARNED as usize)?;
@@ -227,12 +228,15 @@ fn learning() -> Result<u32> {
     let changes = change(&start)? + change(&stop)?;
     let again = reads(|| stop.call())?;
 
-    ensure!(again == 0, "stopping what is stopped allocates {again}");
+    ensure!(
+        again.allocations == 0,
+        "stopping what is stopped allocates: {again}"
+    );
     Ok(changes + reads(|| read.call())?)
 }
 
 /// START, STOP and READ.
-fn statistics() -> Result<u32> {
+fn statistics() -> Result<Faults> {
     let (guest, device) = attached()?;
     let guest = RefCell::new(guest);
     let room = Array::<Stat>::room(MAX_STATS as usize)?;
@@ -271,11 +275,14 @@ fn statistics() -> Result<u32> {
     let changes = change(&start)? + change(&stop)?;
     let again = reads(|| stop.call())?;
 
-    ensure!(again == 0, "stopping what is stopped allocates {again}");
+    ensure!(
+        again.allocations == 0,
+        "stopping what is stopped allocates: {again}"
+    );
     Ok(changes + reads(|| read.call())?)
 }
 
-fn batch() -> Result<u32> {
+fn batch() -> Result<Faults> {
     const OLD: u64 = 1;
     const NEW: u64 = 2;
 
@@ -300,7 +307,7 @@ fn batch() -> Result<u32> {
     })
 }
 
-fn save_list() -> Result<u32> {
+fn save_list() -> Result<Faults> {
     let (_guest, device) = attached()?;
     let room = Array::<SaveEntry>::room(ROOM)?;
 

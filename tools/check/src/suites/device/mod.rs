@@ -27,7 +27,7 @@ use anyhow::Result;
 
 use crate::Arguments;
 use crate::report::Report;
-use crate::suites::allocations;
+use crate::suites::faults;
 
 type Test = fn() -> Result<String>;
 
@@ -57,7 +57,7 @@ const WITH_ARGUMENTS: &[(&str, TestWithArguments)] = &[
 pub fn run(arguments: &Arguments, report: &mut Report) {
     // Not every kernel and CPU can run these.
     let conditional = [
-        (allocations::possible(), memory::TESTS),
+        (faults::possible(), memory::TESTS),
         (!nested_lists::impossible(), nested_lists::TESTS),
         (immediate::possible(), immediate::TESTS),
     ]

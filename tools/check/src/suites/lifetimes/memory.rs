@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR MIT
 
-//! Makes the allocations of KVM's ioctls fail.
+//! Makes the allocations and copies of KVM's ioctls fail.
 
 use anyhow::Result;
 use anyhow::ensure;
@@ -24,9 +24,8 @@ use super::setup::PAT;
 use super::setup::guest;
 use super::setup::guest_in_l2;
 use super::setup::state_of;
-use crate::suites::allocations;
-use crate::suites::allocations::Call;
-use crate::suites::allocations::each_fails;
+use crate::suites::faults::Call;
+use crate::suites::faults::each_fails;
 use crate::suites::filter_guest::NOBODY;
 
 /// KVM_STATE_NESTED_RUN_PENDING
@@ -170,9 +169,8 @@ impl Call for CreateVm {
 }
 
 /// If an allocation fails, each call succeeds without it, or fails with `ENOMEM` and changes
-/// nothing.
-pub fn allocations_fail(_: &Modules) -> Result<String> {
-    allocations::prepare()?;
+/// nothing. If a copy fails, it fails with `EFAULT` and changes nothing.
+pub fn faults(_: &Modules) -> Result<String> {
     let mut guest = guest(Engine::Rust)?;
     guest.deflect(KVM_MSR_EXIT_REASON_FILTER)?;
     // A short range first: its bitmap moves when a range with a long one is added.
@@ -200,19 +198,25 @@ pub fn allocations_fail(_: &Modules) -> Result<String> {
         new,
     })?;
 
-    ensure!(create > 10, "a VM allocates a lot");
+    ensure!(create.allocations > 10, "a VM allocates a lot");
     ensure!(
-        set_filter > 1,
+        set_filter.allocations > 1,
         "a filter with long bitmaps allocates at least twice"
     );
-    ensure!(get > 0 && set > 0, "lists are allocated");
-    ensure!(set_nested > 0, "nested state is allocated");
+    for (name, faults) in [("KVM_GET_MSRS", get), ("KVM_SET_MSRS", set)] {
+        ensure!(
+            faults.allocations > 0 && faults.copies > 1,
+            "{name} copies a length, and a list that it allocates, but {faults}"
+        );
+    }
+    ensure!(set_nested.allocations > 0, "nested state is allocated");
     ensure!(
         guest.rdmsr(NOBODY + 0x3000)?.user_space().is_some(),
         "the last filter is in force"
     );
     Ok(format!(
-        "{create} of a VM, {set_filter} of a filter, {get} of KVM_GET_MSRS, {set} of \
-         KVM_SET_MSRS, {get_nested} of KVM_GET_NESTED_STATE, {set_nested} of KVM_SET_NESTED_STATE"
+        "allocations+copies: {create} of a VM, {set_filter} of a filter, {get} of KVM_GET_MSRS, \
+         {set} of KVM_SET_MSRS, {get_nested} of KVM_GET_NESTED_STATE, {set_nested} of \
+         KVM_SET_NESTED_STATE"
     ))
 }

@@ -2,6 +2,7 @@
 
 //! Lifetimes of the engine's module, of VMs and of their memory.
 
+mod beside;
 mod loading;
 mod memory;
 mod nested;
@@ -13,7 +14,7 @@ use anyhow::Result;
 use self::setup::Modules;
 use crate::Arguments;
 use crate::report::Report;
-use crate::suites::allocations;
+use crate::suites::faults;
 
 type Test = fn(&Modules) -> Result<String>;
 
@@ -25,6 +26,11 @@ const TESTS: &[(&str, Test)] = &[
     (
         "vendor module changes under the engine",
         loading::vendor_module,
+    ),
+    ("loaded and unloaded beside VMs of C", beside::vms_of_c),
+    (
+        "vendor module, engine and kvm.ko in each order",
+        beside::orders,
     ),
     ("second engine is refused", loading::second_engine),
     ("VMs race with enable", race::vms_race),
@@ -46,9 +52,9 @@ pub fn run(arguments: &Arguments, report: &mut Report) {
         }
     };
 
-    // Only the debug kernel can make allocations fail.
+    // Only the kernels for debugging can make these fail.
     let memory: Option<&(&str, Test)> =
-        allocations::possible().then_some(&("allocations fail", memory::allocations_fail));
+        faults::possible().then_some(&("allocations and copies fail", memory::faults));
 
     for (name, test) in TESTS.iter().chain(memory) {
         let name = format!("lifetimes: {name}");

@@ -45,6 +45,8 @@ pub struct Modules {
     pub engine: Module,
     /// kvm_amd or kvm_intel.
     pub vendor: Module,
+    /// kvm.ko, which both need.
+    pub kvm: Module,
     /// How often to load and unload the engine.
     pub loads: u32,
 }
@@ -65,6 +67,7 @@ impl Modules {
 
         Ok(Modules {
             engine: Module::read("kvm_msr", &arguments.module)?,
+            kvm: Module::read("kvm", &vendor.with_file_name("kvm.ko"))?,
             vendor: Module::read(name, &vendor)?,
             loads: arguments.loads,
         })
