@@ -153,9 +153,10 @@ def _applies(kernel, patches):
 
 def _patches(kernel):
     patches = _files("tools/kernel/patches/*.patch")
-    for patch in patches:
+    for patch in patches + _files("tools/kernel/patches-debug/*.patch"):
         yield _checkpatch(kernel, f"checkpatch {os.path.basename(patch)}",
                           "--root", kernel.source, os.path.join(_REPO, patch))
+    for patch in patches:
         yield _context(patch)
     yield _applies(kernel, patches)
     added = 0

@@ -11,6 +11,7 @@ use anyhow::ensure;
 use kvm_msr_guest::Device;
 use kvm_msr_guest::Engine;
 use kvm_msr_guest::Errno;
+use kvm_msr_guest::Guest;
 use kvm_msr_guest::device::Array;
 use kvm_msr_guest::device::Prepared;
 use kvm_msr_guest::device::save_list::SaveEntry;
@@ -282,28 +283,51 @@ fn statistics() -> Result<Faults> {
     Ok(changes + reads(|| read.call())?)
 }
 
-fn batch() -> Result<Faults> {
+/// BATCH_SET of one MSR.
+struct SetBatch<'a> {
+    guest: &'a Guest,
+    ioctl: Ioctl<'a, Batch<'a>>,
+}
+
+impl SetBatch<'_> {
     const OLD: u64 = 1;
     const NEW: u64 = 2;
+}
 
+impl Call for SetBatch<'_> {
+    fn reset(&self) -> Result<()> {
+        ensure!(msrs::set(self.guest.vcpu(), STORED, Self::OLD)?, "refused");
+        Ok(())
+    }
+
+    fn call(&self) -> ioctl::Result<()> {
+        self.ioctl.call()
+    }
+
+    fn unchanged(&self) -> Result<bool> {
+        Ok(msrs::get(self.guest.vcpu(), STORED)? == Some(Self::OLD))
+    }
+
+    // As in KVM_SET_MSRS, what was written stays written.
+    fn copies_results(&self) -> bool {
+        true
+    }
+}
+
+fn batch() -> Result<Faults> {
     let (guest, device) = attached()?;
     let entry = Entry {
         kind: uapi::ENTRY_MSR,
         id: STORED.into(),
-        data: NEW,
+        data: SetBatch::NEW,
         ..Entry::default()
     };
     let entries = Array::new(&[entry; 4])?;
+    let ioctl = Ioctl::new(&device, Batch::new(uapi::BATCH_SET, &entries, 4))?;
 
-    let set = Ioctl::new(&device, Batch::new(uapi::BATCH_SET, &entries, 4))?;
-
-    each_fails(&Steps {
-        reset: || {
-            ensure!(msrs::set(guest.vcpu(), STORED, OLD)?, "refused");
-            Ok(())
-        },
-        call: || set.call(),
-        unchanged: || Ok(msrs::get(guest.vcpu(), STORED)? == Some(OLD)),
+    each_fails(&SetBatch {
+        guest: &guest,
+        ioctl,
     })
 }
 

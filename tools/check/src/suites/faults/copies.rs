@@ -28,8 +28,7 @@ use kvm_msr_guest::nested::Nested;
 use kvm_msr_guest::nested::Stop;
 use kvm_msr_guest::nested::Vendor;
 
-use super::injector::Fault;
-use super::injector::Injector;
+use super::injector::failing_copy;
 use crate::side::Side;
 use crate::side::show;
 use crate::suites::Named;
@@ -74,27 +73,23 @@ fn each_copy(
     call: impl Fn() -> ioctl::Result,
     state: impl Fn() -> Result<String>,
 ) -> Result<()> {
-    let injector = Injector::of_copies()?;
     let mut last = None;
 
     for nth in 1..=MOST {
         reset()?;
-        let (result, fault) = injector.nth(nth, &call)?;
+        let (result, failed) = failing_copy(nth, &call)?;
         let state = state()?;
 
-        match fault {
-            None => {
-                ensure!(nth > 1, "{name}: no copy can fail");
-                side.note(name, format_args!("{}, {state}", show(result)));
-                return Ok(());
-            }
-            Some(Fault::Copy) => ensure!(
-                result == Err(Errno::EFAULT),
-                "{name}: copy {nth} failed, and the ioctl: {}",
-                show(result)
-            ),
-            Some(fault) => bail!("{name}: {fault:?}, which was not to fail"),
+        if !failed {
+            ensure!(nth > 1, "{name}: no copy can fail");
+            side.note(name, format_args!("{}, {state}", show(result)));
+            return Ok(());
         }
+        ensure!(
+            result == Err(Errno::EFAULT),
+            "{name}: copy {nth} failed, and the ioctl: {}",
+            show(result)
+        );
         if last.as_ref() != Some(&state) {
             side.note(format_args!("{name}, a copy fails"), &state);
         }
@@ -193,7 +188,8 @@ fn index_lists(side: &mut Side) -> Result<()> {
                 &format!("{which:?} with room for {room}"),
                 || memory.reset(),
                 || ioctl::get_msr_index_list(&kvm, which, memory.mapping.borrow().at(0)),
-                || memory.changes(),
+                // C copies the list in two parts, and the engine in one.
+                || Ok(format!("{} MSRs", memory.mapping.borrow().read_u32(0))),
             )?;
         }
     }

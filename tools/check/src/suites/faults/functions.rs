@@ -40,18 +40,17 @@ const X2APIC: u64 = 0xfee0_0d00;
 /// A function, and an access that calls it.
 struct Case {
     function: &'static str,
-    /// What it returns, unless it returns 1 for a failure.
-    errno: Errno,
+    returns: i32,
     msr: u32,
     value: u64,
     /// Whether the guest needs an in-kernel APIC.
     irqchip: bool,
 }
 
-const fn case(function: &'static str, errno: Errno, msr: u32, value: u64) -> Case {
+const fn case(function: &'static str, returns: i32, msr: u32, value: u64) -> Case {
     Case {
         function,
-        errno,
+        returns,
         msr,
         value,
         irqchip: false,
@@ -65,64 +64,65 @@ const fn with_irqchip(case: Case) -> Case {
     }
 }
 
-/// The functions that return 1 ignore the errno.
-const ONE: Errno = Errno::EINVAL;
+/// The access fails. (Other functions return a negative errno.)
+const FAILS: i32 = 1;
+const EFAULT: i32 = -Errno::EFAULT.0;
+const EINVAL: i32 = -Errno::EINVAL.0;
+const ENOMEM: i32 = -Errno::ENOMEM.0;
 
 /// An aligned address in the guest's memory, and the bit that enables what uses it.
 const ENABLED: u64 = 0x2000 | 1;
 
+/// The vendor modules' functions that read MSRs.
+const VENDORS_READS: [&str; 2] = ["svm_get_msr", "vmx_get_msr"];
+
 const COMMON: &[Case] = &[
     // The guest's OS ID for Hyper-V.
-    case("kvm_hv_set_msr_common", ONE, 0x4000_0000, 1),
-    case("kvm_hv_get_msr_common", ONE, 0x4000_0000, 1),
-    case("kvm_mtrr_set_msr", ONE, 0x200, 6),
-    case("kvm_mtrr_get_msr", ONE, 0x200, 6),
-    with_irqchip(case("kvm_apic_set_base", ONE, APIC_BASE, X2APIC)),
+    case("kvm_hv_set_msr_common", FAILS, 0x4000_0000, 1),
+    case("kvm_hv_get_msr_common", FAILS, 0x4000_0000, 1),
+    case("kvm_mtrr_set_msr", FAILS, 0x200, 6),
+    case("kvm_mtrr_get_msr", FAILS, 0x200, 6),
+    with_irqchip(case("kvm_apic_set_base", FAILS, APIC_BASE, X2APIC)),
     // The x2APIC's task priority.
-    with_irqchip(case("kvm_x2apic_msr_write", ONE, 0x808, 0x20)),
-    with_irqchip(case("kvm_x2apic_msr_read", ONE, 0x808, 0x20)),
+    with_irqchip(case("kvm_x2apic_msr_write", FAILS, 0x808, 0x20)),
+    with_irqchip(case("kvm_x2apic_msr_read", FAILS, 0x808, 0x20)),
     // The paravirtual end of interrupt.
-    with_irqchip(case("kvm_lapic_set_pv_eoi", ONE, 0x4b56_4d04, ENABLED)),
+    with_irqchip(case("kvm_lapic_set_pv_eoi", FAILS, 0x4b56_4d04, ENABLED)),
     with_irqchip(case(
         "kvm_gfn_to_hva_cache_init",
-        Errno::EFAULT,
+        EFAULT,
         0x4b56_4d04,
         ENABLED,
     )),
     // Steal time, asynchronous page faults, the system time, and the wall clock.
-    case(
-        "kvm_gfn_to_hva_cache_init",
-        Errno::EFAULT,
-        0x4b56_4d03,
-        ENABLED,
-    ),
+    case("kvm_gfn_to_hva_cache_init", EFAULT, 0x4b56_4d03, ENABLED),
     with_irqchip(case(
         "kvm_gfn_to_hva_cache_init",
-        Errno::EINVAL,
+        EINVAL,
         0x4b56_4d02,
         ENABLED | 8,
     )),
-    case("kvm_gpc_activate", Errno::EFAULT, 0x4b56_4d01, ENABLED),
-    case("kvm_read_guest", Errno::EFAULT, 0x4b56_4d00, 0x2000),
-    case("kvm_write_guest", Errno::EFAULT, 0x4b56_4d00, 0x2000),
+    case("kvm_gpc_activate", EFAULT, 0x4b56_4d01, ENABLED),
+    case("kvm_read_guest", EFAULT, 0x4b56_4d00, 0x2000),
+    case("kvm_write_guest", EFAULT, 0x4b56_4d00, 0x2000),
 ];
 
 const SVM: &[Case] = &[
     // STAR, and the host save area's address.
-    case("svm_set_msr", ONE, 0xc000_0081, 5),
-    case("svm_get_msr", ONE, 0xc000_0081, 5),
-    case("svm_set_msr", ONE, 0xc001_0117, 0x1000),
-    case("svm_get_msr", ONE, 0xc001_0117, 0x1000),
+    case("svm_set_msr", FAILS, 0xc000_0081, 5),
+    case("svm_get_msr", FAILS, 0xc000_0081, 5),
+    case("svm_set_msr", FAILS, 0xc001_0117, 0x1000),
+    case("svm_get_msr", FAILS, 0xc001_0117, 0x1000),
     // EFER.SCE
-    case("svm_set_efer", Errno::ENOMEM, 0xc000_0080, 1),
+    case("svm_set_efer", ENOMEM, 0xc000_0080, 1),
 ];
 
 const VMX: &[Case] = &[
-    case("vmx_set_msr", ONE, 0xc000_0081, 5),
-    case("vmx_get_msr", ONE, 0xc000_0081, 5),
+    case("vmx_set_msr", FAILS, 0xc000_0081, 5),
+    case("vmx_get_msr", FAILS, 0xc000_0081, 5),
     // IA32_FEATURE_CONTROL
-    case("vmx_set_msr", ONE, 0x3a, 1),
-    case("vmx_get_msr", ONE, 0x3a, 1),
+    case("vmx_set_msr", FAILS, 0x3a, 1),
+    case("vmx_get_msr", FAILS, 0x3a, 1),
 ];
 
 fn accesses(side: &mut Side) -> Result<()> {
@@ -142,7 +142,7 @@ fn accesses(side: &mut Side) -> Result<()> {
 /// Lets user space and the guest write and read the MSR while the function fails.
 fn access(side: &mut Side, case: &Case, name: &str) -> Result<()> {
     let mut guest = side.guest_with(|options| options.irqchip = case.irqchip)?;
-    let function = FailingFunction::new(case.function, case.errno.0)?;
+    let function = FailingFunction::new(case.function, case.returns)?;
     let mut reached = false;
 
     if case.irqchip && case.msr != APIC_BASE {
@@ -170,8 +170,12 @@ fn access(side: &mut Side, case: &Case, name: &str) -> Result<()> {
         failed,
     )?;
     reached |= failed;
-    let (result, failed) =
-        function.during(|| msrs::get_list(guest.vcpu(), &list.map(|(index, _)| index)))?;
+    // C asks the vendor module for all MSRs first, and the engine only for the vendor module's.
+    let mut indices = list.map(|(index, _)| index);
+    if VENDORS_READS.contains(&case.function) {
+        indices.swap(0, 1);
+    }
+    let (result, failed) = function.during(|| msrs::get_list(guest.vcpu(), &indices))?;
     note(
         side,
         &guest,
@@ -261,7 +265,7 @@ fn features(side: &mut Side) -> Result<()> {
         Vendor::Svm => "svm_get_feature_msr",
         Vendor::Vmx => "vmx_get_feature_msr",
     };
-    let function = FailingFunction::new(name, ONE.0)?;
+    let function = FailingFunction::new(name, FAILS)?;
     let list = kvm.get_msr_feature_index_list()?;
     let mut failures = 0;
 
@@ -281,21 +285,21 @@ fn features(side: &mut Side) -> Result<()> {
 fn nested_state(side: &mut Side) -> Result<()> {
     let mut guest = Nested::new(side.kvm(), nested::Options::new(side.engine))?;
     let functions: &[_] = match guest.vendor() {
-        Vendor::Svm => &[("nested_svm_load_cr3", Errno::EINVAL)],
+        Vendor::Svm => &[("nested_svm_load_cr3", EINVAL)],
         Vendor::Vmx => &[
-            ("nested_vmx_load_cr3", Errno::EINVAL),
-            ("enter_vmx_operation", Errno::ENOMEM),
+            ("nested_vmx_load_cr3", EINVAL),
+            ("enter_vmx_operation", ENOMEM),
         ],
     };
 
     guest.run_to(Stop::L2)?;
     guest.complete()?;
     let state = super::copies::saved(&guest)?;
-    for &(name, errno) in functions {
-        let function = FailingFunction::new(name, errno.0)?;
+    for &(name, returns) in functions {
+        let function = FailingFunction::new(name, returns)?;
         let (result, failed) = function.during(|| state.set(&guest))?;
 
-        ensure!(failed, "{name} was not called");
+        ensure!(failed, "{name} was not called, {result:?}");
         side.note(
             format_args!("{name} fails"),
             format_args!("{result:?}, then {}", super::copies::state_after(&guest)?),

@@ -77,17 +77,9 @@ pub struct Injector {
 impl Injector {
     /// Lets allocations and copies fail.
     pub fn new() -> Result<Self> {
-        Self::with_allocations("N")
-    }
-
-    /// Lets only copies fail, and the few allocations that may not sleep.
-    pub fn of_copies() -> Result<Self> {
-        Self::with_allocations("Y")
-    }
-
-    fn with_allocations(ignored: &str) -> Result<Self> {
         for fault in [Fault::Slab, Fault::Pages] {
-            write(fault.folder(), "ignore-gfp-wait", ignored)?;
+            // Those that may sleep fail, too.
+            write(fault.folder(), "ignore-gfp-wait", "N")?;
         }
         for fault in Fault::ALL {
             // No stack trace for each.
@@ -125,7 +117,49 @@ impl Injector {
     }
 }
 
-/// A function of KVM that fails the first time that the thread calls it in a call.
+/// Makes the call's copy number `nth` fail, and the one after it: some code tries again in another
+/// way. Returns the call's result, and whether a copy failed.
+pub fn failing_copy<T>(nth: u32, call: impl FnOnce() -> T) -> Result<(T, bool)> {
+    const FOLDER: &str = "fail_usercopy";
+    const TIMES: i32 = 2;
+
+    write(FOLDER, "task-filter", "Y")?;
+    always(FOLDER)?;
+    // The copies before are let through.
+    write(FOLDER, "space", &nth.to_string())?;
+    write(FOLDER, "times", &TIMES.to_string())?;
+    let make_it_fail = File::options().write(true).open(MAKE_IT_FAIL)?;
+    make_it_fail.write_at(b"1", 0)?;
+    let result = call();
+
+    // These are copies from user space, too.
+    let mut later = 0;
+    while make_it_fail.write_at(b"0", 0).is_err() {
+        later += 1;
+        ensure!(later <= TIMES, "{MAKE_IT_FAIL} can't be written");
+    }
+    let failed = TIMES - times(FOLDER)? - later;
+
+    write(FOLDER, "probability", "0")?;
+    Ok((result, failed > 0))
+}
+
+/// Lets a fault happen whenever it can.
+fn always(folder: &str) -> Result<()> {
+    for (attribute, value) in [
+        ("verbose", "0"),
+        ("interval", "1"),
+        ("space", "0"),
+        ("probability", "100"),
+    ] {
+        write(folder, attribute, value)?;
+    }
+    Ok(())
+}
+
+/// A function of KVM that fails the first time that it is called in a call.
+///
+/// This is so for all threads: the kernel can't tell tasks apart in the exception of a kprobe.
 pub struct FailingFunction<'a> {
     name: &'a str,
 }
@@ -133,43 +167,34 @@ pub struct FailingFunction<'a> {
 impl<'a> FailingFunction<'a> {
     const FOLDER: &'static str = "fail_function";
 
-    /// Chooses the function, and what it returns: `-errno`, or 1 if it is one of those that return
-    /// 1 for a failed access.
-    pub fn new(name: &'a str, errno: i32) -> Result<Self> {
+    /// Chooses the function, and what it returns: `-errno`, or 1 for the functions for which this
+    /// means that an access fails.
+    pub fn new(name: &'a str, returns: i32) -> Result<Self> {
         write(Self::FOLDER, "inject", name)?;
         let function = FailingFunction { name };
 
         // The attribute is unsigned.
-        let value = format!("{:#x}", i64::from(-errno) as u64);
+        let value = format!("{:#x}", i64::from(returns) as u64);
         write(Self::FOLDER, &format!("{name}/retval"), &value)?;
-        for (attribute, value) in [
-            ("verbose", "0"),
-            ("probability", "100"),
-            ("interval", "1"),
-            ("space", "0"),
-            ("task-filter", "Y"),
-        ] {
-            write(Self::FOLDER, attribute, value)?;
-        }
+        write(Self::FOLDER, "times", "0")?;
+        always(Self::FOLDER)?;
         Ok(function)
     }
 
     /// Makes the call. Returns its result, and whether the function was called, and so failed.
     pub fn during<T>(&self, call: impl FnOnce() -> T) -> Result<(T, bool)> {
         write(Self::FOLDER, "times", "1")?;
-        fs::write(MAKE_IT_FAIL, "1").context(MAKE_IT_FAIL)?;
         let result = call();
-        fs::write(MAKE_IT_FAIL, "0").context(MAKE_IT_FAIL)?;
         let left = times(Self::FOLDER)?;
+        write(Self::FOLDER, "times", "0")?;
 
-        ensure!(left == 0 || left == 1, "{left} faults are left of one");
         Ok((result, left == 0))
     }
 }
 
 impl Drop for FailingFunction<'_> {
     fn drop(&mut self) {
-        // Nothing is lost if it stays: it fails for no thread.
+        // Nothing is lost if it stays: it fails no more.
         let _ = write(Self::FOLDER, "inject", &format!("!{}", self.name));
     }
 }

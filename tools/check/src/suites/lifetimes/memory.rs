@@ -82,6 +82,11 @@ impl Call for GetMsrs<'_> {
     fn unchanged(&self) -> Result<bool> {
         Ok(true)
     }
+
+    // If the values alone can't be written, all of the entries are.
+    fn repeats_copies(&self) -> bool {
+        true
+    }
 }
 
 struct SetMsrs<'a>(&'a Guest);
