@@ -22,8 +22,6 @@ from initramfs import Initramfs
 
 # no_timer_check: on a busy host, the kernel may find the emulator's timer too slow, and panic.
 _CMDLINE = "console=ttyS0,115200 panic=-1 oops=panic no_timer_check"
-# Of how many accesses KCSAN watches one. Its default is 4000, for machines that are faster than emulators.
-_KCSAN = " kcsan.skip_watch=500"
 
 
 class RunError(Exception):
@@ -108,8 +106,7 @@ class Vm:
         vm = None
         keep = True
         try:
-            cmdline = _CMDLINE + (_KCSAN if self.kernel.variant == "kcsan" else "")
-            vm = self._machine(directory, cmdline + " ignore_loglevel", options)
+            vm = self._machine(directory, _CMDLINE + " ignore_loglevel", options)
             vm.start()
             logs = self._follow(vm, timeout, silence, show, on_frame)
             keep = bool(logs[1].splats or logs[1].races)

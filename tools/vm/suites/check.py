@@ -47,7 +47,8 @@ def main():
                      f"--load-seconds {options.load_seconds} --loads {options.loads}", 0o644)
     timeout = 600 if (variant(), options.vendor) == ("base", "amd") else 2400
     # Even on a busy host, a policy takes no longer than a tenth of a second.
-    timeout += options.policies // 10 + options.load_seconds + options.loads
+    # Loading and unloading waits for each CPU, several times.
+    timeout += options.policies // 10 + options.load_seconds + 4 * options.loads
     log, kernel = vm.run(job("check.sh"), timeout=timeout, show=print)
     tests = [entry for report in log.json() for entry in report["tests"]]
     tests.append(results.kernel_log(kernel))
