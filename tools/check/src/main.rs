@@ -59,7 +59,7 @@ struct Arguments {
     load_seconds: u64,
 
     /// How often to load and unload the engine
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 20)]
     loads: u32,
 
     /// The engine's module

@@ -28,7 +28,6 @@ mod number {
     use kvm_bindings::kvm_msrs;
     use kvm_bindings::kvm_nested_state;
     use kvm_bindings::kvm_one_reg;
-    use kvm_bindings::kvm_reg_list;
     use kvm_bindings::kvm_signal_mask;
     use kvm_bindings::kvm_x86_mce;
     use kvm_bindings::kvm_xen_hvm_config;
@@ -37,7 +36,6 @@ mod number {
 
     ioctl_iowr_nr!(KVM_GET_MSR_INDEX_LIST, KVMIO, 0x02, kvm_msr_list);
     ioctl_iowr_nr!(KVM_GET_MSR_FEATURE_INDEX_LIST, KVMIO, 0x0a, kvm_msr_list);
-    ioctl_iowr_nr!(KVM_GET_REG_LIST, KVMIO, 0xb0, kvm_reg_list);
     ioctl_iowr_nr!(KVM_GET_MSRS, KVMIO, 0x88, kvm_msrs);
     ioctl_iow_nr!(KVM_SET_MSRS, KVMIO, 0x89, kvm_msrs);
     ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, kvm_signal_mask);
@@ -264,20 +262,6 @@ pub fn get_msr_index_list(kvm: &impl AsRawFd, which: IndexList, list: UserPtr<'_
     // SAFETY: The kernel writes to at most a few hundred numbers. By `UserPtr`'s invariant, Rust
     // code owns none of them.
     unsafe { ioctl(Abi::Native, kvm.as_raw_fd(), request, list.address()) }
-}
-
-/// `KVM_GET_REG_LIST` of a vCPU.
-pub fn get_reg_list(vcpu: &impl AsRawFd, list: UserPtr<'_>) -> Result {
-    // SAFETY: The kernel writes to a few words. By `UserPtr`'s invariant, Rust code owns none of
-    // them.
-    unsafe {
-        ioctl(
-            Abi::Native,
-            vcpu.as_raw_fd(),
-            KVM_GET_REG_LIST(),
-            list.address(),
-        )
-    }
 }
 
 /// `KVM_GET_MSRS` of a vCPU, or of `/dev/kvm` for the feature MSRs.

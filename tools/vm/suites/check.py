@@ -17,7 +17,7 @@ def _options():
     parser.add_argument("--policies", type=int, default=150, help="number of random policies")
     parser.add_argument("--load-seconds", type=int, default=3,
                         help="how long policies are replaced while vCPUs run")
-    parser.add_argument("--loads", type=int, default=100,
+    parser.add_argument("--loads", type=int, default=20,
                         help="how often the engine is loaded and unloaded")
     parser.add_argument("--vendor", choices=("amd", "intel"),
                         default=os.environ.get("VENDOR") or "amd")
