@@ -17,6 +17,16 @@ const STEADY: Range<usize> = 0x8_8000..0x9_0000;
 pub const COMPARED: [Range<usize>; 4] =
     [0..0x1_4000, 0x2_0000..0x2_8000, 0x3_f000..0x4_0000, STEADY];
 
+/// Pages that nothing else uses. They are filled with [`TRAP`]: a vCPU that got lost, e.g. in real mode,
+/// stops at the next one, and does not run for seconds.
+pub const TRAPS: [usize; 20] = [
+    0x0_0000, 0x0_7000, 0x0_d000, 0x1_4000, 0x1_8000, 0x1_f000, 0x2_8000, 0x3_0000, 0x3_9000,
+    0x4_8000, 0x5_8000, 0x6_8000, 0x7_8000, 0x7_f000, 0x9_0000, 0xa_0000, 0xb_0000, 0xc_0000,
+    0xd_0000, 0xf_f000,
+];
+/// `out 0xe6, al`, in any mode, at any address.
+pub const TRAP: u8 = 0xe6;
+
 /// What an MSR points to.
 #[derive(Clone, Copy)]
 enum Content {

@@ -16,6 +16,7 @@ use kvm_msr_guest::Watchdog;
 use kvm_msr_guest::device::Array;
 use kvm_msr_guest::device::uapi;
 use kvm_msr_guest::ioctl;
+use kvm_msr_guest::memory::PAGE;
 use kvm_msr_guest::msrs;
 use kvm_msr_guest::nested::MsrLists;
 use kvm_msr_guest::nested::Nested;
@@ -33,6 +34,7 @@ use crate::history::Step;
 use crate::history::VCPUS;
 use crate::history::Value;
 use crate::host::Host;
+use crate::pages;
 use crate::seen::Seen;
 use crate::state;
 use crate::state::Part;
@@ -89,6 +91,9 @@ impl Side {
                 // KVM refuses some, and then has none.
                 let _ = vcpu.set_cpuid2(&cpuid);
             }
+        }
+        for page in pages::TRAPS {
+            side.vm.write(page as u64, &[pages::TRAP; PAGE]);
         }
         side.vm.load();
         for vcpu in 0..VCPUS {
