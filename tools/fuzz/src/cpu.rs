@@ -2,7 +2,13 @@
 
 //! Steps on a single vCPU.
 
+use std::ops::RangeInclusive;
+
 use anyhow::Result;
+use kvm_bindings::KVM_EXIT_HLT;
+use kvm_bindings::KVM_EXIT_INTERNAL_ERROR;
+use kvm_bindings::KVM_EXIT_MMIO;
+use kvm_bindings::KVM_EXIT_UNKNOWN;
 use kvm_bindings::KVM_MP_STATE_INIT_RECEIVED;
 use kvm_bindings::KVM_MP_STATE_RUNNABLE;
 use kvm_bindings::KVM_VCPUEVENT_VALID_NMI_PENDING;
@@ -21,6 +27,7 @@ use kvm_msr_guest::Watchdog;
 use kvm_msr_guest::code::Stub;
 use kvm_msr_guest::ioctl;
 use kvm_msr_guest::msrs;
+use kvm_msr_guest::nested::code;
 use kvm_msr_guest::nested::layout;
 use kvm_msr_guest::run::Place;
 
@@ -49,8 +56,11 @@ pub struct Progress {
     is_asked: bool,
     /// Whether it runs L1 and L2, whose registers have to be kept.
     pub has_guest: bool,
-    /// Whether it ran without an end, and was interrupted anywhere. Its history ends then.
-    pub is_stuck: bool,
+    /// Whether it ran elsewhere than in the code that it was given, so that what comes next can depend on
+    /// time. Its history ends then.
+    pub is_lost: bool,
+    /// Whether it could be put into long mode. It is not run otherwise.
+    pub can_run: bool,
 }
 
 impl Progress {
@@ -66,14 +76,15 @@ impl Progress {
             unfinished: false,
             is_asked: false,
             has_guest: false,
-            is_stuck: false,
+            is_lost: false,
+            can_run: false,
         }
     }
 
     /// Forgets L1 and L2, and what they did.
     pub fn restart(&mut self) {
         self.has_guest = false;
-        self.is_stuck = false;
+        self.is_lost = false;
     }
 }
 
@@ -259,16 +270,13 @@ impl Cpu<'_> {
 
     /// Runs the vCPU until it exits to user space.
     fn run(&mut self) -> Result<Outcome> {
-        if self.progress.is_stuck {
-            return Ok(Outcome::Interrupted);
-        }
         self.progress.unfinished = false;
         let (place, stub) = (self.progress.place, self.progress.stub);
         let outcome = self
             .watchdog
             .watch(|| place.run(self.fd, self.memory, stub))?;
 
-        self.progress.is_stuck = outcome == Outcome::Interrupted;
+        self.progress.is_lost = self.is_lost(outcome);
         self.progress.is_asked = outcome.user_space().is_some();
         self.progress.unfinished = matches!(
             outcome,
@@ -283,13 +291,28 @@ impl Cpu<'_> {
 
     /// Runs the vCPU without entering the guest.
     fn complete(&mut self) -> Result<Outcome> {
-        let stuck = std::mem::take(&mut self.progress.is_stuck);
+        let is_lost = self.progress.is_lost;
 
         self.fd.set_kvm_immediate_exit(1);
         let outcome = self.run();
         self.fd.set_kvm_immediate_exit(0);
-        self.progress.is_stuck = stuck;
+        self.progress.is_lost = is_lost;
         outcome
+    }
+
+    /// Whether the vCPU has run something else than a stub, L1 or L2.
+    fn is_lost(&self, outcome: Outcome) -> bool {
+        const NESTED: RangeInclusive<u16> = code::PORT_ENABLED..=code::PORT_FAILED;
+
+        match outcome {
+            Outcome::Interrupted => true,
+            Outcome::Port(port) => !self.progress.has_guest || !NESTED.contains(&port),
+            Outcome::Exit(reason) => matches!(
+                reason,
+                KVM_EXIT_HLT | KVM_EXIT_MMIO | KVM_EXIT_INTERNAL_ERROR | KVM_EXIT_UNKNOWN
+            ),
+            _ => false,
+        }
     }
 
     /// Completes an exit to user space. KVM requires this before the vCPU's state is saved.
@@ -305,6 +328,9 @@ impl Cpu<'_> {
 
     /// An access of the guest's.
     fn access(&mut self, stub: Stub, index: u32, value: u64, answer: Answer) -> Result<Seen> {
+        if !self.progress.can_run {
+            return Ok(Seen::Nothing);
+        }
         // Without an exit for an MSR, KVM's completion sees that RIP has changed, and does nothing.
         let is_restored = self.progress.has_guest || by_time(index);
         let mut runs = if is_restored || self.progress.is_asked {

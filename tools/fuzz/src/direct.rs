@@ -15,6 +15,12 @@ const DIRECT: &[(u32, u32, u64)] = &[
     (0xc000_0100, 0xc000_0102, 0x7fff_ffff), // FS_BASE, GS_BASE, KERNEL_GS_BASE
 ];
 
+/// Whether the guest can access an MSR directly only if a value was written to it before. KVM does not ask
+/// then whether the guest has the feature, but it does if something else makes it handle the access.
+pub fn depends(index: u32) -> bool {
+    matches!(index, 0x48 | 0x49 | 0x10b)
+}
+
 /// A value for WRMSR that does not depend on who handles the access.
 pub fn fit(index: u32, value: u64) -> u64 {
     let direct = DIRECT

@@ -11,8 +11,13 @@ use serde::Serialize;
 use serde::Serializer;
 use serde::de::Error;
 
+use crate::direct;
+
 /// The number of a VM's vCPUs.
 pub const VCPUS: usize = 2;
+
+/// User space can set EFER to what no CPU could have while it is in long mode.
+const EFER: u32 = 0xc000_0080;
 
 /// A number, as hexadecimal text in JSON, where numbers have only 53 bits for some readers.
 #[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -58,6 +63,9 @@ pub struct Setup {
     pub irqchip: bool,
     /// Whether vCPU 0 runs a guest of its own.
     pub nested: Nesting,
+    /// Whether `/dev/kvm-msr` sets policies, learns and counts. It then intercepts MSRs that the guest
+    /// could access directly, which shows if the vCPU is in no state that a CPU could be in.
+    pub overlay: bool,
     /// The first argument of KVM_ENABLE_CAP of some capabilities, before there are vCPUs.
     pub capabilities: Vec<(u32, Hex)>,
 }
@@ -286,9 +294,24 @@ impl Action {
         }
     }
 
-    /// Whether it is on all vCPUs at the same time.
-    pub fn is_together(&self) -> bool {
-        matches!(self, Action::Together(_))
+    /// Whether a VM of this setup can have the action.
+    pub fn is_for(&self, setup: &Setup) -> bool {
+        match self {
+            Action::Policy(_) | Action::Learn(_) | Action::Stats(_) => setup.overlay,
+            Action::Sregs { .. } | Action::Events(_) | Action::Smi => !setup.overlay,
+            Action::SetMsrs(_) | Action::Batch(_) | Action::SetOneReg(..) if setup.overlay => {
+                !self.indices().contains(&EFER)
+            }
+            Action::Read { emulated, .. } | Action::Write { emulated, .. } if setup.overlay => {
+                *emulated || !self.indices().iter().any(|&index| direct::depends(index))
+            }
+            // L1 and L2 use page tables that KVM may have to protect against the other vCPU's writes.
+            Action::Together(lists) => {
+                setup.nested == Nesting::No
+                    && lists.iter().flatten().all(|action| action.is_for(setup))
+            }
+            _ => true,
+        }
     }
 
     /// The MSRs that are accessed.

@@ -74,7 +74,7 @@ impl<'a> Runner<'a> {
             }
             let seen = [&mut c, &mut engine].map(|side| self.make(side, step));
             outcomes += step.action.outcomes();
-            if c.is_stuck() && engine.is_stuck() {
+            if c.is_lost() && engine.is_lost() {
                 break;
             }
             if seen[0] != seen[1] {

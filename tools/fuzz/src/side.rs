@@ -107,6 +107,7 @@ impl Side {
         self.progress[vcpu].restart();
         if vcpu == 0 && self.nested && self.vm.start(self.options, &MsrLists::default()).is_ok() {
             self.progress[0].has_guest = true;
+            self.progress[0].can_run = true;
             return Seen::Nothing;
         }
         let (first, _) = self.vm.vcpu_and_memory();
@@ -118,6 +119,7 @@ impl Side {
             layout::set_long_mode(&mut sregs);
             fd.set_sregs(&sregs)
         });
+        self.progress[vcpu].can_run = set.is_ok();
         // Local APICs in the kernel let all vCPUs but the first wait for a SIPI. Without them, this is
         // refused.
         let _ = fd.set_mp_state(kvm_mp_state {
@@ -157,9 +159,9 @@ impl Side {
             })
     }
 
-    /// Whether a vCPU has run without an end, so that its registers are anything.
-    pub fn is_stuck(&self) -> bool {
-        self.progress.iter().any(|progress| progress.is_stuck)
+    /// Whether a vCPU has run something else than it was given, so that its registers are anything.
+    pub fn is_lost(&self) -> bool {
+        self.progress.iter().any(|progress| progress.is_lost)
     }
 
     /// Makes a step.

@@ -130,6 +130,7 @@ impl<'a> Generator<'a> {
                 base,
                 inverted: (0..inverted).map(|_| self.inverted()).collect(),
             },
+            overlay: nested == Nesting::No && self.one_in(3),
             irqchip: nested == Nesting::No && self.one_in(4),
             nested,
             capabilities: (0..capabilities)
@@ -213,6 +214,16 @@ impl<'a> Generator<'a> {
 
     /// A step for a VM of this setup.
     fn step(&mut self, setup: &Setup) -> Step {
+        loop {
+            let step = self.any_step(setup);
+
+            if step.action.is_for(setup) {
+                return step;
+            }
+        }
+    }
+
+    fn any_step(&mut self, setup: &Setup) -> Step {
         let vcpu = if self.one_in(4) { 1 } else { 0 };
         let action = match self.random.below(100) {
             0..52 => self.access(),
@@ -252,8 +263,7 @@ impl<'a> Generator<'a> {
             82 => Action::Learn(self.one_in(2)),
             83 => Action::Stats(self.one_in(2)),
             84..88 => self.batch(),
-            // L1 and L2 use page tables that KVM may have to protect against the other vCPU's writes.
-            88 if setup.nested == Nesting::No => self.together(),
+            88 => self.together(),
             90 => Action::Start,
             91..93 => {
                 let events = [Action::Smi, Action::Nmi, Action::Init];
@@ -295,6 +305,8 @@ impl<'a> Generator<'a> {
         }
         if self.one_in(16) {
             history.setup = self.setup();
+            let setup = &history.setup;
+            history.steps.retain(|step| step.action.is_for(setup));
         }
         for _ in 0..1 + self.random.below(12) {
             self.change_once(&mut history);
@@ -311,9 +323,8 @@ impl<'a> Generator<'a> {
                 let other = self.random.pick(corpus);
                 let start = self.random.below(other.steps.len() as u32 + 1) as usize;
                 let end = (start + 32).min(other.steps.len());
-                let nested = history.setup.nested != Nesting::No;
                 let steps = other.steps[start..end].iter();
-                let steps = steps.filter(|step| !nested || !step.action.is_together());
+                let steps = steps.filter(|step| step.action.is_for(&history.setup));
 
                 history.steps.splice(at..at, steps.cloned());
             }
