@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# module.sh [plain|kunit|clippy] [install]: builds kvm-msr.ko and prints its path.  `install` also
+# module.sh [VARIANT] [install]: builds kvm-msr.ko and prints its path.  `install` also
 # installs it for modprobe, with sudo if necessary.
 #
 #   plain    for use
 #   kunit    with the KUnit suites, which run when the module is loaded
 #   clippy   from scratch, with Clippy, and with warnings as errors
+#   coverage, kunit-coverage
+#            plain and kunit with counters of the regions and branches that run
 #
 # INSTALL_MOD_PATH=/path installs it below another root.
 # KERNEL=VARIANT selects the project's kernel to build against, see build.sh; KDIR=/path another one.
@@ -24,8 +26,14 @@ case $variant in
 plain) ;;
 kunit) config+=(CONFIG_KVM_MSR_KUNIT_TEST=y) ;;
 clippy) config+=(CONFIG_KVM_MSR_KUNIT_TEST=y CLIPPY=1 W=e) ;;
-*) die "module.sh: unknown variant '$variant' (use plain, kunit or clippy)" ;;
+coverage) ;;
+kunit-coverage) config+=(CONFIG_KVM_MSR_KUNIT_TEST=y) ;;
+*) die "module.sh: unknown variant '$variant': see the start of $0" ;;
 esac
+if [[ $variant == *coverage ]]; then
+	# Without LLVM's runtime library: kvm-msr-profile reads the counters.
+	config+=(KRUSTFLAGS="-Cinstrument-coverage -Zcoverage-options=branch -Zno-profiler-runtime")
+fi
 
 # As for KVM's own code in this kernel, see build.sh.
 [[ ${KERNEL:-} != coverage ]] || config+=(KCOV_INSTRUMENT=y)
