@@ -7,6 +7,7 @@ use anyhow::Result;
 use kvm_bindings::KVM_CAP_HYPERV_ENLIGHTENED_VMCS;
 use kvm_bindings::KVM_MP_STATE_RUNNABLE;
 use kvm_bindings::kvm_mp_state;
+use kvm_bindings::kvm_xen_hvm_config;
 use kvm_ioctls::VcpuFd;
 use kvm_msr_guest::Device;
 use kvm_msr_guest::Engine;
@@ -189,7 +190,13 @@ impl Side {
             },
             Action::Start => self.start(step.vcpu),
             Action::Xen { flags, msr } => {
-                Seen::call(ioctl::xen_hvm_config(vm, *flags, msr.0 as u32))
+                let config = kvm_xen_hvm_config {
+                    flags: *flags,
+                    msr: msr.0 as u32,
+                    ..Default::default()
+                };
+
+                Seen::call(ioctl::xen_hvm_config(vm, &config))
             }
             Action::Policy(ranges) => self.policy(ranges)?,
             Action::Learn(on) => self.learn(*on),

@@ -39,13 +39,14 @@ mod number {
     ioctl_iowr_nr!(KVM_GET_MSRS, KVMIO, 0x88, kvm_msrs);
     ioctl_iow_nr!(KVM_SET_MSRS, KVMIO, 0x89, kvm_msrs);
     ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, kvm_signal_mask);
-    ioctl_iow_nr!(KVM_GET_ONE_REG, KVMIO, 0xab, kvm_one_reg);
-    ioctl_iow_nr!(KVM_SET_ONE_REG, KVMIO, 0xac, kvm_one_reg);
-    // The number counts the header's size only.
-    ioctl_iowr_nr!(KVM_GET_NESTED_STATE, KVMIO, 0xbe, kvm_nested_state);
-    ioctl_iow_nr!(KVM_SET_NESTED_STATE, KVMIO, 0xbf, kvm_nested_state);
     ioctl_iow_nr!(KVM_XEN_HVM_CONFIG, KVMIO, 0x7a, kvm_xen_hvm_config);
     ioctl_iow_nr!(KVM_X86_SETUP_MCE, KVMIO, 0x9c, u64);
+    ioctl_iow_nr!(KVM_GET_ONE_REG, KVMIO, 0xab, kvm_one_reg);
+    ioctl_iow_nr!(KVM_SET_ONE_REG, KVMIO, 0xac, kvm_one_reg);
+    // The number of a list counts its header's size only: here that of the number of registers.
+    ioctl_iowr_nr!(KVM_GET_REG_LIST, KVMIO, 0xb0, u64);
+    ioctl_iowr_nr!(KVM_GET_NESTED_STATE, KVMIO, 0xbe, kvm_nested_state);
+    ioctl_iow_nr!(KVM_SET_NESTED_STATE, KVMIO, 0xbf, kvm_nested_state);
     ioctl_iow_nr!(KVM_X86_SET_MCE, KVMIO, 0x9e, kvm_x86_mce);
     ioctl_iow_nr!(KVM_ENABLE_CAP, KVMIO, 0xa3, kvm_enable_cap);
     ioctl_iow_nr!(KVM_X86_SET_MSR_FILTER, KVMIO, 0xc6, kvm_msr_filter);
@@ -307,6 +308,58 @@ pub fn set_one_reg(vcpu: &impl AsRawFd, id: u64, value: u64) -> Result<()> {
     Ok(())
 }
 
+/// `KVM_GET_ONE_REG` of a vCPU, which puts the value of the register at `value`.
+pub fn get_one_reg_into(vcpu: &impl AsRawFd, id: u64, value: UserPtr<'_>) -> Result {
+    let reg = kvm_one_reg {
+        id,
+        addr: value.address(),
+    };
+    let argument = (&raw const reg).expose_provenance() as u64;
+
+    // SAFETY: The kernel reads the structure, and writes at most 8 bytes at `value`. By `UserPtr`'s
+    // invariant, Rust code owns none of them.
+    unsafe { ioctl(Abi::Native, vcpu.as_raw_fd(), KVM_GET_ONE_REG(), argument) }
+}
+
+/// `KVM_SET_ONE_REG` of a vCPU, with the value at `value`.
+pub fn set_one_reg_from(vcpu: &impl AsRawFd, id: u64, value: UserPtr<'_>) -> Result {
+    let reg = kvm_one_reg {
+        id,
+        addr: value.address(),
+    };
+    let argument = (&raw const reg).expose_provenance() as u64;
+
+    // SAFETY: The kernel only reads through the pointers in this ioctl.
+    unsafe { ioctl(Abi::Native, vcpu.as_raw_fd(), KVM_SET_ONE_REG(), argument) }
+}
+
+/// `KVM_SET_ONE_REG` of a vCPU, with the structure at `reg`.
+pub fn set_one_reg_at(vcpu: &impl AsRawFd, reg: UserPtr<'_>) -> Result {
+    // SAFETY: The kernel only reads through the pointers in this ioctl.
+    unsafe {
+        ioctl(
+            Abi::Native,
+            vcpu.as_raw_fd(),
+            KVM_SET_ONE_REG(),
+            reg.address(),
+        )
+    }
+}
+
+/// `KVM_GET_REG_LIST` of a vCPU.
+pub fn get_reg_list(vcpu: &impl AsRawFd, list: UserPtr<'_>) -> Result {
+    // SAFETY: The kernel writes a number and as many IDs. By `UserPtr`'s invariant, Rust code owns
+    // none of that memory.
+    unsafe {
+        ioctl(
+            Abi::Native,
+            vcpu.as_raw_fd(),
+            KVM_GET_REG_LIST(),
+            list.address(),
+        )
+    }
+}
+
 /// `KVM_GET_NESTED_STATE` of a vCPU.
 pub fn get_nested_state(vcpu: &impl AsRawFd, state: UserPtr<'_>) -> Result {
     // SAFETY: The kernel writes to at most 128 + 2 * 4096 bytes. By `UserPtr`'s invariant, Rust
@@ -358,7 +411,7 @@ pub fn enable_cap(fd: &impl AsRawFd, cap: u32, flags: u32, arg: u64) -> Result {
 ///
 /// # Safety
 ///
-/// The ioctl must be one that reads a `T`, which has no pointers, and writes nothing.
+/// The ioctl must be one that reads a `T`, and writes nothing.
 unsafe fn give<T>(fd: &impl AsRawFd, request: libc::c_ulong, structure: &T) -> Result {
     let argument = (structure as *const T).expose_provenance() as u64;
 
@@ -378,16 +431,10 @@ pub fn set_mce(vcpu: &impl AsRawFd, error: &kvm_x86_mce) -> Result {
     unsafe { give(vcpu, KVM_X86_SET_MCE(), error) }
 }
 
-/// `KVM_XEN_HVM_CONFIG` of a VM, without a hypercall page of user space's.
-pub fn xen_hvm_config(vm: &impl AsRawFd, flags: u32, msr: u32) -> Result {
-    let config = kvm_xen_hvm_config {
-        flags,
-        msr,
-        ..Default::default()
-    };
-
-    // SAFETY: This ioctl reads the structure. The addresses in it are 0, with a size of 0.
-    unsafe { give(vm, KVM_XEN_HVM_CONFIG(), &config) }
+/// `KVM_XEN_HVM_CONFIG` of a VM.
+pub fn xen_hvm_config(vm: &impl AsRawFd, config: &kvm_xen_hvm_config) -> Result {
+    // SAFETY: This ioctl reads the structure. What its addresses point to is read later.
+    unsafe { give(vm, KVM_XEN_HVM_CONFIG(), config) }
 }
 
 /// `KVM_SET_SIGNAL_MASK` of a vCPU: the signals that are blocked while it runs, as a bit mask (bit

@@ -22,6 +22,10 @@ const STACK: u64 = 0x200;
 /// The address of [`code::bytes`].
 pub const CODE: u64 = 0x6000;
 
+/// The page directory pointers of [`enable_paging`], and the page directory behind them.
+const PAGE_POINTERS: u64 = 0xe000;
+const PAGE_DIRECTORY: u64 = 0xf000;
+
 /// Selectors of the flat segments and of the task state.
 const CODE_SELECTOR: u16 = 0x08;
 const DATA_SELECTOR: u16 = 0x10;
@@ -30,6 +34,7 @@ const TSS_SELECTOR: u16 = 0x18;
 const CR0_PE: u64 = 1 << 0;
 const CR0_ET: u64 = 1 << 4;
 const CR0_NE: u64 = 1 << 5;
+const CR0_PG: u64 = 1 << 31;
 const CR4_PAE: u64 = 1 << 5;
 
 /// The top of a vCPU's stack. There is room for 8 vCPUs.
@@ -60,7 +65,21 @@ pub fn load() -> rustix::io::Result<Mapping> {
         memory.write(IDT as usize + 8 * vector, &gate.to_le_bytes());
     }
     memory.write(CODE as usize, code::bytes());
+
+    // Present; and a present and writable page of 2 MiB at address 0.
+    let pointer = PAGE_DIRECTORY | 1;
+    memory.write(PAGE_POINTERS as usize, &pointer.to_le_bytes());
+    memory.write(PAGE_DIRECTORY as usize, &0x83u64.to_le_bytes());
     Ok(memory)
+}
+
+/// PAE paging, which maps the guest's memory to the same addresses.
+pub fn enable_paging(vcpu: &VcpuFd) -> Result<()> {
+    let mut sregs = vcpu.get_sregs().context("KVM_GET_SREGS")?;
+
+    sregs.cr3 = PAGE_POINTERS;
+    sregs.cr0 |= CR0_PG;
+    vcpu.set_sregs(&sregs).context("KVM_SET_SREGS")
 }
 
 /// Protected mode without paging, in the flat segments of [`load`].

@@ -249,6 +249,11 @@ impl Guest {
         &self.folder
     }
 
+    /// Turns PAE paging on, which maps the memory to the same addresses.
+    pub fn enable_paging(&self) -> Result<()> {
+        layout::enable_paging(&self.vcpu)
+    }
+
     /// Enables KVM_CAP_X86_USER_SPACE_MSR for some `KVM_MSR_EXIT_REASON_*`.
     pub fn deflect(&self, reasons: u32) -> Result<()> {
         ioctl::enable_cap(&self.vm, KVM_CAP_X86_USER_SPACE_MSR, 0, reasons.into())

@@ -11,6 +11,7 @@ mod filter_swap;
 mod lifetimes;
 mod msrs;
 mod msrs_values;
+mod registers;
 mod user_space;
 mod user_space_completion;
 mod visible;
@@ -75,6 +76,7 @@ impl Suite {
             Suite::Msrs => {
                 compare_all(report, "msrs", msrs::SCENARIOS);
                 compare_all(report, "msrs", msrs_values::SCENARIOS);
+                compare_all(report, "msrs", registers::SCENARIOS);
             }
             Suite::Visible => {
                 compare_all(report, "visible", visible::SCENARIOS);
