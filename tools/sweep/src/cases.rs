@@ -16,7 +16,6 @@ use kvm_msr_guest::Guest;
 use kvm_msr_guest::Options;
 use kvm_msr_guest::Outcome;
 use kvm_msr_guest::Random;
-use kvm_msr_guest::engine;
 use kvm_msr_guest::ioctl;
 use kvm_msr_guest::msrs;
 
@@ -83,7 +82,7 @@ const GOVERNING: [(u32, u64); 9] = [
 ];
 
 /// Two guests with the same setup: C serves one and the engine the other, except for a trace.
-struct Pair([Guest; 2]);
+pub struct Pair(pub [Guest; 2]);
 
 impl Pair {
     fn new(kvm: &Kvm, engines: [Engine; 2], cpuid: Cpuid, irqchip: bool) -> Result<Self> {
@@ -104,13 +103,20 @@ impl Pair {
     fn after_run(kvm: &Kvm, engines: [Engine; 2], cpuid: Cpuid, irqchip: bool) -> Result<Self> {
         let mut pair = Self::new(kvm, engines, cpuid, irqchip)?;
 
-        for guest in &mut pair.0 {
-            guest.rdmsr(0x277)?;
-        }
+        pair.run()?;
         Ok(pair)
     }
 
-    fn both<T>(&mut self, mut access: impl FnMut(&mut Guest) -> T) -> [T; 2] {
+    /// Runs the vCPUs.
+    pub fn run(&mut self) -> Result<()> {
+        for guest in &mut self.0 {
+            guest.rdmsr(0x277)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the same access to both guests.
+    pub fn both<T>(&mut self, mut access: impl FnMut(&mut Guest) -> T) -> [T; 2] {
         let [c, engine] = &mut self.0;
 
         [access(c), access(engine)]
@@ -146,6 +152,20 @@ impl<'a> Sweep<'a> {
             cases: 0,
             differences: 0,
             first: Vec::new(),
+        }
+    }
+
+    /// The device.
+    pub fn kvm(&self) -> &'a Kvm {
+        self.kvm
+    }
+
+    /// Two new guests; with `ran`, their vCPUs have run.
+    pub fn pair(&self, cpuid: Cpuid, irqchip: bool, ran: bool) -> Result<Pair> {
+        if ran {
+            Pair::after_run(self.kvm, self.engines, cpuid, irqchip)
+        } else {
+            Pair::new(self.kvm, self.engines, cpuid, irqchip)
         }
     }
 
@@ -195,7 +215,7 @@ impl<'a> Sweep<'a> {
         for &index in listed.iter().chain(&others) {
             let mut seen = Vec::new();
             for engine in self.engines {
-                engine::set_enabled(engine == Engine::Rust)?;
+                crate::enable(engine)?;
                 let mut list = kvm_bindings::Msrs::from_entries(&[kvm_bindings::kvm_msr_entry {
                     index,
                     data: 0x55,
@@ -305,11 +325,7 @@ impl<'a> Sweep<'a> {
 
     /// Accesses to unknown MSRs. They change nothing, so guests are reused.
     fn unknown(&mut self, cpuid: Cpuid, irqchip: bool, ran: bool, indices: &[u32]) -> Result<()> {
-        let mut pair = if ran {
-            Pair::after_run(self.kvm, self.engines, cpuid, irqchip)?
-        } else {
-            Pair::new(self.kvm, self.engines, cpuid, irqchip)?
-        };
+        let mut pair = self.pair(cpuid, irqchip, ran)?;
 
         for &index in indices {
             let random = self.random.next();
@@ -334,16 +350,8 @@ impl<'a> Sweep<'a> {
 
         values.extend([self.random.next(), self.random.next()]);
         values.extend((0..64).map(|bit| 1 << bit));
-        let pair = || {
-            if ran {
-                Pair::after_run(self.kvm, self.engines, cpuid, irqchip)
-            } else {
-                Pair::new(self.kvm, self.engines, cpuid, irqchip)
-            }
-        };
-
-        let mut host = pair()?;
-        let mut guest = pair()?;
+        let mut host = self.pair(cpuid, irqchip, ran)?;
+        let mut guest = self.pair(cpuid, irqchip, ran)?;
         self.host(&mut host, index, &values)?;
         // With a local APIC in the kernel, a vCPU may wait forever for other vCPUs.
         if ran && !irqchip {
@@ -375,7 +383,7 @@ impl<'a> Sweep<'a> {
     }
 
     /// Accesses by user space, with KVM_SET_MSRS and KVM_SET_ONE_REG.
-    fn host(&mut self, pair: &mut Pair, index: u32, values: &[u64]) -> Result<()> {
+    pub fn host(&mut self, pair: &mut Pair, index: u32, values: &[u64]) -> Result<()> {
         let id = ONE_REG_MSR | u64::from(index);
 
         self.state(pair, index, "get");
@@ -392,7 +400,7 @@ impl<'a> Sweep<'a> {
     }
 
     /// Accesses by the guest.
-    fn guest(&mut self, pair: &mut Pair, index: u32, values: &[u64]) -> Result<()> {
+    pub fn guest(&mut self, pair: &mut Pair, index: u32, values: &[u64]) -> Result<()> {
         let reasons = KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN;
 
         self.rdmsr(pair, index);
@@ -463,6 +471,14 @@ impl<'a> Sweep<'a> {
             self.same(|| format!("{index:#x}: {step}"), get);
             self.same(|| format!("{index:#x}: {step}, one reg"), one);
         }
+    }
+
+    /// An MSR that nobody has, with kvm's parameters ignore_msrs and report_ignored_msrs.
+    pub fn with_reports(&mut self) -> Result<()> {
+        let mut pair = Pair::after_run(self.kvm, self.engines, Cpuid::Full, false)?;
+
+        self.context = "ignore_msrs and report_ignored_msrs, ".to_owned();
+        self.host(&mut pair, 0xc000_1fff, &[0, 1])
     }
 
     /// Some accesses with kvm's parameter ignore_msrs.

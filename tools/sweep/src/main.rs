@@ -5,6 +5,7 @@
 
 mod cases;
 mod nested;
+mod setups;
 
 use std::fs;
 
@@ -91,7 +92,10 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let kvm = Kvm::new().context("open /dev/kvm")?;
 
-    ensure!(engine::loaded(), "the module kvm_msr is not loaded");
+    ensure!(
+        engine::loaded() || matches!(arguments.only, Some(Only::C)),
+        "the module kvm_msr is not loaded: load it, or use --only c"
+    );
     let engines = match arguments.only {
         None => [Engine::C, Engine::Rust],
         Some(Only::C) => [Engine::C; 2],
@@ -126,9 +130,21 @@ fn msrs(kvm: &Kvm, sweep: &mut Sweep<'_>, models: usize) -> Result<()> {
     for &cpuid in MODELS.iter().take(models) {
         sweep.model(cpuid, models > 1 && cpuid == Cpuid::Full)?;
     }
+    setups::sweep(sweep)?;
     {
         let _ignore = Parameter::set("ignore_msrs", "Y")?;
         sweep.with_ignore_msrs()?;
+        // A few, as the kernel prints a message for each.
+        let _told = Parameter::set("report_ignored_msrs", "Y")?;
+        sweep.with_reports()?;
+    }
+    Ok(())
+}
+
+/// Has the device served by C or by the engine.
+fn enable(engine: Engine) -> Result<()> {
+    if engine::loaded() {
+        engine::set_enabled(engine == Engine::Rust)?;
     }
     Ok(())
 }
@@ -136,7 +152,7 @@ fn msrs(kvm: &Kvm, sweep: &mut Sweep<'_>, models: usize) -> Result<()> {
 /// Compares the device's lists, including their order.
 fn lists(kvm: &Kvm, sweep: &mut Sweep<'_>) -> Result<()> {
     let of = |engine: Engine| -> Result<(Vec<u32>, Vec<u32>)> {
-        engine::set_enabled(engine == Engine::Rust)?;
+        enable(engine)?;
         Ok((
             kvm.get_msr_index_list()?.as_slice().to_vec(),
             kvm.get_msr_feature_index_list()?.as_slice().to_vec(),
