@@ -98,6 +98,11 @@ fn is_saved(host: &model::Host<'_>, index: u32) -> bool {
     }
 }
 
+/// Whether Hyper-V's TLFS defines an MSR; the prefix is its own.
+fn is_hyperv(index: u32) -> bool {
+    index >> 16 == 0x4000
+}
+
 /// The indices that `KVM_GET_MSR_INDEX_LIST` has in C.
 fn c_indices(host: &model::Host<'_>) -> Vec<u32> {
     let saved = |&index: &u32| is_saved(host, index);
@@ -112,6 +117,8 @@ fn c_indices(host: &model::Host<'_>) -> Vec<u32> {
             EMULATED_MSRS
                 .iter()
                 .copied()
+                // Without CONFIG_KVM_HYPERV, C's array has none of Hyper-V's.
+                .filter(|&index| host.has_hyperv || !is_hyperv(index))
                 .filter(|&index| (host.emulates)(index)),
         )
         .collect()
@@ -155,12 +162,12 @@ prop_compose! {
 }
 
 /// Some of the features and numbers on which the lists depend.
-type Traits = (u32, [bool; 5], [u32; 3], [u64; 3]);
+type Traits = (u32, [bool; 6], [u32; 3], [u64; 3]);
 
 fn traits() -> impl Strategy<Value = Traits> {
     (
         any::<u32>(),
-        any::<[bool; 5]>(),
+        any::<[bool; 6]>(),
         [0u32..10, 0..10, 0..6],
         any::<[u64; 3]>(),
     )
@@ -182,6 +189,7 @@ fn with_host(lacking: &Lacking, traits: Traits, test: impl FnOnce(&model::Host<'
     [
         host.has_mpx,
         host.has_xss,
+        host.has_hyperv,
         host.has_pmu,
         host.cr3_filtering,
         host.trace_output,

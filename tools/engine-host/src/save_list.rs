@@ -68,7 +68,7 @@ prop_compose! {
         features: u32,
         host_features: u32,
         pv: u32,
-        flags: [bool; 8],
+        flags: [bool; 9],
         mcg_cap in 0u64..0x600,
         answer in prop_oneof![Just(Ok(0x10)), Just(Err(INVALID)), Just(Err(UNSUPPORTED))],
     ) -> Vcpu {
@@ -88,6 +88,7 @@ prop_compose! {
             vcpu.is_listed,
             vcpu.can_switch_tsc_aux,
             vcpu.has_smm,
+            vcpu.has_sched_info,
         ] = flags;
         vcpu.preset(Field::McgCap, (mcg_cap & !0xff) | (mcg_cap % 33));
         vcpu
