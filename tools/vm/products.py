@@ -69,9 +69,9 @@ class Kernel:
         """The path of kvm-msr.ko for this kernel."""
         return script("module.sh", variant, KERNEL=self.variant)
 
-    def immediate(self):
-        """The path of kvm_immediate.ko for this kernel."""
-        return script("immediate.sh", KERNEL=self.variant)
+    def check_module(self, name):
+        """The path of a module for tests, one of tools/check/, for this kernel."""
+        return script("check_module.sh", name, KERNEL=self.variant)
 
     def selftests(self):
         """The directory of the KVM selftests."""

@@ -40,7 +40,7 @@ def main():
     kind = {"amd": "qemu", "intel": "bochs"}[options.vendor]
     vm = boot.Vm(products.Kernel(variant()), kind=kind, programs=products.programs())
     if options.immediate:
-        vm.initramfs.add_file("check/kvm_immediate.ko", vm.kernel.immediate())
+        vm.initramfs.add_file("check/kvm_immediate.ko", vm.kernel.check_module("immediate"))
         options.test = "immediate forms"
     vm.initramfs.add("check/test", options.test, 0o644)
     vm.initramfs.add("check/options", f"--policies {options.policies} "
