@@ -109,6 +109,10 @@ fuzz: deps-all ## Compares random histories of VMs; VENDOR=amd or intel, TIME=10
 test-fuzz: deps-vm ## Tests that make fuzz finds wrong rules; on its kernel
 	@KERNEL=coverage $(TARGET) fuzz-wrong
 
+.PHONY: coverage
+coverage: deps-all ## Counts the lines and branches of C and the engine that tests reach; builds another kernel
+	@$(TARGET) coverage
+
 .PHONY: test-trace
 test-trace: deps-vm ## Tests that the engine's VMs enter no function of msrs.c; on test-debug's kernel
 	@$(TARGET) trace
