@@ -98,5 +98,5 @@ pub(crate) fn get_reg_list(vcpu: &Vcpu, list: UserList<u64>) -> Result {
     if room < ids.len() as u64 {
         return Err(E2BIG);
     }
-    list.write_elements(ids)
+    list.put_elements(ids)
 }

@@ -53,6 +53,17 @@ impl UserList<u64> {
     pub(crate) fn put_count(&self, count: u64) -> Result {
         put_u64(self.list, count)
     }
+
+    /// Writes the elements with a single store each, so that none is written in part.
+    pub(crate) fn put_elements(self, elements: &[u64]) -> Result {
+        let mut to = self.list;
+
+        for &element in elements {
+            to = to.wrapping_byte_add(size_of::<u64>());
+            put_u64(to, element)?;
+        }
+        Ok(())
+    }
 }
 
 /// `struct kvm_one_reg` in user memory: an ID, and the address of the value.

@@ -114,8 +114,8 @@ fn registers(side: &mut Side) -> Result<()> {
         let get = |list: UserPtr<'_>| ioctl::get_reg_list(guest.vcpu(), list);
 
         for number in [0u64, 1, 2, u64::MAX] {
-            // No part of an ID: C's put_user() writes all of it or nothing, the engine's copy the part.
-            for room in [0, 7, 8, 16, 32] {
+            // The list ends within the number, or within an ID, of which no part must be written.
+            for room in [0, 7, 8, 9, 12, 15, 16, 32] {
                 let step = format!("{cpuid:?}, list of {number}, {room} bytes");
                 call(side, &step, &number.to_le_bytes(), room, get)?;
             }
