@@ -107,7 +107,8 @@ pub fn run(arguments: &Arguments) -> Result<Report> {
             if fuzz.is_over() {
                 break;
             }
-            if !fuzz.try_one(&history)? {
+            // Without kcov, nobody knows which ones are worth it.
+            if fuzz.try_one(&history)? || fuzz.coverage.is_none() {
                 fuzz.corpus.push(history);
             }
         }
